@@ -1,0 +1,57 @@
+# `make` alone lists the targets. Nothing here needs a GPU; for the GPU environment see environment.yml.
+
+PYTHON ?= python3
+VENV   ?= .venv
+PARAMS ?= params/pocket.yaml
+
+export TOKENIZERS_PARALLELISM = false
+export PYTHONUNBUFFERED = 1
+
+PIP   := $(VENV)/bin/python -m pip --disable-pip-version-check -q
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup study test lab lint clean
+
+help: ## List the targets
+	@echo "usage: make TARGET [PARAMS=$(PARAMS)] [PYTHON=$(PYTHON)] [VENV=$(VENV)]"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-7s %s\n", $$1, $$2 }' Makefile
+
+setup: $(STAMP) ## Make the virtual environment and install palign into it
+
+study: setup ## Run the study PARAMS names, from its notebooks to its report
+	$(VENV)/bin/palign run $(PARAMS)
+
+test: setup ## Run the tests
+	$(VENV)/bin/python -m pytest
+
+lab: setup ## Open the notebooks in JupyterLab
+	$(VENV)/bin/python -m jupyterlab notebooks
+
+lint: $(STAMP)-dev ## Check style with ruff, changing nothing
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+clean: ## Remove what studies generated: runs/, and nothing else
+	rm -rf runs
+
+# The stamp comes last, so its existence means that the install completed, and it carries the time of the install's
+# start, so an edit of pyproject.toml meanwhile is not missed. `.installing` marks an install of ours that stopped
+# part-way: that environment is emptied and made anew. One that works, ours or the user's, is added to, not emptied.
+$(STAMP): pyproject.toml
+	@if [ -e $(VENV)/.installing ] || ! $(VENV)/bin/python -m pip --version >/dev/null 2>&1; then \
+		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+			echo "palign needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) -V 2>/dev/null || echo missing);" \
+				"name a newer one: make setup PYTHON=python3.12" >&2; exit 1; }; \
+		if [ -e $(VENV)/pyvenv.cfg ]; then clear=--clear; else clear=; fi; \
+		echo "Making $(VENV) with $$($(PYTHON) -V)"; \
+		$(PYTHON) -m venv $$clear $(VENV) || exit 1; \
+	fi
+	@echo "Installing palign into $(VENV); the first time takes a few minutes"
+	@touch $(VENV)/.installing
+	@$(PIP) install -e '.[test]'
+	@mv $(VENV)/.installing $(STAMP)
+
+$(STAMP)-dev: $(STAMP)
+	@$(PIP) install -e '.[test,dev]'
+	@touch $@
