@@ -1,0 +1,327 @@
+"""The params file: one flat YAML a study, validated before anything runs.
+
+The defaults of :class:`Params` are the pocket study. Every field belongs to a group; a task of the study
+(``palign.study``) depends on the groups it names and on the tasks before it, and on nothing else. Fields marked
+``effect="speed"`` (``batch_size`` and the like) change how fast a result comes, never which.
+
+>>> params = load("params/pocket.yaml")
+>>> params.learning_rate
+0.003
+"""
+
+from __future__ import annotations
+
+import ast
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .arms import ARMS
+
+GROUPS = {
+    "01_generation": ("study", "data", "benchmarks"),
+    "02_truncation": ("student", "truncation"),
+    "03_alignment": ("alignment",),
+    "04_finetuning": ("answering", "finetuning", "upft"),
+    "05_evaluation": ("evaluation",),
+    "06_report": ("report",),
+}
+"""Which groups of fields each notebook's parameters cell shows."""
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class ParamsError(ValueError):
+    """A params file or a notebook's parameters that cannot be run; the message is one line."""
+
+
+def root() -> Path:
+    """The folder relative paths in a params file start from: the nearest one upwards that holds ``notebooks/``."""
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / "notebooks").is_dir() and (folder / "params").is_dir():
+            return folder
+    return Path(__file__).resolve().parent.parent
+
+
+def resolve(name: str) -> str:
+    """A local path if one exists under :func:`root` (or absolutely), else the name unchanged: a hub id."""
+    local = Path(name).expanduser()
+    local = local if local.is_absolute() else root() / local
+    return str(local) if local.exists() else name
+
+
+def _field(group: str, description: str, effect: Literal["result", "speed"] = "result", **kwargs) -> Any:
+    return Field(description=description, json_schema_extra={"group": group, "effect": effect}, **kwargs)
+
+
+class Strict(BaseModel):
+    """No unknown keys, no silent conversions: the text ``1e-4`` is not a number, whatever its author meant."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Benchmark(Strict):
+    """A test set as data: where it is, how many problems it has (asserted), and which columns hold what."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
+    data: str
+    split: str = "test"
+    revision: str | None = None
+    problems: Positive
+    columns: dict[Literal["id", "question", "answer"], str] = {"question": "question", "answer": "answer"}
+
+
+POCKET_BENCHMARKS = [
+    {"name": name, "data": f"palign/pocket/data/{name}.jsonl", "problems": 250}
+    for name in ("dial-2", "dial-3", "dial-4", "dial-6")
+]
+
+
+class Params(Strict):
+    """One study. Field order is the order of the pipeline; see each field's description for its unit."""
+
+    study: str = _field(
+        "study", "name of the study: its runs/ and reports/ folder", default="pocket", pattern=r"^[A-Za-z0-9][\w.-]*$"
+    )
+    seed: int = _field("study", "seed of sampling, data order and adapter initialisation", default=0, ge=0)
+    training_data: str = _field(
+        "data",
+        "problems with teacher traces: hub id, or local JSONL/Parquet/CSV",
+        default="palign/pocket/data/train.jsonl",
+    )
+    training_split: str = _field("data", "split of a hub data set (local files: ignored)", default="train")
+    training_revision: str | None = _field("data", "revision of a hub data set", default=None)
+    training_columns: dict[str, str] = _field(
+        "data",
+        "our name -> column: question, answer, trace; optional id, sufficient_chars",
+        default={"question": "question", "answer": "answer", "trace": "trace", "sufficient_chars": "sufficient_chars"},
+    )
+    training_limit: Positive | None = _field("data", "use only the first so many training problems", default=None)
+    benchmarks: list[Benchmark] = _field(
+        "benchmarks", "test sets", default_factory=lambda: [Benchmark(**b) for b in POCKET_BENCHMARKS], min_length=1
+    )
+
+    student: str = _field(
+        "student", "judge, continuer and trainee: hub id or local folder", default="palign/pocket/student"
+    )
+    student_revision: str | None = _field("student", "revision of a hub model", default=None)
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = _field(
+        "student", "weights' type when generating", default="float32"
+    )
+    device: str = _field("student", "where transformers runs: auto, cpu, cuda", default="auto", effect="speed")
+    batch_size: Positive = _field("student", "prompts at once when generating", default=250, effect="speed")
+    threads: Positive = _field(
+        "student", "CPU threads of torch; 1 is fastest for a tiny model", default=1, effect="speed"
+    )
+    max_model_len: Positive = _field("student", "longest prompt plus response in tokens", default=1024)
+    chat_template_kwargs: dict[str, Any] = _field(
+        "student", "switches of the chat template", default={"enable_thinking": False}
+    )
+    answer_prompt: str = _field(
+        "answering", "instruction to answer {question}", default="{question}\nWork step by step. Box the answer."
+    )
+    judge_prompt: str = _field(
+        "truncation",
+        "instruction to judge {prefix} of {question}",
+        default="{question}\nDraft: {prefix}\nIs this draft enough, so that only routine work is left? Reply [ENOUGH] or [NOT_ENOUGH].",
+    )
+    search: Literal["released", "equation7"] = _field(
+        "truncation", "binary search: released code's or Equation 7's", default="released"
+    )
+    verdict: Literal["compare", "decode"] = _field(
+        "truncation", "read a verdict by label log-probability, or by decoding", default="compare"
+    )
+    verdict_max_new_tokens: Positive = _field("truncation", "token budget of a decoded verdict", default=16)
+
+    continue_prompt: str = _field(
+        "alignment",
+        "instruction to continue {prefix} of {question}",
+        default="{question}\nDraft: {prefix}\nTake the draft as known. Finish it and box the answer.",
+    )
+    alignment_temperature: float = _field(
+        "alignment", "sampling temperature of continuations (0 = greedy)", default=0.6, ge=0
+    )
+    alignment_top_p: Fraction = _field("alignment", "nucleus of continuations", default=0.9)
+    alignment_repetition_penalty: float = _field("alignment", "repetition penalty of continuations", default=1.05, ge=1)
+    alignment_max_new_tokens: Positive = _field("alignment", "token budget of a continuation", default=256)
+
+    sufficiency_samples: Annotated[int, Field(ge=0)] = _field(
+        "alignment", "further continuations a prefix, only to measure the student's success rate from it", default=4
+    )
+
+    arms: list[Literal[tuple(ARMS)]] = _field(
+        "report", "arms of the study, in the order of tables and figures", default=list(ARMS), min_length=1
+    )
+    upft_tokens: Positive = _field("upft", "UPFT: tokens of the trace to learn", default=32)
+    upft_structure_share: Fraction = _field("upft", "UPFT: share of whole-trace samples", default=0.1)
+    upft_prompt: str = _field("upft", "UPFT: task prompt of the prefix samples", default="{question}\nBegin the draft.")
+    num_train_epochs: Annotated[float, Field(gt=0)] = _field(
+        "finetuning", "passes over the training problems", default=3.0
+    )
+    equal_updates: bool = _field(
+        "finetuning", "give every arm the optimizer steps of a full training set", default=True
+    )
+    learning_rate: Annotated[float, Field(gt=0)] = _field(
+        "finetuning", "peak learning rate (paper: 5e-5)", default=3.0e-3
+    )
+    lr_scheduler_type: Literal["cosine", "linear", "constant"] = _field(
+        "finetuning", "schedule after the warm-up", default="cosine"
+    )
+    warmup_ratio: Fraction = _field("finetuning", "share of updates that warm up", default=0.1)
+    per_device_train_batch_size: Positive = _field("finetuning", "rows a forward pass", default=16)
+    gradient_accumulation_steps: Positive = _field("finetuning", "forward passes an update", default=1)
+    lora_r: Positive = _field("finetuning", "LoRA rank", default=16)
+    lora_alpha: Positive = _field("finetuning", "LoRA alpha", default=16)
+    lora_dropout: Fraction = _field("finetuning", "LoRA dropout", default=0.05)
+    max_length: Positive = _field(
+        "finetuning", "longest training row in tokens; longer rows are cut and counted", default=512
+    )
+    save_steps: Positive = _field("finetuning", "updates between checkpoints", default=50, effect="speed")
+
+    n_samples: Positive = _field("evaluation", "responses a problem", default=3)
+    temperature: float = _field("evaluation", "sampling temperature (0 = greedy)", default=0.6, ge=0)
+    top_p: Fraction = _field("evaluation", "nucleus", default=0.9)
+    repetition_penalty: float = _field("evaluation", "repetition penalty", default=1.05, ge=1)
+    max_new_tokens: Positive = _field("evaluation", "response budget in tokens", default=256)
+    second_budget: Positive | None = _field("evaluation", "a smaller budget reported beside it", default=128)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Params:
+        def refuse(key: str, why: str) -> None:
+            raise ValueError(f"{key}: {why}")
+
+        for key, names in {
+            "answer_prompt": {"question"},
+            "judge_prompt": {"question", "prefix"},
+            "continue_prompt": {"question", "prefix"},
+            "upft_prompt": {"question"},
+        }.items():
+            for name in names:
+                if getattr(self, key).count("{" + name + "}") != 1:
+                    refuse(key, f"must contain {{{name}}} exactly once")
+        missing = {"question", "answer", "trace"} - set(self.training_columns)
+        unknown = set(self.training_columns) - {"id", "question", "answer", "trace", "sufficient_chars"}
+        if missing or unknown:
+            refuse(
+                "training_columns",
+                f"missing {sorted(missing)}, unknown {sorted(unknown)}; needs question, answer, trace",
+            )
+        for key, values in {"benchmarks": [b.name for b in self.benchmarks], "arms": self.arms}.items():
+            if len(set(values)) < len(values):
+                refuse(key, f"names must differ, got {values}")
+        for key in ("max_new_tokens", "alignment_max_new_tokens", "verdict_max_new_tokens"):
+            if getattr(self, key) >= self.max_model_len:
+                refuse(
+                    key, f"{getattr(self, key)} leaves no room for a prompt within max_model_len {self.max_model_len}"
+                )
+        if self.second_budget is not None and self.second_budget >= self.max_new_tokens:
+            refuse("second_budget", f"{self.second_budget} must be smaller than max_new_tokens {self.max_new_tokens}")
+        if self.n_samples > 1 and self.temperature == 0:
+            refuse(
+                "n_samples",
+                f"{self.n_samples} samples at temperature 0 are all the same; set temperature > 0 or n_samples: 1",
+            )
+        return self
+
+    def values(self, *groups: str, effect: str | None = None) -> dict[str, Any]:
+        """The fields of the given groups (and effect) as plain JSON values."""
+        plain = self.model_dump(mode="json")
+        return {name: plain[name] for name in fields_of(*groups, effect=effect)}
+
+
+def fields_of(*groups: str, effect: str | None = None) -> list[str]:
+    """Names of the fields that belong to ``groups`` (and have the given effect), in order."""
+    chosen = []
+    for name, info in Params.model_fields.items():
+        extra = typing.cast(dict, info.json_schema_extra)
+        if extra["group"] in groups and effect in (None, extra["effect"]):
+            chosen.append(name)
+    return chosen
+
+
+def validate(values: dict[str, Any], where: str) -> Params:
+    """Build :class:`Params`, or raise :class:`ParamsError` with one line per fault: where, key, value, what is right."""
+    try:
+        return Params(**values)
+    except ValidationError as error:
+        raise ParamsError("\n".join(_line(fault, where) for fault in error.errors())) from None
+
+
+def _line(fault: dict, where: str) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        import difflib
+
+        near = difflib.get_close_matches(str(fault["loc"][-1]), list(Params.model_fields), 1)
+        return f"{where}: {key}: unknown key" + (
+            f"; did you mean {near[0]}?" if near else "; see palign/params.py for the keys"
+        )
+    if fault["type"] == "value_error":
+        return f"{where}: {fault['msg'].removeprefix('Value error, ')}"
+    value = fault["input"]
+    hint = ""
+    if isinstance(value, str) and "e" in value.lower() and fault["type"].startswith(("float", "int")):
+        hint = "; YAML reads a number like 1e-4 as text, write 1.0e-4"
+    return f"{where}: {key}: {value!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}{hint}"
+
+
+def load(path: str | Path) -> Params:
+    """Read and validate a params file. Raises :class:`ParamsError` naming the file, the key and the value."""
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ParamsError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ParamsError(f"{path}: not UTF-8 text") from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        raise ParamsError(f"{path}: empty; a params file needs at least `study: NAME`")
+    if not isinstance(values, dict):
+        raise ParamsError(f"{path}: holds a {type(values).__name__}, must be `key: value` lines")
+    if "study" not in values:
+        raise ParamsError(f"{path}: study: missing; name the study, its results go to runs/NAME and reports/NAME")
+    return validate({str(key): value for key, value in values.items()}, str(path))
+
+
+def from_notebook(namespace: dict[str, Any]) -> Params:
+    """The parameters of a running notebook: every plain value defined so far, validated strictly.
+
+    Call it as ``from_notebook(globals())`` right after the parameters cell. papermill only warns of unknown names;
+    here a misspelt one stops the notebook. ``arm`` is the notebooks' own and is left out.
+    """
+    plain = (str, int, float, bool, list, dict, type(None))
+    ipython = {"In", "Out"}
+    values = {
+        name: value
+        for name, value in namespace.items()
+        if not name.startswith("_") and name not in ipython | {"arm"} and isinstance(value, plain)
+    }
+    return validate(values, "notebook parameters")
+
+
+def check_arm(arm: str, params: Params) -> str:
+    """``arm`` if the study has it, else :class:`ParamsError`."""
+    if arm not in params.arms:
+        raise ParamsError(f"notebook parameters: arm: {arm!r}: not one of this study's arms {params.arms}")
+    return arm
+
+
+def parameters_cell(notebook: str, **extra: tuple[Any, str]) -> str:
+    """Source of a notebook's ``parameters`` cell: its own fields, their defaults and meanings."""
+    defaults = Params().values(*GROUPS[notebook])
+    rows = [(name, value, Params.model_fields[name].description) for name, value in defaults.items()]
+    rows += [(name, value, meaning) for name, (value, meaning) in extra.items()]
+    return "\n".join(f"{name} = {value!r}  # {meaning}" for name, value, meaning in rows)
+
+
+def read_parameters_cell(source: str) -> dict[str, Any]:
+    """The literal assignments of a parameters cell."""
+    tree = ast.parse(source)
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)}

@@ -1,0 +1,204 @@
+"""Run folders: append-only JSONL that survives a kill, and a manifest written last.
+
+A task's folder is named after a hash of everything its result depends on, so results of different parameters never
+meet, and going back to earlier parameters costs nothing. The manifest's existence means the task is complete.
+
+>>> folder = RunFolder(Path("runs/pocket/truncation/adaptive-1f0c..."))
+>>> folder.append("prefixes", [{"id": "a", "sentences": 4}])
+>>> folder.read("prefixes")
+[{'id': 'a', 'sentences': 4}]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+
+class StoreError(RuntimeError):
+    """A file in a run folder that cannot be trusted; the message is one line."""
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value in canonical form, as hex."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def fingerprint(path: Path, whole_up_to: int = 256 * 2**20) -> str:
+    """Hash of a file, or of a folder's files; beyond ``whole_up_to`` bytes a file counts by name and size only."""
+    files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+    parts = []
+    for file in files:
+        size = file.stat().st_size
+        content = hashlib.sha256(file.read_bytes()).hexdigest() if size <= whole_up_to else ""
+        parts.append([str(file.relative_to(path)) if path.is_dir() else "", size, content])
+    return digest(parts)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write ``text`` so that a reader sees the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def read_jsonl(path: Path) -> tuple[list[dict], int]:
+    """Records of a JSONL file and the bytes they take; a last line cut short by a kill is left out.
+
+    Raises :class:`StoreError` for any other line that is not a JSON object.
+    """
+    records, good = [], 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                break  # only the last line can lack its end: an append that was killed
+            try:
+                record = json.loads(line)
+            except ValueError:
+                record = None
+            if not isinstance(record, dict):
+                raise StoreError(
+                    f"{path}: line {number}: not a JSON object; delete the folder {path.parent} to redo it"
+                )
+            records.append(record)
+            good += len(line)
+    return records, good
+
+
+class RunFolder:
+    """One task's results."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.manifest_path = path / "manifest.json"
+
+    @property
+    def done(self) -> bool:
+        return self.manifest_path.exists()
+
+    def manifest(self) -> dict:
+        return json.loads(self.manifest_path.read_text(encoding="utf-8"))
+
+    def read(self, name: str) -> list[dict]:
+        """All complete records of ``name``.jsonl, in the order written; empty when there is no such file."""
+        path = self.path / f"{name}.jsonl"
+        return read_jsonl(path)[0] if path.exists() else []
+
+    def append(self, name: str, records: Iterable[dict]) -> None:
+        """Add records in one write, after cutting off a line that a kill left unfinished."""
+        path = self.path / f"{name}.jsonl"
+        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        self.path.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            with path.open("rb+") as file:
+                if file.seek(0, os.SEEK_END):
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":
+                        file.truncate(read_jsonl(path)[1])
+        with path.open("a", encoding="utf-8") as file:
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def write(self, name: str, records: Iterable[dict]) -> None:
+        """Replace ``name``.jsonl as a whole."""
+        write_atomically(
+            self.path / f"{name}.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
+        )
+
+    def fill(
+        self,
+        name: str,
+        items: Sequence[Any],
+        key: Callable[[Any], str],
+        work: Callable[[list[Any]], list[dict]],
+        batch_size: int,
+        describe: str,
+    ) -> list[dict]:
+        """Compute the records still missing from ``name``.jsonl, a batch at a time, and return all of them.
+
+        ``work`` turns a batch of items into records whose ``id`` is the item's ``key``. Each batch is appended when
+        it is complete, so a kill costs at most one batch; a later call goes on with what is missing. The records
+        come back in the order of ``items``, whatever order they were computed in. Raises :class:`StoreError` when
+        a record is missing or doubled at the end.
+        """
+        keys = [key(item) for item in items]
+        have = {record["id"] for record in self.read(name)}
+        missing = [item for item, k in zip(items, keys, strict=True) if k not in have]
+        with progress(describe, len(items), len(items) - len(missing)) as bar:
+            for start in range(0, len(missing), batch_size):
+                batch, began = missing[start : start + batch_size], time.perf_counter()
+                records = work(batch)
+                self.append(name, records)
+                self.append("seconds", [{"file": name, "seconds": round(time.perf_counter() - began, 3)}])
+                bar.update(len(batch))
+        by_key = {}
+        for record in self.read(name):
+            if record["id"] in by_key:
+                raise StoreError(f"{self.path / name}.jsonl: id {record['id']} twice; delete the folder to redo it")
+            by_key[record["id"]] = record
+        if set(by_key) != set(keys):
+            raise StoreError(f"{self.path / name}.jsonl: {len(set(keys) ^ set(by_key))} ids missing or foreign")
+        return [by_key[k] for k in keys]
+
+    def seconds(self) -> float:
+        """Wall-clock seconds spent by :meth:`fill`, over all runs that contributed."""
+        return round(sum(record["seconds"] for record in self.read("seconds")), 2)
+
+    def finish(self, params: dict, **facts: Any) -> None:
+        """Write the manifest: parameters, code, packages, hardware and the task's own ``facts``. Last, and atomically."""
+        manifest = {"params": params, **facts, "seconds": self.seconds(), "provenance": provenance()}
+        write_atomically(self.manifest_path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+
+
+def progress(describe: str, total: int, done: int = 0):
+    """A progress bar in plain ascii text: it reads the same in a terminal, under papermill and in a saved notebook."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, initial=done, desc=describe, ascii=True, mininterval=2)
+
+
+def provenance() -> dict[str, Any]:
+    """What ran this: commit, whether the tree was changed, package versions, hardware, time."""
+    packages = ("palign", "torch", "transformers", "trl", "peft", "datasets", "numpy", "math-verify", "vllm", "unsloth")
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in packages if _version(name)},
+        "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count(), **_gpu()},
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _git(*args: str) -> str | None:
+    here = Path(__file__).resolve().parent
+    try:
+        return subprocess.run(("git", *args), cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _gpu() -> dict[str, str]:
+    torch = sys.modules.get("torch")
+    return {"gpu": torch.cuda.get_device_name()} if torch and torch.cuda.is_available() else {}
