@@ -1,0 +1,106 @@
+"""Prefix alignment: the student completes the prefix in its own words, and only right answers stay (Eq. 8-9).
+
+>>> pairs = align(params, "adaptive")
+>>> sum(pair["kept"] for pair in pairs) / len(pairs)      # retention, Table 7
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from . import plan, traces
+from .engines import Completion, Sampling, open_engine, seed_of
+from .grading import grade
+from .params import Params
+from .prompts import fill, render
+
+
+def sources(params: Params, strategy: str) -> list[dict]:
+    """What to continue: the strategy's prefixes, or, for ``empty``, every question with no prefix at all."""
+    if strategy == "empty":
+        return [
+            {"id": trace.id, "question": trace.question, "answer": trace.answer, "prefix": ""}
+            for trace in traces.load(params)
+        ]
+    prefixes = plan.truncation(params, strategy).require().read("prefixes")
+    return [
+        {key: record[key] for key in ("id", "question", "answer", "prefix")}
+        for record in prefixes
+        if record["status"] == "ok"
+    ]
+
+
+def user_turn(params: Params, question: str, prefix: str) -> str:
+    """What the student is asked: to continue the prefix, or plainly to answer where there is none."""
+    if prefix:
+        return fill(params.continue_prompt, question=question, prefix=prefix)
+    return fill(params.answer_prompt, question=question)
+
+
+def align(params: Params, strategy: str) -> list[dict]:
+    """Aligned pairs as records: the source's fields, ``continuation``, its ``outcome`` and whether it is ``kept``.
+
+    One continuation a prefix, sampled with a seed of the study's seed and the record's id. ``success_rate`` is the
+    share right among ``sufficiency_samples`` further ones: how sufficient the prefix is for this student, measured
+    and not used. Resumes after a kill.
+    """
+    task = plan.alignment(params, strategy)
+    if task.folder.done:
+        return task.folder.read("pairs")
+    records = sources(params, strategy)
+    engine = open_engine(params)
+    sampling = Sampling(
+        params.alignment_max_new_tokens,
+        params.alignment_temperature,
+        params.alignment_top_p,
+        params.alignment_repetition_penalty,
+    )
+
+    def continue_all(batch: list[tuple[dict, int]]) -> list[Completion]:
+        prompts = [
+            render(engine.tokenizer, user_turn(params, r["question"], r["prefix"]), params.chat_template_kwargs)
+            for r, _ in batch
+        ]
+        seeds = [seed_of(params.seed, "alignment", strategy, r["id"], sample) for r, sample in batch]
+        return engine.generate(prompts, sampling, seeds)
+
+    def work(batch: list[dict]) -> list[dict]:
+        return [
+            {
+                **record,
+                "continuation": completion.text,
+                "finish": completion.finish,
+                "prompt_tokens": completion.prompt_tokens,
+                "new_tokens": completion.new_tokens,
+            }
+            for record, completion in zip(batch, continue_all([(r, 0) for r in batch]), strict=True)
+        ]
+
+    def measure(batch: list[tuple[dict, int]]) -> list[dict]:
+        return [
+            {"id": f"{record['id']}/{sample}", "of": record["id"], "text": completion.text}
+            for (record, sample), completion in zip(batch, continue_all(batch), strict=True)
+        ]
+
+    filled = task.folder.fill("continuations", records, lambda r: r["id"], work, params.batch_size, "alignment")
+    further = [(r, sample) for r in records for sample in range(1, 1 + params.sufficiency_samples) if r["prefix"]]
+    measured = task.folder.fill(
+        "sufficiency", further, lambda item: f"{item[0]['id']}/{item[1]}", measure, params.batch_size, "success rate"
+    )
+    texts = defaultdict(list)
+    for sample in measured:
+        texts[sample["of"]].append(sample["text"])
+    pairs = []
+    for record in filled:
+        judged = grade(record["continuation"], record["answer"])
+        right = [grade(text, record["answer"]).right for text in texts[record["id"]]]
+        rate = sum(right) / len(right) if right else None
+        pairs.append({**record, "outcome": judged.outcome, "kept": judged.right, "success_rate": rate})
+    task.folder.write("pairs", pairs)
+    task.finish(
+        pairs=len(pairs),
+        kept=sum(pair["kept"] for pair in pairs),
+        tokens_read=sum(pair["prompt_tokens"] for pair in pairs),
+        tokens_generated=sum(pair["new_tokens"] for pair in pairs),
+    )
+    return pairs

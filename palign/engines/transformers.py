@@ -1,0 +1,181 @@
+"""The transformers engine: any causal language model, on a CPU or a GPU.
+
+Sampling uses one uniform random number per response and step, drawn from the response's own seed, and the inverse of
+the cumulative distribution: a response does not depend on its neighbours in the batch, nor on what ran before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..params import Params, resolve
+from . import Completion, Sampling
+
+
+class TransformersEngine:
+    def __init__(self, model, tokenizer, max_model_len: int, batch_size: int):
+        self.model, self.tokenizer = model, tokenizer
+        self.max_model_len, self.batch_size = max_model_len, batch_size
+
+    @classmethod
+    def open(cls, params: Params, adapter: Path | None = None) -> TransformersEngine:
+        """Load the student named in ``params`` (never executing code that came with it)."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        from ..prompts import render
+
+        if torch.get_num_threads() != params.threads:
+            torch.set_num_threads(params.threads)
+        device = params.device if params.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+        tokenizer = load_tokenizer(params)
+        render(tokenizer, "", params.chat_template_kwargs)  # a missing chat template is better found before the work
+        model = AutoModelForCausalLM.from_pretrained(
+            resolve(params.student),
+            revision=params.student_revision,
+            dtype=params.dtype,
+            use_safetensors=True,
+        )
+        if adapter is not None:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        return cls(model.to(device).eval(), tokenizer, params.max_model_len, params.batch_size)
+
+    def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        encoded = [self.tokenizer(prompt, add_special_tokens=False).input_ids for prompt in prompts]
+        room = self.max_model_len - sampling.max_new_tokens
+        done: dict[int, Completion] = {
+            i: Completion("", "prompt too long", len(ids), 0) for i, ids in enumerate(encoded) if len(ids) > room
+        }
+        # neighbours of like length waste the least padding
+        todo = sorted((i for i in range(len(prompts)) if i not in done), key=lambda i: len(encoded[i]))
+        for start in range(0, len(todo), self.batch_size):
+            rows = todo[start : start + self.batch_size]
+            outputs = self._generate([encoded[i] for i in rows], sampling, [seeds[i] for i in rows])
+            done.update(zip(rows, outputs, strict=True))
+        return [done[i] for i in range(len(prompts))]
+
+    def _generate(self, encoded: list[list[int]], sampling: Sampling, seeds: list[int]) -> list[Completion]:
+        import torch
+        from transformers import GenerationConfig, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
+
+        batch = self._pad(encoded)
+        width, end = batch["input_ids"].shape[1], set(self._end_ids())
+        processors = LogitsProcessorList()
+        if sampling.repetition_penalty != 1.0:
+            processors.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
+        if sampling.temperature > 0:
+            processors.append(_seeded_sampler(sampling, seeds, width))
+        with torch.inference_mode():
+            output = self.model.generate(
+                **batch,
+                generation_config=GenerationConfig(
+                    do_sample=False,  # the processor above has already sampled; what is left is its only choice
+                    max_new_tokens=sampling.max_new_tokens,
+                    pad_token_id=self._pad_id(),
+                    eos_token_id=sorted(end),
+                ),
+                logits_processor=processors,
+            )
+        completions = []
+        for ids, new in zip(encoded, output[:, width:].tolist(), strict=True):
+            stop = next((k for k, token in enumerate(new) if token in end), None)
+            kept = new if stop is None else new[:stop]
+            completions.append(
+                Completion(
+                    text=self.tokenizer.decode(kept, skip_special_tokens=True),
+                    finish="length" if stop is None else "stop",
+                    prompt_tokens=len(ids),
+                    new_tokens=len(kept) + (stop is not None),
+                    token_ids=kept,
+                )
+            )
+        return completions
+
+    def choose(self, prompts: Sequence[str], labels: Sequence[str]) -> list[list[float] | None]:
+        """Each label's tokens are read in place after the prompt; their log-probabilities are summed."""
+        tails = [self.tokenizer(label, add_special_tokens=False).input_ids for label in labels]
+        encoded = [self.tokenizer(prompt, add_special_tokens=False).input_ids for prompt in prompts]
+        fits = [len(ids) + max(map(len, tails)) <= self.max_model_len for ids in encoded]
+        todo = sorted((i for i, fit in enumerate(fits) if fit), key=lambda i: len(encoded[i]))
+        done: dict[int, list[float]] = {}
+        step = max(1, self.batch_size // len(labels))
+        for start in range(0, len(todo), step):
+            rows = todo[start : start + step]
+            done.update(zip(rows, self._choose([encoded[i] for i in rows], tails), strict=True))
+        return [done.get(i) for i in range(len(prompts))]
+
+    def _choose(self, encoded: list[list[int]], tails: list[list[int]]) -> list[list[float]]:
+        import torch
+
+        batch = self._pad([ids + tail for ids in encoded for tail in tails])
+        longest = max(map(len, tails))
+        with torch.inference_mode():
+            positions = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+            output = self.model(**batch, position_ids=positions, logits_to_keep=longest + 1, use_cache=False)
+        logits = output.logits.float()
+        logprobs = logits.log_softmax(-1)
+        sums = []
+        for row, tail in enumerate(tails * len(encoded)):
+            at = torch.arange(longest - len(tail), longest)
+            sums.append(logprobs[row, at, torch.tensor(tail)].sum().item())
+        return [sums[i : i + len(tails)] for i in range(0, len(sums), len(tails))]
+
+    def _pad(self, encoded: list[list[int]]) -> dict:
+        """A left-padded batch on the model's device."""
+        import torch
+
+        width = max(map(len, encoded))
+        ids = torch.full((len(encoded), width), self._pad_id())
+        mask = torch.zeros((len(encoded), width), dtype=torch.long)
+        for row, tokens in enumerate(encoded):
+            ids[row, width - len(tokens) :] = torch.tensor(tokens, dtype=torch.long)
+            mask[row, width - len(tokens) :] = 1
+        return {"input_ids": ids.to(self.model.device), "attention_mask": mask.to(self.model.device)}
+
+    def _pad_id(self) -> int:
+        return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self._end_ids()[0]
+
+    def _end_ids(self) -> list[int]:
+        """Tokens that end a turn: the generation config's, else the tokenizer's."""
+        ends = self.model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        return sorted({end for end in (*ends, self.tokenizer.eos_token_id) if end is not None})
+
+
+def load_tokenizer(params: Params):
+    """The student's tokenizer as every stage uses it."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(resolve(params.student), revision=params.student_revision)
+
+
+def _seeded_sampler(sampling: Sampling, seeds: list[int], prompt_width: int):
+    """A logits processor that samples: temperature, nucleus, then the token at each row's own random number."""
+    import numpy as np
+    import torch
+    from transformers import LogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
+
+    draws = np.stack([np.random.default_rng(seed).random(sampling.max_new_tokens) for seed in seeds])
+
+    class SeededSampler(LogitsProcessor):
+        def __init__(self):
+            self.draws = torch.from_numpy(draws)
+            self.warpers = [TemperatureLogitsWarper(sampling.temperature)]
+            if sampling.top_p < 1:
+                self.warpers.append(TopPLogitsWarper(sampling.top_p))
+
+        def __call__(self, input_ids, scores):
+            for warper in self.warpers:
+                scores = warper(input_ids, scores)
+            probabilities = scores.double().softmax(-1)
+            cumulative = probabilities.cumsum(-1)
+            draw = self.draws[:, input_ids.shape[1] - prompt_width].to(scores.device)
+            # scaled by the row's own total, so that a draw close to one cannot fall beyond the last token
+            chosen = torch.searchsorted(cumulative, (draw * cumulative[:, -1])[:, None], right=True)
+            chosen = chosen.clamp(max=scores.shape[-1] - 1)
+            return torch.full_like(scores, float("-inf")).scatter(1, chosen, 0.0)
+
+    return SeededSampler()

@@ -1,0 +1,108 @@
+"""Evaluation: n sampled responses a test problem, their grades and their behaviour.
+
+>>> responses = respond(params, "p-align")
+>>> grades = grade_responses(params, "p-align")
+"""
+
+from __future__ import annotations
+
+from . import plan, traces
+from .engines import Sampling, open_engine, seed_of
+from .grading import grade
+from .params import Params
+from .problems import check_disjoint
+from .prompts import BEGIN, END, fill, render
+
+
+def respond(params: Params, arm: str) -> list[dict]:
+    """The arm's responses as records, ``n_samples`` a problem; resumes after a kill.
+
+    Raises ``DataError`` for a trained arm when a training question is also a test question.
+
+    ``cut`` is the response as it would have been under ``second_budget`` tokens: the same text cut there, since a
+    sampled response does not know its budget.
+    """
+    task = plan.evaluation(params, arm)
+    folder = task.folder
+    if folder.done:
+        return folder.read("responses")
+    trained = plan.finetuning(params, arm)
+    tests = plan.benchmarks(params).require().read("problems")
+    if trained:
+        check_disjoint(traces.load(params), tests)
+    items = [
+        {
+            **problem,
+            "problem": problem["id"],
+            "sample": sample,
+            "id": f"{problem['benchmark']}/{problem['id']}/{sample}",
+        }
+        for problem in tests
+        for sample in range(params.n_samples)
+    ]
+    engine = open_engine(params, adapter=trained.require().path / "adapter" if trained else None)
+    sampling = Sampling(params.max_new_tokens, params.temperature, params.top_p, params.repetition_penalty)
+
+    def work(batch: list[dict]) -> list[dict]:
+        prompts = [
+            render(
+                engine.tokenizer,
+                fill(params.answer_prompt, question=item["question"]),
+                params.chat_template_kwargs,
+            )
+            for item in batch
+        ]
+        # the arms share their seeds: what differs between two arms is then the model, not the luck of the draw
+        seeds = [seed_of(params.seed, "evaluation", item["id"]) for item in batch]
+        records = []
+        for item, completion in zip(batch, engine.generate(prompts, sampling, seeds), strict=True):
+            record = {key: item[key] for key in ("id", "benchmark", "problem", "sample", "answer")}
+            record |= {
+                "text": completion.text,
+                "finish": completion.finish,
+                "prompt_tokens": completion.prompt_tokens,
+                "new_tokens": completion.new_tokens,
+            }
+            if params.second_budget is not None:
+                record["cut"] = engine.tokenizer.decode(
+                    completion.token_ids[: params.second_budget], skip_special_tokens=True
+                )
+            records.append(record)
+        return records
+
+    responses = folder.fill("responses", items, lambda item: item["id"], work, params.batch_size, f"evaluation {arm}")
+    folder.write("grades", [_grade(record) for record in responses])
+    task.finish(
+        responses=len(responses),
+        tokens_read=sum(record["prompt_tokens"] for record in responses),
+        tokens_generated=sum(record["new_tokens"] for record in responses),
+    )
+    return responses
+
+
+def _grade(record: dict) -> dict:
+    """One response's grade under both budgets, and how it behaved."""
+    judged = grade(record["text"], record["answer"])
+    graded = {key: record[key] for key in ("id", "benchmark", "problem", "sample", "finish", "new_tokens")}
+    graded |= {"outcome": judged.outcome, "right": judged.right, "format": follows_format(record["text"])}
+    if "cut" in record:
+        graded["right_cut"] = grade(record["cut"], record["answer"]).right
+    return graded
+
+
+def follows_format(text: str) -> bool:
+    """Whether a response opens a prefix block first thing and closes it, as P-ALIGN's targets do."""
+    return text.startswith(BEGIN) and END in text
+
+
+def regrade(params: Params, arm: str) -> list[dict]:
+    """Grade the stored responses anew; nothing is generated."""
+    folder = plan.evaluation(params, arm).require()
+    grades = [_grade(record) for record in folder.read("responses")]
+    folder.write("grades", grades)
+    return grades
+
+
+def load_grades(params: Params, arm: str) -> list[dict]:
+    """The arm's grades. Raises ``TaskMissing`` before :func:`respond`."""
+    return plan.evaluation(params, arm).require().read("grades")

@@ -1,0 +1,115 @@
+"""Teacher traces, and their splitting into sentences (paper section 3, Eq. 3; PAPER.md section 2, step 1).
+
+>>> split("Add two. Now five. Done")
+['Add two.', 'Now five.', 'Done.']
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from . import plan, problems
+from .params import Params
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A teacher's chain of thought for one training problem, with the gold answer that travels with it.
+
+    ``sufficient_chars`` is the length of the shortest truly sufficient prefix in characters, where a data set
+    knows it (the pocket world does; no real one can).
+    """
+
+    id: str
+    question: str
+    answer: str
+    trace: str
+    sufficient_chars: int | None = None
+
+
+def split(text: str) -> list[str]:
+    """Sentences by the released code's rule: cut at ". ", strip, put the full stop back. Empty pieces vanish."""
+    pieces = [piece.strip() for piece in text.split(". ")]
+    return [piece if piece.endswith(".") else f"{piece}." for piece in pieces if piece]
+
+
+def join(sentences: list[str]) -> str:
+    """A prefix as text: kept sentences with one space between."""
+    return " ".join(sentences)
+
+
+def sufficient_sentences(trace: Trace) -> int | None:
+    """The oracle prefix in sentences of :func:`split`: the fewest whose text reaches ``sufficient_chars``."""
+    if trace.sufficient_chars is None:
+        return None
+    length, sentences = 0, split(trace.trace)
+    for count, sentence in enumerate(sentences, start=1):
+        length += len(sentence) + (count > 1)
+        if length >= trace.sufficient_chars:
+            return count
+    return len(sentences)
+
+
+def collect(params: Params) -> list[Trace]:
+    """The study's training problems with their traces.
+
+    A row without a question, an answer or a trace cannot be used (Eq. 9 needs the gold answer); it is left out and
+    counted by reason in the manifest. Raises ``DataError`` when nothing is left.
+    """
+    task = plan.traces(params)
+    if not task.folder.done:
+        rows = problems.load_rows(
+            params.training_data, params.training_split, params.training_revision, params.training_columns
+        )
+        rows = problems._identify(rows[: params.training_limit], params.training_data)
+        kept, excluded = [], []
+        for row in rows:
+            answer = problems.gold_answer(row["answer"])
+            reasons = {"no question": row["question"], "no answer": answer, "no trace": row["trace"]}
+            reason = next((why for why, value in reasons.items() if not (value or "").strip()), None)
+            if reason:
+                excluded.append({"id": row["id"], "reason": reason})
+            else:
+                kept.append(Trace(row["id"], row["question"], answer, row["trace"], row.get("sufficient_chars")))
+        counts = dict(Counter(record["reason"] for record in excluded))
+        if not kept:
+            raise problems.DataError(f"{params.training_data}: no usable row of {len(rows)}: {counts}")
+        task.folder.write("traces", map(asdict, kept))
+        task.folder.write("excluded", excluded)
+        task.finish(rows=len(rows), kept=len(kept), excluded=counts)
+    return load(params)
+
+
+def load(params: Params) -> list[Trace]:
+    """The collected traces. Raises ``TaskMissing`` before :func:`collect`."""
+    return [Trace(**record) for record in plan.traces(params).require().read("traces")]
+
+
+def lengths(params: Params) -> pd.DataFrame:
+    """Sentences, characters and student tokens of every trace."""
+    import pandas as pd
+
+    from .engines.transformers import load_tokenizer
+
+    tokenizer, texts = load_tokenizer(params), [trace.trace for trace in load(params)]
+    return pd.DataFrame(
+        {
+            "sentences": [len(split(text)) for text in texts],
+            "characters": [len(text) for text in texts],
+            "tokens": [len(ids) for ids in tokenizer(texts, add_special_tokens=False).input_ids],
+        }
+    )
+
+
+def fits(params: Params, lengths: pd.DataFrame) -> pd.DataFrame:
+    """The share of traces that a response budget holds whole, from the lengths alone: known before any training."""
+    import pandas as pd
+
+    budgets = [budget for budget in (params.max_new_tokens, params.second_budget) if budget]
+    shares = [(lengths["tokens"] < budget).mean() for budget in budgets]
+    return pd.DataFrame({"response budget (tokens)": budgets, "share of traces that fit": shares}).round(3)
