@@ -1,0 +1,96 @@
+"""The front door: ``palign run params/pocket.yaml``, and ``check``, ``status``, ``verify``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="palign", description="A reproducible study of P-ALIGN, from a params file.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, words in {
+        "run": "run the study's notebooks in order, leaving out what is done",
+        "status": "say what is done and what is left",
+        "check": "validate params files without running anything",
+        "verify": "compare a finished study's headline numbers with their stated ranges",
+    }.items():
+        command = commands.add_parser(name, help=words, description=words)
+        command.add_argument("params", nargs="+" if name == "check" else None, type=Path, help="params file (YAML)")
+        if name == "run":
+            command.add_argument("--dry-run", action="store_true", help="only say what would run")
+    args = parser.parse_args(argv)
+    try:
+        return {"run": _run, "status": _status, "check": _check, "verify": _verify}[args.command](args)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (ValueError, RuntimeError) as error:  # ours: each message is a line that says what, where, how to mend it
+        if type(error).__module__.split(".")[0] != "palign":
+            raise
+        print(f"palign: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(args: argparse.Namespace) -> int:
+    from . import params, study
+
+    loaded = params.load(args.params)
+    todo = [step for step in study.steps(loaded) if not step.done]
+    path = study.run(loaded, dry_run=args.dry_run)
+    if not todo:
+        print(f"{loaded.study}: nothing to do, every step is done for these parameters")
+    if not args.dry_run:
+        print(f"report: {path}")
+    return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    from . import params, study
+
+    for step in study.steps(params.load(args.params)):
+        partly = sum(
+            len(task.folder.read(name)) for task in step.tasks for name in ("prefixes", "continuations", "responses")
+        )
+        state = "done" if step.done else f"begun, {partly} records" if partly else "to do"
+        print(f"{step.title:32} {state}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from . import params
+
+    faults = 0
+    for path in args.params:
+        try:
+            loaded = params.load(path)
+        except params.ParamsError as error:
+            print(error, file=sys.stderr)
+            faults += 1
+        else:
+            print(f"{path}: valid; study {loaded.study}, arms {', '.join(loaded.arms)}")
+    return 2 if faults else 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    import yaml
+
+    from . import params, study
+
+    loaded = params.load(args.params)
+    stated = args.params.parent / "expected" / args.params.name
+    found = params.root() / "reports" / loaded.study / "headline.json"
+    for path, mend in ((stated, "write one: `name: [low, high]` lines"), (found, "run the study first")):
+        if not path.exists():
+            raise study.StudyError(f"{path}: no such file; {mend}")
+    ranges = yaml.safe_load(stated.read_text(encoding="utf-8"))
+    headline = json.loads(found.read_text(encoding="utf-8"))
+    faults = study.verify(loaded, ranges, headline)
+    print("\n".join(faults) if faults else f"{loaded.study}: {len(ranges)} headline numbers lie in their stated ranges")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""The figures: one theme, arms in one order and colour everywhere, intervals always drawn, units on the axes.
+
+>>> figure = accuracy(report.accuracy(params), params)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg", force=False)
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+
+from .arms import ARMS
+from .params import Params
+
+COLOURS = dict(zip(ARMS, sns.color_palette("colorblind", len(ARMS)), strict=True))
+
+
+def theme() -> None:
+    """The one place where the look is set."""
+    sns.set_theme(context="notebook", style="whitegrid", font_scale=0.9)
+    plt.rcParams.update({"svg.hashsalt": "palign", "figure.dpi": 100, "savefig.dpi": 150})
+
+
+def save(figure: plt.Figure, folder: Path, name: str) -> None:
+    """Write ``name``.svg and .png without dates, so that the same figure is the same file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None}, bbox_inches="tight")
+    figure.savefig(folder / f"{name}.png", metadata={"Software": None}, bbox_inches="tight")
+
+
+def _caption(figure: plt.Figure, text: str) -> None:
+    figure.text(0.01, -0.01, text, ha="left", va="top", fontsize="small", wrap=True)
+
+
+def accuracy(table: pd.DataFrame, params: Params) -> plt.Figure:
+    """Pass@1 of every arm on every benchmark, one panel a budget."""
+    theme()
+    shown = table[table["metric"] == "pass@1"]
+    names, budgets = list(shown["benchmark"].unique()), sorted(shown["budget"].unique(), reverse=True)
+    figure, axes = plt.subplots(1, len(budgets), figsize=(5.2 * len(budgets), 3.8), sharey=True, squeeze=False)
+    for axis, budget in zip(axes[0], budgets, strict=True):
+        panel = shown[shown["budget"] == budget]
+        for i, arm in enumerate(params.arms):
+            rows = panel[panel["arm"] == arm].set_index("benchmark").loc[names]
+            at = [x + (i - (len(params.arms) - 1) / 2) * 0.12 for x in range(len(names))]
+            value = 100 * rows["value"]
+            spread = [value - 100 * rows["low"], 100 * rows["high"] - value]
+            axis.errorbar(at, value, yerr=spread, fmt="o", ms=5, capsize=2, color=COLOURS[arm], label=arm)
+        axis.set(xticks=range(len(names)), xticklabels=names, ylim=(0, 100), title=f"response budget {budget} tokens")
+        axis.set_ylabel("Pass@1 (%)" if axis is axes[0][0] else "")
+        axis.grid(axis="x", visible=False)
+    axes[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    problems = ", ".join(f"{b.name} {b.problems}" for b in params.benchmarks)
+    figure.tight_layout()
+    _caption(
+        figure,
+        f"Problems: {problems}; {params.n_samples} samples each. Bars: 95 % intervals over problems, one training seed.",
+    )
+    return figure
+
+
+def economy(table: pd.DataFrame, responses: pd.DataFrame, params: Params) -> plt.Figure:
+    """Average Pass@1 against the mean length of a response."""
+    theme()
+    average = table[(table["metric"] == "pass@1") & (table["budget"] == params.max_new_tokens)]
+    name = "average" if "average" in set(average["benchmark"]) else average["benchmark"].iloc[0]
+    rows = average[average["benchmark"] == name].set_index("arm")
+    figure, axis = plt.subplots(figsize=(5.6, 3.8))
+    for arm in params.arms:
+        row, tokens = rows.loc[arm], responses.loc[arm, "tokens_mean"]
+        spread = [[100 * (row["value"] - row["low"])], [100 * (row["high"] - row["value"])]]
+        axis.errorbar(tokens, 100 * row["value"], yerr=spread, fmt="o", capsize=3, color=COLOURS[arm], label=arm)
+    axis.set(xlabel="mean response length (tokens)", ylabel="average Pass@1 (%)", ylim=(0, 100))
+    axis.set_xlim(left=0)
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    figure.tight_layout()
+    _caption(
+        figure, f"n = {int(rows['n'].iloc[0])} problems, {params.n_samples} samples each; 95 % intervals over problems."
+    )
+    return figure
+
+
+def prefix_ratios(prefixes: pd.DataFrame) -> plt.Figure:
+    """How much of each trace was kept, beside the oracle where there is one."""
+    theme()
+    good = prefixes[prefixes["status"] == "ok"]
+    long = good.melt(value_vars=["sentence_ratio", "oracle_ratio"], var_name="prefix", value_name="share").dropna()
+    long["prefix"] = long["prefix"].map({"sentence_ratio": "chosen by the student", "oracle_ratio": "oracle"})
+    figure, axis = plt.subplots(figsize=(5.6, 3.4))
+    sns.ecdfplot(long, x="share", hue="prefix", ax=axis, palette="colorblind")
+    axis.set(xlabel="prefix length (share of the trace's sentences)", ylabel="share of traces", xlim=(0, 1))
+    figure.tight_layout()
+    _caption(figure, f"n = {len(good)} traces. Cumulative: the curve's height is the share of traces cut by then.")
+    return figure
+
+
+def judge(verdicts: pd.DataFrame) -> plt.Figure:
+    """Share of ENOUGH against the distance from the oracle prefix, with Wilson intervals."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    theme()
+    valid = verdicts[verdicts["label"] != "error"]
+    # wide bins outside, single sentences around the oracle, where the judge's work is
+    edges = [-1000, -8, -5, -3, -1, 0, 2, 5, 10, 1000]
+    names = ["< -8", "-8..-6", "-5..-4", "-3..-2", "-1", "0, 1", "2..4", "5..9", ">= 10"]
+    bins = pd.cut(valid["distance"], edges, right=False, labels=names)
+    groups = valid.groupby(bins, observed=True)["enough"].agg(["sum", "count"])
+    low, high = proportion_confint(groups["sum"], groups["count"], method="wilson")
+    share = groups["sum"] / groups["count"]
+    figure, axis = plt.subplots(figsize=(5.6, 3.4))
+    axis.errorbar(
+        range(len(groups)), 100 * share, yerr=[100 * (share - low), 100 * (high - share)], fmt="o-", capsize=3
+    )
+    axis.set(xticks=range(len(groups)), xticklabels=groups.index, ylim=(0, 100))
+    axis.set(xlabel="sentences past the oracle prefix", ylabel="judged ENOUGH (%)")
+    figure.tight_layout()
+    _caption(figure, f"n = {len(valid)} verdicts, those the search asked for. Bars: 95 % Wilson intervals.")
+    return figure
+
+
+def response_lengths(grades: pd.DataFrame, params: Params) -> plt.Figure:
+    """Distribution of response lengths per arm."""
+    theme()
+    figure, axis = plt.subplots(figsize=(5.6, 3.4))
+    sns.boxplot(
+        grades,
+        x="new_tokens",
+        y="arm",
+        order=params.arms,
+        hue="arm",
+        palette=COLOURS,
+        fliersize=1,
+        ax=axis,
+        legend=False,
+    )
+    if params.second_budget:
+        axis.axvline(params.second_budget, ls="--", lw=1, color="grey")
+    axis.set(xlabel="response length (tokens)", ylabel="", xlim=(0, params.max_new_tokens * 1.02))
+    figure.tight_layout()
+    second = f" Dashed: the second budget, {params.second_budget}." if params.second_budget else ""
+    _caption(
+        figure,
+        f"n = {len(grades) // len(params.arms)} responses an arm. Boxes: quartiles; whiskers: 1.5 interquartile ranges.{second}",
+    )
+    return figure
+
+
+def losses(params: Params, arm: str) -> plt.Figure:
+    """Training loss per update."""
+    from . import plan
+
+    theme()
+    task = plan.finetuning(params, arm)
+    figure, axis = plt.subplots(figsize=(5.6, 3.0))
+    if task:
+        table = pd.DataFrame(task.require().read("losses"))
+        sns.lineplot(table, x="step", y="loss", color=COLOURS[arm], ax=axis)
+    axis.set(xlabel="update", ylabel="loss (nats a token)", ylim=(0, None))
+    figure.tight_layout()
+    return figure

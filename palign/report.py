@@ -1,0 +1,409 @@
+"""The report's tables and sentences: from a finished study's records to what a reader sees.
+
+Every function reads finished tasks and returns a table (pandas) or a sentence; ``06_report`` shows them in order and
+:func:`write` keeps them under ``reports/<study>/``. Nothing here computes with a model.
+
+>>> accuracy(params).query("arm == 'p-align' and metric == 'pass@1'")
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from . import evaluation, plan, statistics
+from .arms import ARMS
+from .params import Params, root
+from .store import write_atomically
+
+AVERAGE = "average"
+
+
+def folder(params: Params) -> Path:
+    return root() / "reports" / params.study
+
+
+def grades(params: Params) -> pd.DataFrame:
+    """All grades of all arms, one row a response. Raises ``ValueError`` when a response is missing."""
+    frames = []
+    for arm in params.arms:
+        frame = pd.DataFrame(evaluation.load_grades(params, arm)).assign(arm=arm)
+        counts = frame.groupby("benchmark").size().to_dict()
+        expected = {b.name: b.problems * params.n_samples for b in params.benchmarks}
+        if counts != expected:
+            raise ValueError(f"{arm}: responses {counts}, expected {expected}")
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def budgets(params: Params) -> dict[int, str]:
+    """Response budget in tokens -> the grade's column under it."""
+    found = {params.max_new_tokens: "right"}
+    return found if params.second_budget is None else found | {params.second_budget: "right_cut"}
+
+
+def _per_problem(frame: pd.DataFrame, column: str, metric: str, n: int) -> dict[str, np.ndarray]:
+    """Benchmark -> one value a problem, in problem order: the share right, or whether any sample is."""
+    k = int(metric.split("@")[1])
+    counts = frame.groupby(["benchmark", "problem"])[column].sum()
+    return {
+        benchmark: statistics.pass_at_k(counts[benchmark].sort_index().to_numpy(), n, k)
+        for benchmark in frame["benchmark"].unique()
+    }
+
+
+def metrics(params: Params) -> list[str]:
+    return ["pass@1"] if params.n_samples < 3 else ["pass@1", "pass@3"]
+
+
+def accuracy(params: Params) -> pd.DataFrame:
+    """One row per arm, benchmark (and their average), metric and budget: ``value``, ``low``, ``high`` (95 %), ``n``."""
+    table, rows = grades(params), []
+    for arm in params.arms:
+        frame = table[table["arm"] == arm]
+        for budget, column in budgets(params).items():
+            for metric in metrics(params):
+                values = _per_problem(frame, column, metric, params.n_samples)
+                estimates = {name: statistics.interval(v) for name, v in values.items()}
+                if len(values) > 1:
+                    estimates[AVERAGE] = statistics.macro_average(list(values.values()))
+                rows += [
+                    {"arm": arm, "benchmark": name, "metric": metric, "budget": budget, **vars(estimate)}
+                    for name, estimate in estimates.items()
+                ]
+    return pd.DataFrame(rows)
+
+
+def accuracy_wide(params: Params) -> pd.DataFrame:
+    """The accuracy table as a reader wants it: one row an arm, percent with intervals, at the main budget."""
+    table = accuracy(params)
+    table = table[table["budget"] == params.max_new_tokens]
+    table = table.assign(
+        cell=[f"{100 * r.value:.1f} [{100 * r.low:.1f}, {100 * r.high:.1f}]" for r in table.itertuples()]
+    )
+    wide = table.pivot(index="arm", columns=["metric", "benchmark"], values="cell")
+    return wide.reindex(index=params.arms, columns=table.set_index(["metric", "benchmark"]).index.unique())
+
+
+def differences(params: Params, reference: str | None = None) -> pd.DataFrame:
+    """Each arm's average Pass@1 less the reference arm's, paired by problem, with a 95 % interval, per budget.
+
+    ``clear`` says that the interval excludes zero; these intervals are not corrected for how many arms there are.
+    """
+    reference = reference or params.arms[0]
+    table, rows = grades(params), []
+    for budget, column in budgets(params).items():
+        per_arm = {
+            arm: list(_per_problem(table[table["arm"] == arm], column, "pass@1", params.n_samples).values())
+            for arm in params.arms
+        }
+        for arm in params.arms:
+            if arm != reference:
+                estimate = statistics.paired_difference(per_arm[arm], per_arm[reference])
+                clear = estimate.low > 0 or estimate.high < 0
+                rows.append({"arm": arm, "reference": reference, "budget": budget, **vars(estimate), "clear": clear})
+    return pd.DataFrame(rows)
+
+
+def responses(params: Params, arms: list[str] | None = None) -> pd.DataFrame:
+    """How the arms' responses behaved: tokens (mean and quantiles) and shares of all responses."""
+    params = params.model_copy(update={"arms": arms or params.arms})
+    table = grades(params)
+    by_arm = table.groupby("arm", sort=False)
+    out = pd.DataFrame(
+        {
+            "tokens_mean": by_arm["new_tokens"].mean(),
+            "tokens_p50": by_arm["new_tokens"].quantile(0.5),
+            "tokens_p95": by_arm["new_tokens"].quantile(0.95),
+            "hit_limit": by_arm["finish"].apply(lambda s: (s == "length").mean()),
+            "no_box": by_arm["outcome"].apply(lambda s: (s == "no box").mean()),
+            "prefix_format": by_arm["format"].mean(),
+        }
+    )
+    return out.reindex(params.arms)
+
+
+def _adaptive(params: Params) -> bool:
+    return "adaptive" in plan.strategies(params)
+
+
+def prefixes(params: Params) -> pd.DataFrame:
+    """The adaptive prefixes, one row a trace: ``ratio`` (of the trace's tokens), ``oracle_ratio``, ``calls``."""
+    records = plan.truncation(params, "adaptive").require().read("prefixes")
+    frame = pd.DataFrame(records)
+    frame["ratio"] = frame["prefix_tokens"] / frame["trace_tokens"]
+    frame["calls"] = frame["verdicts"].map(len)
+    frame["sentence_ratio"] = frame["sentences"] / frame["of"]
+    frame["oracle_ratio"] = frame["oracle_sentences"] / frame["of"]
+    return frame
+
+
+def pairs(params: Params, strategy: str = "adaptive") -> pd.DataFrame:
+    return pd.DataFrame(plan.alignment(params, strategy).require().read("pairs"))
+
+
+def truncation_summary(params: Params) -> pd.Series:
+    """What truncation and the filter did (Tables 4, 5, 7): counts, medians, shares."""
+    frame, aligned = prefixes(params), pairs(params)
+    good = frame[frame["status"] == "ok"]
+    kept = aligned[aligned["kept"]]
+    return pd.Series(
+        {
+            "traces": len(frame),
+            "judge errors": int((frame["status"] != "ok").sum()),
+            "judge calls a trace, mean": frame["calls"].mean(),
+            "trace tokens, mean": frame["trace_tokens"].mean(),
+            "prefix tokens, mean": good["prefix_tokens"].mean(),
+            "prefix ratio, median": good["ratio"].median(),
+            "whole trace, never enough": int((~good["sufficient"]).sum()),
+            "continuation tokens, mean": aligned["new_tokens"].mean(),
+            "kept by the filter": len(kept),
+            "retention": len(kept) / len(aligned),
+        }
+    )
+
+
+def verdicts(params: Params) -> pd.DataFrame:
+    """Every verdict of the search beside the oracle: ``distance`` is sentences past the oracle prefix (0 = exactly)."""
+    frame = prefixes(params)
+    rows = [
+        {"id": row.id, "sentences": p, "of": row.of, "label": label, "margin": margin, "oracle": row.oracle_sentences}
+        for row in frame.itertuples()
+        for p, label, margin in row.verdicts
+    ]
+    table = pd.DataFrame(rows)
+    table["distance"] = table["sentences"] - table["oracle"]
+    table["enough"] = table["label"] == "ENOUGH"
+    return table
+
+
+def judge_summary(params: Params) -> pd.Series:
+    """The judge against the oracle and against the student's own success; empty without an oracle."""
+    table, frame, aligned = verdicts(params), prefixes(params), pairs(params)
+    if table["oracle"].isna().any():
+        return pd.Series(dtype=float)
+    valid = table[table["label"] != "error"]
+    truly = valid["distance"] >= 0
+    good = frame[frame["status"] == "ok"]
+    summary = {
+        "verdicts": len(table),
+        "share ENOUGH": valid["enough"].mean(),
+        "agrees with the oracle": (valid["enough"] == truly).mean(),
+        "ENOUGH where the oracle says so": valid.loc[truly, "enough"].mean(),
+        "ENOUGH where it does not": valid.loc[~truly, "enough"].mean(),
+        "cut exactly at the oracle": (good["sentences"] == good["oracle_sentences"]).mean(),
+        "cut before the oracle": (good["sentences"] < good["oracle_sentences"]).mean(),
+    }
+    if valid["margin"].notna().all():
+        summary["AUC of the margin against the oracle"] = statistics.rank_auc(valid["margin"], truly)
+    if "success_rate" in aligned:
+        cut_early = aligned["id"].map((good.set_index("id")["sentences"] < good.set_index("id")["oracle_sentences"]))
+        summary["student's success from prefixes cut before the oracle"] = aligned[cut_early]["success_rate"].mean()
+        summary["student's success from prefixes at or past it"] = aligned[~cut_early]["success_rate"].mean()
+    return pd.Series(summary)
+
+
+def costs(params: Params) -> pd.DataFrame:
+    """What each task cost: tokens read, generated and trained on, updates, and seconds of computing."""
+    tasks = [plan.truncation(params, s) for s in plan.strategies(params) if s != "empty"]
+    tasks += [plan.alignment(params, s) for s in plan.strategies(params)]
+    tasks += [t for arm in params.arms if (t := plan.finetuning(params, arm))]
+    tasks += [plan.evaluation(params, arm) for arm in params.arms]
+    columns = ("tokens_read", "tokens_generated", "tokens_trained", "rows", "updates", "epochs")
+    rows = []
+    for task in tasks:
+        manifest = task.require().manifest()
+        seconds = manifest.get("train_seconds", manifest["seconds"])
+        rows.append({"task": task.name, **{c: manifest.get(c) for c in columns}, "seconds": seconds})
+    table = pd.DataFrame(rows).set_index("task")
+    counts = [c for c in columns if c != "epochs"]
+    return table.astype({c: "Int64" for c in counts}).astype({"epochs": float})
+
+
+def worked_case(params: Params) -> dict:
+    """One kept pair whose prefix ratio is the median: trace, verdicts, prefix, continuation."""
+    aligned = pairs(params)
+    frame = prefixes(params).set_index("id")
+    kept = frame.loc[aligned[aligned["kept"]]["id"]]
+    order = (kept["ratio"] - kept["ratio"].median()).abs()
+    chosen = order.index[np.lexsort((order.index, order.to_numpy()))[0]]
+    trace = next(t for t in plan.traces(params).require().read("traces") if t["id"] == chosen)
+    pair = aligned.set_index("id").loc[chosen]
+    return {**trace, **kept.loc[chosen].to_dict(), "continuation": pair["continuation"]}
+
+
+def headline(params: Params) -> dict[str, float]:
+    """The numbers ``palign verify`` holds against their stated ranges."""
+    table = accuracy(params)
+    table = table[(table["metric"] == "pass@1") & (table["budget"] == params.max_new_tokens)]
+    numbers = {f"pass@1 {r.arm} {r.benchmark}": r.value for r in table.itertuples()}
+    numbers["arms clearly above " + params.arms[0]] = float((differences(params)["low"] > 0).sum())
+    if _adaptive(params):
+        summary = truncation_summary(params)
+        numbers["retention"] = summary["retention"]
+        numbers["prefix ratio, median"] = summary["prefix ratio, median"]
+        if "p-align" in params.arms:
+            numbers["prefix format of p-align"] = responses(params).loc["p-align", "prefix_format"]
+    return {name: round(float(value), 6) for name, value in numbers.items()}
+
+
+def write(params: Params, figures: dict) -> Path:
+    """Keep the tables (csv), the figures (svg, png) and the headline numbers; returns the report's folder."""
+    from .figures import save
+
+    tables = {"accuracy": accuracy(params), "differences": differences(params), "responses": responses(params)}
+    tables["costs"] = costs(params)
+    if _adaptive(params):
+        tables["truncation"] = truncation_summary(params).to_frame("value")
+        tables["judge"] = judge_summary(params).to_frame("value")
+    target = folder(params)
+    for name, table in tables.items():
+        indexed = table.index.name is not None or not isinstance(table.index, pd.RangeIndex)
+        write_atomically(target / "tables" / f"{name}.csv", table.round(6).to_csv(index=indexed))
+    for name, figure in figures.items():
+        save(figure, target / "figures", name)
+    write_atomically(target / "headline.json", json.dumps(headline(params), indent=1) + "\n")
+    plan.report(params).finish()
+    return target
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def finding(params: Params) -> str:
+    """What the accuracy table says, in sentences that only claim what an interval supports."""
+    wide = differences(params)
+    main = wide[wide["budget"] == params.max_new_tokens]
+    above = main[main["low"] > 0]["arm"].tolist()
+    below = main[main["high"] < 0]["arm"].tolist()
+    unclear = main[~main["clear"]]["arm"].tolist()
+    reference = params.arms[0]
+    parts = []
+    for names, words in ((above, "above"), (below, "below"), (unclear, "not distinguishable from")):
+        if names:
+            parts.append(f"{words} {reference}: {', '.join(names)}")
+    text = f"By average Pass@1 at {params.max_new_tokens} tokens, " + "; ".join(parts) + "."
+    if {"p-align", "sft-long-cot"} <= set(params.arms):
+        for row in differences(params, "sft-long-cot").query("arm == 'p-align'").itertuples():
+            verdict = "a clear difference" if row.clear else "not distinguishable from none"
+            text += (
+                f" With {row.budget} tokens p-align less sft-long-cot is {100 * row.value:+.1f} points "
+                f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}], {verdict}."
+            )
+    return text
+
+
+def arms_table(params: Params) -> pd.DataFrame:
+    return pd.DataFrame([{"arm": arm, "trained on": ARMS[arm].description} for arm in params.arms]).set_index("arm")
+
+
+def accuracy_of(params: Params, arm: str) -> pd.DataFrame:
+    """One arm's accuracy table."""
+    return accuracy(params.model_copy(update={"arms": [arm]})).round(4)
+
+
+def truncation_lengths(params: Params) -> pd.DataFrame:
+    return prefixes(params)[["sentences", "of", "calls", "prefix_tokens", "trace_tokens", "ratio"]].describe().round(2)
+
+
+def show_verdicts(params: Params) -> pd.DataFrame:
+    """The probes of the worked case's kind: the first trace with the most verdicts."""
+    table = verdicts(params)
+    longest = table.groupby("id", sort=False).size().idxmax()
+    return table[table["id"] == longest][["sentences", "of", "label", "margin", "oracle"]]
+
+
+def retention(params: Params) -> pd.DataFrame:
+    """Per strategy: pairs, how many the filter kept (Table 7), and why the others fell."""
+    rows = []
+    for strategy in plan.strategies(params):
+        table = pairs(params, strategy)
+        outcomes = table["outcome"].value_counts().to_dict()
+        rows.append({"strategy": strategy, "pairs": len(table), "retention": table["kept"].mean(), **outcomes})
+    return pd.DataFrame(rows).set_index("strategy").fillna(0).round(3)
+
+
+def success_by_ratio(params: Params) -> pd.DataFrame:
+    """The student's success rate from the chosen prefixes, by the share of the trace's tokens they hold."""
+    ratio = prefixes(params).set_index("id")["ratio"]
+    table = pairs(params)
+    bins = pd.cut(table["id"].map(ratio), [0, 0.2, 0.4, 0.6, 0.8, 1.0]).rename("prefix ratio")
+    groups = table.groupby(bins, observed=True)
+    return pd.DataFrame(
+        {"prefixes": groups.size(), "success rate": groups["success_rate"].mean(), "kept": groups["kept"].mean()}
+    ).round(3)
+
+
+def training_facts(manifest: dict) -> pd.Series:
+    names = (
+        "rows",
+        "updates",
+        "epochs",
+        "longest_row_tokens",
+        "rows_cut",
+        "tokens_trained",
+        "last_loss",
+        "train_seconds",
+    )
+    return pd.Series({name: manifest[name] for name in names}, name="value", dtype=object).to_frame()
+
+
+def setting(params: Params) -> pd.DataFrame:
+    """What was asked, in one table."""
+    training = plan.traces(params).require().manifest()
+    rows = {
+        "student": params.student,
+        "training problems": training["kept"],
+        "benchmarks": ", ".join(f"{b.name} ({b.problems})" for b in params.benchmarks),
+        "search, verdict": f"{params.search}, {params.verdict}",
+        "responses": f"{params.n_samples} a problem, T={params.temperature}, top-p {params.top_p}, "
+        f"repetition penalty {params.repetition_penalty}",
+        "response budgets (tokens)": " and ".join(str(b) for b in budgets(params)),
+        "fine-tuning": f"LoRA r={params.lora_r}, alpha={params.lora_alpha}, learning rate {params.learning_rate:g}, "
+        f"{params.num_train_epochs:g} epochs, " + ("equal updates" if params.equal_updates else "own updates"),
+        "seed": params.seed,
+    }
+    return pd.Series(rows, name="").to_frame()
+
+
+def case_text(params: Params) -> str:
+    """The worked case as Markdown; all data stand in code blocks, so none of it is read as markup."""
+    case = worked_case(params)
+    probes = ", ".join(f"{p}: {label}" for p, label, _ in case["verdicts"])
+    oracle = f" (the oracle: {case['oracle_sentences']:.0f})" if pd.notna(case["oracle_sentences"]) else ""
+    parts = {
+        "Question": case["question"],
+        f"Trace ({case['of']} sentences, {case['trace_tokens']} tokens)": case["trace"],
+        "Verdicts (sentences: label)": probes,
+        f"Prefix kept: {case['sentences']} sentences{oracle}": case["prefix"],
+        f"The student's continuation (gold answer {case['answer']})": case["continuation"],
+    }
+    return "\n\n".join(f"**{title}**\n\n{_block(text)}" for title, text in parts.items())
+
+
+def _block(text: str) -> str:
+    return "\n".join("    " + line for line in text.splitlines())
+
+
+def limits(params: Params) -> str:
+    """What the numbers cannot carry, from the study's own settings."""
+    rows = [
+        f"One training seed ({params.seed}): the intervals cover the choice of test problems and samples, not the luck "
+        "of training.",
+        f"The response budget decides how long answers fare: {' and '.join(map(str, budgets(params)))} tokens are shown, "
+        "others would rank arms otherwise.",
+        f"{params.n_samples} samples a problem; Pass@3 of three samples has no averaging over samples.",
+        "Equal updates are not equal tokens: see the cost table."
+        if params.equal_updates
+        else "Arms with fewer rows took fewer updates: see the cost table.",
+    ]
+    if pd.Series(prefixes(params)["oracle_sentences"]).notna().all():
+        rows.append(
+            "The problems and the teacher are artificial, the student is tiny: this shows that the pipeline works and "
+            "how its parts interact, not how large a gain to expect on real problems."
+        )
+    return "\n".join(f"- {row}" for row in rows)

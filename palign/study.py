@@ -1,0 +1,172 @@
+"""A study from its params file: which notebook for which arm, in which order, and what is already done.
+
+>>> for step in steps(load("params/pocket.yaml")):
+...     print(step.title, step.done)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import plan
+from .params import Params, root
+
+
+class StudyError(RuntimeError):
+    """A study that cannot go on; the message is one line and says what to do."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One execution of one notebook."""
+
+    params: Params
+    notebook: str
+    arm: str | None
+    tasks: tuple[plan.Task, ...]
+
+    @property
+    def title(self) -> str:
+        return f"{self.notebook} {self.arm}" if self.arm else self.notebook
+
+    @property
+    def done(self) -> bool:
+        finished = all(task.folder.done for task in self.tasks)
+        return finished and (self.notebook != plan.NOTEBOOKS["report"] or report_path(self.params).exists())
+
+    @property
+    def executed(self) -> Path:
+        """Where the executed copy goes: beside the run, not beside the source."""
+        return root() / "runs" / self.params.study / "notebooks" / f"{self.title.replace(' ', '-')}.ipynb"
+
+
+def report_path(params: Params) -> Path:
+    return root() / "reports" / params.study / "report.html"
+
+
+def steps(params: Params) -> list[Step]:
+    """All steps in order: the shared notebooks once, fine-tuning and evaluation once an arm, then the report."""
+    found = [Step(params, "01_generation", None, (plan.benchmarks(params), plan.traces(params)))]
+    strategies = plan.strategies(params)
+    searched = tuple(plan.truncation(params, s) for s in strategies if s != "empty")
+    if searched:
+        found.append(Step(params, "02_truncation", None, searched))
+    if strategies:
+        found.append(Step(params, "03_alignment", None, tuple(plan.alignment(params, s) for s in strategies)))
+    for arm in params.arms:
+        trained = plan.finetuning(params, arm)
+        if trained:
+            found.append(Step(params, "04_finetuning", arm, (trained,)))
+        found.append(Step(params, "05_evaluation", arm, (plan.evaluation(params, arm),)))
+    found.append(Step(params, "06_report", None, (plan.report(params),)))
+    return found
+
+
+def run(params: Params, dry_run: bool = False) -> Path:
+    """Execute what is not done yet and return the report's path. Raises :class:`StudyError`."""
+    todo = [step for step in steps(params) if not step.done]
+    if dry_run:
+        for step in todo:
+            print(f"would run {step.title}")
+    if dry_run or not todo:
+        return report_path(params)
+    began = time.time()
+    with _alone(params):
+        for number, step in enumerate(todo, start=1):
+            if step.done:  # by the run this one waited for, or by a notebook opened meanwhile
+                continue
+            print(f"[{number}/{len(todo)}] {step.title}", flush=True)
+            _execute(step)
+    print(f"{len(todo)} notebooks in {time.time() - began:.0f} s")
+    return report_path(params)
+
+
+@contextlib.contextmanager
+def _alone(params: Params) -> Iterator[None]:
+    """Hold the study's lock; a second run of the same study refuses rather than write beside the first."""
+    folder = root() / "runs" / params.study
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StudyError(f"study {params.study} is already running; wait for it or stop it first") from None
+        yield
+
+
+def _execute(step: Step) -> None:
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    # before the kernel starts, hence before torch is imported there
+    os.environ["OMP_NUM_THREADS"] = str(step.params.threads)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
+    step.executed.parent.mkdir(parents=True, exist_ok=True)
+    parameters = step.params.model_dump(mode="json") | ({"arm": step.arm} if step.arm else {})
+    try:
+        papermill.execute_notebook(
+            root() / "notebooks" / f"{step.notebook}.ipynb",
+            step.executed,
+            parameters=parameters,
+            cwd=str(root()),
+            progress_bar=False,
+            stderr_file=sys.stderr,  # the stages' own progress bars
+            kernel_name="python3",
+        )
+    except PapermillExecutionError as error:
+        raise StudyError(f"{step.title}: {error.ename}: {error.evalue} (see {step.executed})") from None
+    # papermill calls an interrupted cell completed, so only the task's own manifest counts
+    if not all(task.folder.done for task in step.tasks):
+        raise StudyError(f"{step.title}: stopped before its end; run the study again to go on (see {step.executed})")
+    if step.notebook == plan.NOTEBOOKS["report"]:
+        render(step.executed, report_path(step.params))
+
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
+img {{ max-width: 100%; height: auto; }}
+table {{ border-collapse: collapse; font-size: .85rem; margin: 1rem 0; display: block; overflow-x: auto; }}
+th, td {{ padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top; }}
+th:first-child, td:first-child {{ text-align: left; }}
+pre {{ white-space: pre-wrap; background: #f6f6f6; padding: .6rem; font-size: .85rem; }}
+</style></head><body>
+{body}
+</body></html>
+"""
+
+
+def render(notebook: Path, target: Path) -> None:
+    """The executed report notebook as one self-contained HTML page without code, scripts or outside links."""
+    from nbconvert import HTMLExporter
+
+    from .store import write_atomically
+
+    exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_anchor_links=True)
+    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
+    exporter.embed_images = True
+    body, _ = exporter.from_filename(str(notebook))
+    title = f"palign: {target.parent.name}"
+    write_atomically(target, PAGE.format(title=title, body=body))
+
+
+def verify(params: Params, ranges: dict[str, list[float]], headline: dict[str, float]) -> list[str]:
+    """One line per headline number that is missing or outside its stated [low, high]."""
+    faults = []
+    for name, (low, high) in ranges.items():
+        value = headline.get(name)
+        if value is None:
+            faults.append(f"{params.study}: {name}: missing from the report")
+        elif not low <= value <= high:
+            faults.append(f"{params.study}: {name}: {value:.4f} is outside its stated range {low} to {high}")
+    return faults
