@@ -104,3 +104,9 @@ def align(params: Params, strategy: str) -> list[dict]:
         tokens_generated=sum(pair["new_tokens"] for pair in pairs),
     )
     return pairs
+
+
+def align_all(params: Params) -> None:
+    """:func:`align` for every strategy the study's arms need."""
+    for strategy in plan.strategies(params):
+        align(params, strategy)

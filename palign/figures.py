@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("agg", force=False)
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
@@ -37,6 +34,12 @@ def _caption(figure: plt.Figure, text: str) -> None:
     figure.text(0.01, -0.01, text, ha="left", va="top", fontsize="small", wrap=True)
 
 
+def _spread(rows: pd.DataFrame) -> list:
+    """The lengths of error bars in percent; rounding must not make one of them negative."""
+    below, above = rows["value"] - rows["low"], rows["high"] - rows["value"]
+    return [100 * below.clip(lower=0), 100 * above.clip(lower=0)]
+
+
 def accuracy(table: pd.DataFrame, params: Params) -> plt.Figure:
     """Pass@1 of every arm on every benchmark, one panel a budget."""
     theme()
@@ -48,9 +51,9 @@ def accuracy(table: pd.DataFrame, params: Params) -> plt.Figure:
         for i, arm in enumerate(params.arms):
             rows = panel[panel["arm"] == arm].set_index("benchmark").loc[names]
             at = [x + (i - (len(params.arms) - 1) / 2) * 0.12 for x in range(len(names))]
-            value = 100 * rows["value"]
-            spread = [value - 100 * rows["low"], 100 * rows["high"] - value]
-            axis.errorbar(at, value, yerr=spread, fmt="o", ms=5, capsize=2, color=COLOURS[arm], label=arm)
+            axis.errorbar(
+                at, 100 * rows["value"], yerr=_spread(rows), fmt="o", ms=5, capsize=2, color=COLOURS[arm], label=arm
+            )
         axis.set(xticks=range(len(names)), xticklabels=names, ylim=(0, 100), title=f"response budget {budget} tokens")
         axis.set_ylabel("Pass@1 (%)" if axis is axes[0][0] else "")
         axis.grid(axis="x", visible=False)
@@ -59,7 +62,7 @@ def accuracy(table: pd.DataFrame, params: Params) -> plt.Figure:
     figure.tight_layout()
     _caption(
         figure,
-        f"Problems: {problems}; {params.n_samples} samples each. Bars: 95 % intervals over problems, one training seed.",
+        f"Problems: {problems}; {params.n_samples} samples each. Bars: 95 % intervals over problems.",
     )
     return figure
 
@@ -72,9 +75,10 @@ def economy(table: pd.DataFrame, responses: pd.DataFrame, params: Params) -> plt
     rows = average[average["benchmark"] == name].set_index("arm")
     figure, axis = plt.subplots(figsize=(5.6, 3.8))
     for arm in params.arms:
-        row, tokens = rows.loc[arm], responses.loc[arm, "tokens_mean"]
-        spread = [[100 * (row["value"] - row["low"])], [100 * (row["high"] - row["value"])]]
-        axis.errorbar(tokens, 100 * row["value"], yerr=spread, fmt="o", capsize=3, color=COLOURS[arm], label=arm)
+        row, tokens = rows.loc[[arm]], responses.loc[arm, "tokens_mean"]
+        axis.errorbar(
+            [tokens], 100 * row["value"], yerr=_spread(row), fmt="o", capsize=3, color=COLOURS[arm], label=arm
+        )
     axis.set(xlabel="mean response length (tokens)", ylabel="average Pass@1 (%)", ylim=(0, 100))
     axis.set_xlim(left=0)
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
@@ -111,11 +115,9 @@ def judge(verdicts: pd.DataFrame) -> plt.Figure:
     bins = pd.cut(valid["distance"], edges, right=False, labels=names)
     groups = valid.groupby(bins, observed=True)["enough"].agg(["sum", "count"])
     low, high = proportion_confint(groups["sum"], groups["count"], method="wilson")
-    share = groups["sum"] / groups["count"]
+    groups = groups.assign(value=groups["sum"] / groups["count"], low=low, high=high)
     figure, axis = plt.subplots(figsize=(5.6, 3.4))
-    axis.errorbar(
-        range(len(groups)), 100 * share, yerr=[100 * (share - low), 100 * (high - share)], fmt="o-", capsize=3
-    )
+    axis.errorbar(range(len(groups)), 100 * groups["value"], yerr=_spread(groups), fmt="o-", capsize=3)
     axis.set(xticks=range(len(groups)), xticklabels=groups.index, ylim=(0, 100))
     axis.set(xlabel="sentences past the oracle prefix", ylabel="judged ENOUGH (%)")
     figure.tight_layout()
@@ -145,7 +147,7 @@ def response_lengths(grades: pd.DataFrame, params: Params) -> plt.Figure:
     second = f" Dashed: the second budget, {params.second_budget}." if params.second_budget else ""
     _caption(
         figure,
-        f"n = {len(grades) // len(params.arms)} responses an arm. Boxes: quartiles; whiskers: 1.5 interquartile ranges.{second}",
+        f"n = {len(grades) // len(params.arms)} responses an arm. Boxes: quartiles; whiskers: 1.5 box lengths.{second}",
     )
     return figure
 

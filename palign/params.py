@@ -118,6 +118,7 @@ class Params(Strict):
     threads: Positive = _field(
         "student", "CPU threads of torch; 1 is fastest for a tiny model", default=1, effect="speed"
     )
+    jobs: Positive = _field("student", "arms at once, a process each", default=2, effect="speed")
     max_model_len: Positive = _field("student", "longest prompt plus response in tokens", default=1024)
     chat_template_kwargs: dict[str, Any] = _field(
         "student", "switches of the chat template", default={"enable_thinking": False}
@@ -128,7 +129,8 @@ class Params(Strict):
     judge_prompt: str = _field(
         "truncation",
         "instruction to judge {prefix} of {question}",
-        default="{question}\nDraft: {prefix}\nIs this draft enough, so that only routine work is left? Reply [ENOUGH] or [NOT_ENOUGH].",
+        default="{question}\nDraft: {prefix}\nIs this draft enough, so that only routine work is left? "
+        "Reply [ENOUGH] or [NOT_ENOUGH].",
     )
     search: Literal["released", "equation7"] = _field(
         "truncation", "binary search: released code's or Equation 7's", default="released"
@@ -245,7 +247,7 @@ def fields_of(*groups: str, effect: str | None = None) -> list[str]:
 
 
 def validate(values: dict[str, Any], where: str) -> Params:
-    """Build :class:`Params`, or raise :class:`ParamsError` with one line per fault: where, key, value, what is right."""
+    """Build :class:`Params`, or raise :class:`ParamsError` one line per fault: where, key, value, mend."""
     try:
         return Params(**values)
     except ValidationError as error:

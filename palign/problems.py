@@ -59,7 +59,7 @@ def load_rows(data: str, split: str, revision: str | None, columns: dict[str, st
     missing = [column for column in columns.values() if column not in rows.column_names]
     if missing:
         raise DataError(
-            f"{data}: no column {', '.join(missing)}; it has {', '.join(rows.column_names)}; set `columns` in the params file"
+            f"{data}: no column {', '.join(missing)}; it has {', '.join(rows.column_names)}; name them in the params"
         )
     return [{ours: row[theirs] for ours, theirs in columns.items()} for row in rows]
 

@@ -181,8 +181,8 @@ def verdicts(params: Params) -> pd.DataFrame:
 
 
 def judge_summary(params: Params) -> pd.Series:
-    """The judge against the oracle and against the student's own success; empty without an oracle."""
-    table, frame, aligned = verdicts(params), prefixes(params), pairs(params)
+    """The judge against the oracle; empty where the data know none."""
+    table, frame = verdicts(params), prefixes(params)
     if table["oracle"].isna().any():
         return pd.Series(dtype=float)
     valid = table[table["label"] != "error"]
@@ -199,11 +199,21 @@ def judge_summary(params: Params) -> pd.Series:
     }
     if valid["margin"].notna().all():
         summary["AUC of the margin against the oracle"] = statistics.rank_auc(valid["margin"], truly)
-    if "success_rate" in aligned:
-        cut_early = aligned["id"].map((good.set_index("id")["sentences"] < good.set_index("id")["oracle_sentences"]))
-        summary["student's success from prefixes cut before the oracle"] = aligned[cut_early]["success_rate"].mean()
-        summary["student's success from prefixes at or past it"] = aligned[~cut_early]["success_rate"].mean()
     return pd.Series(summary)
+
+
+def success_summary(params: Params) -> pd.DataFrame:
+    """The student's own success rate from the chosen prefixes, by where they were cut beside the oracle.
+
+    The second notion of sufficiency: a prefix is enough for a student that goes on from it and arrives.
+    """
+    frame = prefixes(params).set_index("id").rename(columns={"oracle_sentences": "oracle"})
+    table = pairs(params).set_index("id").join(frame[["sentences", "oracle"]])
+    if table["oracle"].isna().any() or table["success_rate"].isna().any():
+        return pd.DataFrame()
+    where = pd.cut(table["sentences"] - table["oracle"], [-1000, -1, 0, 1000], labels=["before", "exactly at", "past"])
+    groups = table.groupby(where.rename("prefix cut, beside the oracle"), observed=True)
+    return pd.DataFrame({"prefixes": groups.size(), "success rate": groups["success_rate"].mean()}).round(3)
 
 
 def costs(params: Params) -> pd.DataFrame:
@@ -394,8 +404,8 @@ def limits(params: Params) -> str:
     rows = [
         f"One training seed ({params.seed}): the intervals cover the choice of test problems and samples, not the luck "
         "of training.",
-        f"The response budget decides how long answers fare: {' and '.join(map(str, budgets(params)))} tokens are shown, "
-        "others would rank arms otherwise.",
+        f"The response budget ({' and '.join(map(str, budgets(params)))} tokens) decides how long answers fare; "
+        "another budget may rank the arms otherwise.",
         f"{params.n_samples} samples a problem; Pass@3 of three samples has no averaging over samples.",
         "Equal updates are not equal tokens: see the cost table."
         if params.equal_updates

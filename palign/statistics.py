@@ -1,7 +1,7 @@
 """Statistics at the level of problems: pass@k, intervals, paired differences, rank agreement.
 
-Problems are what a benchmark samples, so they, not the responses, are resampled. Every interval contains its value,
-and none has zero width: where all problems agree, resampling would claim certainty, so Wilson's bounds stand in.
+Problems are what a benchmark samples, so they, not the responses, are resampled. Every interval contains its value.
+Where all problems agree, resampling would claim certainty with an interval of no width: Wilson's bounds stand in.
 
 >>> interval(pass_at_k([3, 0, 1, 2], n=3, k=1))
 Estimate(value=0.5, low=0.166..., high=0.833..., n=4)
@@ -138,7 +138,7 @@ def _macro_mean(*arrays: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def _estimate(arrays: list[np.ndarray], bounds: tuple[float, float]) -> Estimate:
-    """The macro mean with its bounds, widened to contain it where rounding or a BCa correction leaves it outside."""
+    """The macro mean with its bounds, widened to contain it where rounding (or BCa) leaves it outside."""
     value = float(_macro_mean(*arrays))
     low, high = map(float, bounds)
     return Estimate(value, min(low, value), max(high, value), sum(array.size for array in arrays))

@@ -159,7 +159,7 @@ class RunFolder:
         return round(sum(record["seconds"] for record in self.read("seconds")), 2)
 
     def finish(self, params: dict, **facts: Any) -> None:
-        """Write the manifest: parameters, code, packages, hardware and the task's own ``facts``. Last, and atomically."""
+        """Write the manifest: parameters, code, packages, hardware the task's own ``facts``. Last, atomically."""
         manifest = {"params": params, **facts, "seconds": self.seconds(), "provenance": provenance()}
         write_atomically(self.manifest_path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 

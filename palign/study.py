@@ -6,9 +6,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import fcntl
+import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -77,15 +80,58 @@ def run(params: Params, dry_run: bool = False) -> Path:
             print(f"would run {step.title}")
     if dry_run or not todo:
         return report_path(params)
+    _prepare(params)
     began = time.time()
-    with _alone(params):
-        for number, step in enumerate(todo, start=1):
-            if step.done:  # by the run this one waited for, or by a notebook opened meanwhile
-                continue
-            print(f"[{number}/{len(todo)}] {step.title}", flush=True)
-            _execute(step)
+    # before the arms, each arm's own steps in order and arms beside each other, after the arms
+    arms = {step.arm: [s for s in todo if s.arm == step.arm] for step in todo if step.arm}
+    shared = [step for step in todo if step.arm is None]
+    with _alone(params), concurrent.futures.ThreadPoolExecutor(params.jobs) as pool:
+        for step in shared:
+            if step.notebook != plan.NOTEBOOKS["report"]:
+                _execute(step)
+        chains = [pool.submit(_execute_all, steps) for steps in arms.values()]
+        try:
+            for chain in concurrent.futures.as_completed(chains):
+                chain.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True, wait=False)
+            raise
+        if shared and shared[-1].notebook == plan.NOTEBOOKS["report"]:
+            _execute(shared[-1])
     print(f"{len(todo)} notebooks in {time.time() - began:.0f} s")
     return report_path(params)
+
+
+def _execute_all(steps: list[Step]) -> None:
+    for step in steps:
+        _execute(step)
+
+
+def _prepare(params: Params) -> None:
+    """What must stand in the environment before a kernel starts, hence before torch is imported there."""
+    os.environ["OMP_NUM_THREADS"] = str(params.threads)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
+
+
+class Lines:
+    """A notebook's progress bars as lines under its title: bars of arms at work together would overwrite each other.
+
+    A line at most every ``every`` seconds, and one for each bar that is full.
+    """
+
+    def __init__(self, title: str, every: float = 10):
+        self.title, self.every, self.last = title, every, time.monotonic()
+
+    def write(self, text: str) -> None:
+        for piece in re.split(r"[\r\n]+", text):
+            full = "100%|" in piece
+            if "%|" in piece and (full or time.monotonic() - self.last >= self.every):
+                self.last = time.monotonic()
+                print(f"  {self.title} | {piece.strip()}", file=sys.stderr, flush=True)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 @contextlib.contextmanager
@@ -105,10 +151,10 @@ def _execute(step: Step) -> None:
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    # before the kernel starts, hence before torch is imported there
-    os.environ["OMP_NUM_THREADS"] = str(step.params.threads)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
+    # papermill warns of each parameter a notebook's own cell does not show; the notebook's second cell is stricter
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    began = time.time()
+    print(f"{step.title} ...", flush=True)
     step.executed.parent.mkdir(parents=True, exist_ok=True)
     parameters = step.params.model_dump(mode="json") | ({"arm": step.arm} if step.arm else {})
     try:
@@ -118,7 +164,7 @@ def _execute(step: Step) -> None:
             parameters=parameters,
             cwd=str(root()),
             progress_bar=False,
-            stderr_file=sys.stderr,  # the stages' own progress bars
+            stderr_file=Lines(step.title),  # the stages' own progress bars
             kernel_name="python3",
         )
     except PapermillExecutionError as error:
@@ -128,6 +174,7 @@ def _execute(step: Step) -> None:
         raise StudyError(f"{step.title}: stopped before its end; run the study again to go on (see {step.executed})")
     if step.notebook == plan.NOTEBOOKS["report"]:
         render(step.executed, report_path(step.params))
+    print(f"{step.title}: done in {time.time() - began:.0f} s", flush=True)
 
 
 PAGE = """<!doctype html>

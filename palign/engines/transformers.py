@@ -23,8 +23,11 @@ class TransformersEngine:
         """Load the student named in ``params`` (never executing code that came with it)."""
         import torch
         from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
 
         from ..prompts import render
+
+        logging.disable_progress_bar()  # of loading weights; the stages have their own
 
         if torch.get_num_threads() != params.threads:
             torch.set_num_threads(params.threads)

@@ -1,0 +1,58 @@
+"""Regenerate the pocket study's data sets: ``python -m palign.pocket.make_data``.
+
+The study reads them as any local data set: one JSONL file of training problems with traces and one a benchmark. The
+test problems come from a split and a seed that no probe, gate or hyper-parameter choice ever saw; the validation
+twins, for choosing things, are written by ``--split validation`` wherever the reader likes.
+"""
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+from .world import BENCHMARKS, TRAINING, draw_problems, teach
+
+DATA = Path(__file__).parent / "data"
+TRAINING_PROBLEMS = 320
+TEST_PROBLEMS = 250
+SEED = "2026"
+
+
+def training_records(count: int = TRAINING_PROBLEMS) -> list[dict]:
+    """Training problems with the teacher's trace and the oracle's length in characters."""
+    rng = random.Random(f"teacher {SEED}")
+    records = []
+    for problem in draw_problems("train", count, seed=SEED, **TRAINING):
+        trace = teach(problem, rng)
+        records.append(
+            {
+                "question": problem.question,
+                "answer": problem.answer,
+                "trace": trace.text,
+                "sufficient_chars": trace.sufficient_chars,
+            }
+        )
+    return records
+
+
+def benchmark_records(name: str, split: str = "test", count: int = TEST_PROBLEMS) -> list[dict]:
+    """One benchmark's problems from ``split``."""
+    problems = draw_problems(split, count, seed=f"{name} {SEED}", **BENCHMARKS[name])
+    return [{"question": problem.question, "answer": problem.answer} for problem in problems]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=DATA)
+    parser.add_argument("--split", choices=("test", "validation", "probe"), default="test")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    files = {name: benchmark_records(name, args.split) for name in BENCHMARKS} | {"train": training_records()}
+    for name, records in files.items():
+        text = "".join(json.dumps(record) + "\n" for record in records)
+        (args.out / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        print(f"{args.out / name}.jsonl: {len(records)} records")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Static guards: what the package asks to be installed, what its files may not name, what importing it may not load.
+
+Nothing here needs a GPU, a network or more than a few seconds.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+NEEDS_GPU = {"unsloth", "unsloth-zoo", "vllm", "bitsandbytes", "xformers", "triton"}
+HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "unsloth", "vllm"}
+
+
+def by_name(lines):
+    """Requirement lines as ``{canonical name: Requirement}``; a name given twice is an error."""
+    found = {}
+    for line in lines:
+        requirement = Requirement(line)
+        name = canonicalize_name(requirement.name)
+        assert name not in found, f"{name} is required twice"
+        found[name] = requirement
+    return found
+
+
+def exact(requirement):
+    """The version of a ``name==version`` requirement, ``None`` for any other."""
+    specifiers = list(requirement.specifier)
+    if len(specifiers) == 1 and specifiers[0].operator == "==" and not specifiers[0].version.endswith("*"):
+        return specifiers[0].version
+    return None
+
+
+CORE = by_name(PROJECT["dependencies"])
+EXTRAS = {name: by_name(lines) for name, lines in PROJECT["optional-dependencies"].items()}
+
+
+@pytest.fixture(scope="module")
+def environment():
+    """The lines of environment.yml's pip section."""
+    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    (pip,) = [entry["pip"] for entry in dependencies if isinstance(entry, dict)]
+    return pip
+
+
+def test_pins_agree_between_pyproject_and_environment(environment):
+    """A GPU study on versions nobody tested: one of the two files was updated and the other was not."""
+    pinned = by_name(line for line in environment if not line.startswith("-e"))
+    wanted = CORE | EXTRAS["gpu"] | EXTRAS["test"]
+    assert set(pinned) == set(wanted)
+    for name, requirement in wanted.items():
+        version = exact(pinned[name])
+        assert version, f"environment.yml: {pinned[name]} is no exact pin"
+        assert requirement.specifier.contains(version), f"environment.yml has {pinned[name]}, pyproject {requirement}"
+
+
+def test_environment_installs_the_project_itself_with_its_gpu_extra(environment):
+    assert [line for line in environment if line.startswith("-e")] == ["-e .[gpu,test]"]
+
+
+def test_every_requirement_but_vllm_is_an_exact_pin():
+    """Numbers that moved overnight because a dependency did."""
+    for name, requirement in (CORE | EXTRAS["gpu"] | EXTRAS["test"] | EXTRAS["dev"]).items():
+        assert exact(requirement) or name == "vllm", f"{requirement} is no exact pin"
+
+
+def test_vllm_has_a_floor_and_a_ceiling():
+    """Without a floor the resolver goes back to vllm 0.2.5 and says nothing."""
+    vllm = EXTRAS["gpu"]["vllm"].specifier
+    assert vllm.contains("0.32.0") and not vllm.contains("0.2.5") and not vllm.contains("0.33.0")
+
+
+def test_a_machine_without_a_gpu_is_asked_for_nothing_that_needs_one():
+    """`import unsloth` raises without an accelerator; vllm alone downloads gigabytes."""
+    assert not NEEDS_GPU & set(CORE)
+    assert not NEEDS_GPU & set(EXTRAS["test"]) and not NEEDS_GPU & set(EXTRAS["dev"])
+    assert set(EXTRAS["gpu"]) == NEEDS_GPU
+
+
+def test_pre_commit_hooks_use_the_dev_extras_versions_and_clone_nothing():
+    """A commit hook and `make lint` that disagree about what is well formatted."""
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert [repo["repo"] for repo in config["repos"]] == ["local"]
+    for hook in config["repos"][0]["hooks"]:
+        for name, requirement in by_name(hook["additional_dependencies"]).items():
+            assert exact(requirement) == exact(EXTRAS["dev"][name])
+
+
+# The patterns are spelled with character classes where the plain text would make this file match itself.
+REGISTRY_HOST = re.compile(
+    r"pypi[.]org|pythonhosted[.]org|npmjs[.](?:org|com)|yarnpkg[.]com|anaconda[.](?:org|com)"
+    r"|download[.]pytorch[.]org|proxy[.]golang[.]org|crates[.]io|(?:deb|security)[.]debian[.]org|archive[.]ubuntu[.]com",
+    re.IGNORECASE,
+)
+DEVELOPER_PATH = re.compile(
+    # not the middle of a relative path or of an address, hence the look-behind
+    r"(?<![\w.~$})\]-])(?:/(?:work|root)|/(?:home|Users)/[A-Za-z_][\w.-]*)/|\b[A-Z]:\\+Users\\+\w"
+)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "caught", "let_through"),
+    [
+        (
+            REGISTRY_HOST,
+            ["https://{}/simple".format("pypi" + ".org"), "registry." + "npmjs" + ".org"],
+            ["pypi", "the organisation"],
+        ),
+        (
+            DEVELOPER_PATH,
+            [
+                '"/' + 'work/main"',
+                "file:///" + "root/x",
+                "/" + "home/jo/x",
+                "open(/" + "Users/jo/x",
+                "C:" + "\\Users\\jo",
+            ],
+            ["runs/work/x", "https://host.example/work/x", "~/work/", "$HOME/work/x", "/content/drive", "/home/"],
+        ),
+    ],
+    ids=["registry-host", "developer-path"],
+)
+def test_the_patterns_catch_what_they_should(pattern, caught, let_through):
+    for text in caught:
+        assert pattern.search(text), text
+    for text in let_through:
+        assert not pattern.search(text), text
+
+
+def text_files():
+    """The repository's text files, as git sees them: tracked, or new and not ignored. ``{relative path: text}``."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    found = {}
+    for name in filter(None, listing.split("\0")):
+        path = ROOT / name
+        if not path.is_file() or path.is_symlink():  # deleted but not yet committed
+            continue
+        content = path.read_bytes()
+        if b"\0" not in content[:8192]:
+            found[name] = content.decode("utf-8", errors="replace")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("pattern", "what"),
+    [(REGISTRY_HOST, "a package registry's host"), (DEVELOPER_PATH, "an absolute path of somebody's machine")],
+    ids=["registry-host", "developer-path"],
+)
+def test_no_file_names(pattern, what):
+    """A committed report or notebook that works only where it was made."""
+    files = text_files()
+    assert "pyproject.toml" in files
+    named = [
+        f"{name}:{text.count(chr(10), 0, match.start()) + 1}: {match.group()}"
+        for name, text in files.items()
+        if (match := pattern.search(text))
+    ]
+    assert not named, f"{what} in " + ", ".join(named)
+
+
+def loaded_after(statements):
+    """Which of the heavy packages a fresh interpreter has loaded after these statements."""
+    probe = f"{statements}\nimport json, sys\nprint(json.dumps(sorted({HEAVY!r} & set(sys.modules))))"
+    result = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_importing_palign_loads_no_heavy_package():
+    """`palign --help` and a notebook's first cell that take half a minute."""
+    assert loaded_after("import palign") == []
+
+
+def test_heavy_imports_stay_inside_the_functions_that_need_them():
+    """One `import torch` at the top of one module slows every command, and settings that must precede it come late."""
+    modules = [path.relative_to(ROOT).with_suffix("").parts for path in sorted((ROOT / "palign").rglob("*.py"))]
+    names = [".".join(parts).removesuffix(".__init__") for parts in modules if parts[-1] != "__main__"]
+    assert "palign.params" in names
+    assert loaded_after("import " + ", ".join(names)) == []

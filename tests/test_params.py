@@ -1,0 +1,107 @@
+"""A params file is either valid or refused in one line that says where, which key, which value and how to mend it."""
+
+import nbformat
+import pytest
+import yaml
+
+from palign import params
+from palign.cli import main
+
+from .conftest import PROJECT
+
+NOTEBOOKS = sorted(params.GROUPS)
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "params").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_params_file_in_the_repository_is_valid(path):
+    assert params.load(path).study == path.stem
+
+
+def test_the_defaults_are_the_pocket_study():
+    assert params.load(PROJECT / "params" / "pocket.yaml") == params.Params()
+
+
+def test_pocket_yaml_names_every_parameter():
+    written = yaml.safe_load((PROJECT / "params" / "pocket.yaml").read_text())
+    assert list(written) == list(params.Params.model_fields)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_parameters_cell_shows_its_fields_with_their_defaults_and_meanings(name):
+    """A cell that drifts from the model would run another study than the one its reader sees."""
+    notebook = nbformat.read(PROJECT / "notebooks" / f"{name}.ipynb", as_version=4)
+    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert len(cells) == 1
+    shown = params.read_parameters_cell(cells[0].source)
+    shown.pop("arm", None)
+    assert shown == params.Params().values(*params.GROUPS[name])
+    assert all("  # " in line for line in cells[0].source.splitlines())
+
+
+def test_every_field_is_shown_by_some_notebook():
+    shown = {field for name in NOTEBOOKS for field in params.fields_of(*params.GROUPS[name])}
+    assert shown == set(params.Params.model_fields)
+
+
+BAD = {
+    "empty": ("", "empty"),
+    "a list": ("- study: x", "holds a list"),
+    "no study": ("seed: 1", "study: missing"),
+    "misspelt key": ("study: x\nlerning_rate: 0.1", "lerning_rate: unknown key; did you mean learning_rate?"),
+    "text for a number": (
+        "study: x\nlearning_rate: 1e-4",
+        "learning_rate: '1e-4': input should be a valid number; YAML",
+    ),
+    "out of range": ("study: x\ntop_p: 1.5", "top_p: 1.5: input should be less than or equal to 1"),
+    "not a study name": ("study: ../x", "study: '../x'"),
+    "unknown arm": ("study: x\narms: [zero-shot, sft]", "arms.1: 'sft'"),
+    "arm twice": ("study: x\narms: [upft, upft]", "arms: names must differ"),
+    "impossible sampling": ("study: x\ntemperature: 0.0", "n_samples: 3 samples at temperature 0"),
+    "second budget too large": ("study: x\nsecond_budget: 256", "second_budget: 256 must be smaller"),
+    "no room for a prompt": ("study: x\nmax_new_tokens: 1024", "max_new_tokens: 1024 leaves no room"),
+    "prompt without its place": (
+        "study: x\njudge_prompt: '{question}'",
+        "judge_prompt: must contain {prefix} exactly once",
+    ),
+    "benchmark without a count": ("study: x\nbenchmarks: [{name: a, data: b}]", "benchmarks.0.problems"),
+    "not YAML": ("study: [x", "not valid YAML"),
+}
+
+
+@pytest.mark.parametrize("text, expected", BAD.values(), ids=BAD.keys())
+def test_bad_file_is_refused_in_one_line_that_names_it(tmp_path, capsys, text, expected):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    assert main(["check", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"{path}: ") and expected in err
+    assert len(err.splitlines()) == 1
+
+
+def test_missing_and_binary_files_are_refused_in_one_line(tmp_path, capsys):
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    assert main(["check", str(tmp_path / "none.yaml"), str(tmp_path / "binary.yaml")]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_all_faults_of_a_file_are_told_at_once(tmp_path, capsys):
+    (tmp_path / "bad.yaml").write_text("study: x\nseeed: 1\nlora_r: 0\n")
+    assert main(["check", str(tmp_path / "bad.yaml")]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_notebook_refuses_an_injected_parameter_it_does_not_know():
+    """papermill only warns of unknown names, and the study would run without them."""
+    with pytest.raises(params.ParamsError, match=r"notebook parameters: lerning_rate: unknown key"):
+        params.from_notebook({"lerning_rate": 0.1, "__name__": "__main__", "In": [], "params": params})
+
+
+def test_notebook_takes_what_was_injected_and_ignores_what_is_no_parameter():
+    found = params.from_notebook({"seed": 3, "arm": "upft", "_i": "x", "pytest": pytest})
+    assert found == params.Params(seed=3)
+
+
+def test_arm_outside_the_study_is_refused():
+    with pytest.raises(params.ParamsError, match="arm: 'sft'"):
+        params.check_arm("sft", params.Params())

@@ -1,0 +1,121 @@
+"""Each arm's rows are what PAPER.md section 3 says, and training reads them as evaluation asks them."""
+
+import pytest
+
+from palign import alignment, finetuning, supervision, traces, truncation
+from palign.engines.transformers import load_tokenizer
+from palign.params import validate
+from palign.prompts import BEGIN, END, fill, mark, render
+
+ARMS = ["zero-shot", "sft-label", "sft-long-cot", "upft", "p-align", "rft"]
+
+
+@pytest.fixture
+def params(small):
+    return validate({**small, "arms": ARMS}, "test")
+
+
+@pytest.fixture
+def collected(params):
+    return traces.collect(params)
+
+
+def test_label_and_trace_targets(params, collected):
+    labels = supervision.build(params, "sft-label")
+    chains = supervision.build(params, "sft-long-cot")
+    assert [row["completion"] for row in labels] == [f"\\boxed{{{t.answer}}}" for t in collected]
+    assert [row["completion"] for row in chains] == [t.trace for t in collected]
+    assert all(t.question in row["prompt"] for t, row in zip(collected, chains, strict=True))
+
+
+def test_p_align_learns_kept_pairs_only_with_their_prefix_marked(params, collected):
+    truncation.truncate(params)
+    pairs = alignment.align(params, "adaptive")
+    rows = supervision.build(params, "p-align")
+    assert [row["id"] for row in rows] == [pair["id"] for pair in pairs if pair["kept"]]
+    golds = {trace.id: trace.answer for trace in collected}
+    for pair in pairs:
+        assert pair["answer"] == golds[pair["id"]]
+        assert pair["kept"] == (pair["outcome"] == "right")
+    by_id = {pair["id"]: pair for pair in pairs}
+    for row in rows:
+        pair = by_id[row["id"]]
+        assert row["completion"] == BEGIN + pair["prefix"] + END + pair["continuation"]
+
+
+def test_rft_learns_the_students_own_answers_without_markers(params, collected):
+    pairs = alignment.align(params, "empty")
+    rows = supervision.build(params, "rft")
+    assert [row["completion"] for row in rows] == [pair["continuation"] for pair in pairs if pair["kept"]]
+    assert not any(BEGIN in row["completion"] for row in rows)
+
+
+def test_upft_mixes_short_beginnings_with_whole_traces(params, collected):
+    tokenizer = load_tokenizer(params)
+    half = params.model_copy(update={"upft_structure_share": 0.5})
+    rows = supervision.build(half, "upft", tokenizer)
+    whole = [row for row, t in zip(rows, collected, strict=True) if row["completion"] == t.trace]
+    begun = [row for row, t in zip(rows, collected, strict=True) if row["completion"] != t.trace]
+    assert whole and begun
+    for row in begun:
+        assert len(tokenizer(row["completion"], add_special_tokens=False).input_ids) == half.upft_tokens
+        assert row["prompt"].endswith("Begin the draft.")
+    for row in whole:
+        assert row["prompt"].endswith("Box the answer.")
+
+
+def test_an_untrained_arm_has_no_rows(params):
+    with pytest.raises(ValueError, match="zero-shot is not trained"):
+        supervision.build(params, "zero-shot")
+
+
+@pytest.mark.parametrize("arm", ["sft-label", "sft-long-cot"])
+def test_training_and_evaluation_render_the_same_template(params, collected, arm, tmp_path):
+    """Templates that differ by a newline measure the base model, not the trained one."""
+    tokenizer = load_tokenizer(params)
+    rows = supervision.build(params, arm)
+    trainer = finetuning._trainer(params, tmp_path, rows, tokenizer, steps=1)
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(len(rows))])
+    for ids, labels, trace, row in zip(batch["input_ids"], batch["labels"], collected, rows, strict=True):
+        asked = fill(params.answer_prompt, question=trace.question)
+        prompt = tokenizer(render(tokenizer, asked, params.chat_template_kwargs), add_special_tokens=False).input_ids
+        target = tokenizer(row["completion"] + tokenizer.eos_token, add_special_tokens=False).input_ids
+        ids, labels = ids.tolist(), labels.tolist()
+        assert ids[: len(prompt) + len(target)] == prompt + target
+        assert labels[: len(prompt)] == [-100] * len(prompt)
+        assert labels[len(prompt) : len(prompt) + len(target)] == target
+
+
+def test_longer_rows_than_max_length_are_counted(params, collected):
+    facts = finetuning.finetune(params.model_copy(update={"max_length": 60, "num_train_epochs": 1.0}), "sft-long-cot")
+    assert facts["rows"] == 12 and facts["rows_cut"] == 12 and facts["longest_row_tokens"] == 60
+
+
+def test_equal_updates_give_every_arm_the_steps_of_a_full_set(params):
+    assert finetuning.updates(params, rows=5, full=12) == 6
+    assert finetuning.updates(params.model_copy(update={"equal_updates": False}), rows=5, full=12) == 4
+
+
+def test_a_number_that_is_none_stops_the_training(params, collected, monkeypatch):
+    """Some attention back ends gave NaN gradients from the second step on while the logged loss read 0.0."""
+    import torch
+
+    def broken(model, optimizer_step=None):
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.register_hook(lambda grad: torch.full_like(grad, float("nan")))
+
+    original = finetuning._trainer
+
+    def build(*args):
+        trainer = original(*args)
+        broken(trainer.model)
+        return trainer
+
+    monkeypatch.setattr(finetuning, "_trainer", build)
+    with pytest.raises(finetuning.NotFinite, match="update 1"):
+        finetuning.finetune(params, "sft-label")
+
+
+def test_marked_target_is_prefix_then_continuation():
+    assert mark("A. B.", "C.") == "<Begin_of_Prefix>A. B.<End_of_Prefix>C."

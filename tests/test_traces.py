@@ -1,0 +1,36 @@
+"""Sentences by the released rule, and the oracle counted in them."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from palign.traces import Trace, join, split, sufficient_sentences
+
+
+def test_the_released_rule_as_documented():
+    assert split("Add two. Now five. Done") == ["Add two.", "Now five.", "Done."]
+
+
+def test_decimals_and_questions_do_not_end_a_sentence_by_this_rule():
+    assert split("Take 3.14. Why? Because. ") == ["Take 3.14.", "Why? Because."]
+
+
+def test_empty_and_blank_text_has_no_sentence():
+    assert split("") == split("  \n ") == []
+
+
+@given(st.lists(st.text("ab ,?", min_size=1).map(str.strip).filter(bool), min_size=1, max_size=8))
+def test_joining_the_sentences_of_plain_text_gives_it_back(parts):
+    text = " ".join(f"{part}." for part in parts)
+    assert join(split(text)) == text
+
+
+@given(st.text("ab. \n"))
+def test_every_sentence_is_stripped_and_ends_in_a_full_stop(text):
+    for sentence in split(text):
+        assert sentence == sentence.strip() and sentence.endswith(".")
+
+
+def test_oracle_is_the_fewest_sentences_that_reach_its_length():
+    trace = Trace("1", "q", "a", "One. Two. Three.", sufficient_chars=len("One. Two."))
+    assert sufficient_sentences(trace) == 2
+    assert sufficient_sentences(Trace("1", "q", "a", "One. Two.")) is None

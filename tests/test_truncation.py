@@ -1,0 +1,122 @@
+"""The searches do what their definitions say, whatever the judge."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from palign.judging import Verdict, parse
+from palign.traces import Trace
+from palign.truncation import equation7, lockstep, released, search
+
+lengths = st.integers(min_value=1, max_value=400)
+
+
+def probes(strategy, judge):
+    """The prefix lengths a search asks for, and its result."""
+    asked = []
+    result = search(strategy, lambda p: asked.append(p) or judge(p))
+    return asked, result
+
+
+def test_figure_9():
+    """The paper's worked case: 48 sentences, boundary 12."""
+    answers = {24: True, 12: True, 6: False, 9: False, 10: False, 11: False}
+    asked, result = probes(released(48), answers.__getitem__)
+    assert asked == [24, 12, 6, 9, 10, 11]
+    assert (result.sentences, result.sufficient) == (12, True)
+    asked, result = probes(equation7(48), answers.__getitem__)
+    assert asked == [24, 12, 6, 9, 11]
+    assert result.sentences == 12
+
+
+@given(m=lengths, data=st.data())
+def test_on_a_monotone_judge_both_find_the_boundary(m, data):
+    boundary = data.draw(st.integers(1, m))
+    for strategy in (released, equation7):
+        assert search(strategy(m), lambda p: p >= boundary).sentences == boundary
+
+
+@given(m=lengths)
+def test_a_judge_that_is_never_satisfied_gives_the_whole_trace_marked_insufficient(m):
+    for strategy in (released, equation7):
+        result = search(strategy(m), lambda p: False)
+        assert (result.sentences, result.sufficient) == (m, False)
+
+
+@given(m=lengths, seed=st.randoms(use_true_random=False))
+def test_released_form_asks_at_most_log2_and_returns_a_length_it_saw_enough(m, seed):
+    verdicts = {p: seed.random() < 0.5 for p in range(1, m + 1)}
+    asked, result = probes(released(m), verdicts.__getitem__)
+    assert len(asked) == len(set(asked)) <= math.floor(math.log2(m)) + 1
+    enough = [p for p in asked if verdicts[p]]
+    # every ENOUGH moves the search below it, so the last one remembered is the smallest one asked
+    assert result.sentences == (min(enough) if enough else m)
+    assert result.sufficient == bool(enough)
+
+
+@given(m=lengths, seed=st.randoms(use_true_random=False))
+def test_equation_7_as_written(m, seed):
+    verdicts = {p: seed.random() < 0.5 for p in range(1, m + 1)}
+    low, high, expected = 1, m, []
+    while low != high:
+        p = (low + high) // 2
+        expected.append(p)
+        low, high = (low, p) if verdicts[p] else (p + 1, high)
+    asked, result = probes(equation7(m), verdicts.__getitem__)
+    assert asked == expected and result.sentences == low
+    assert m not in asked or m == 1
+
+
+def scripted(boundaries: dict[str, int], fail: str | None = None):
+    """A judge that knows each question's boundary in words, and can fail on one question."""
+
+    def judge(pairs):
+        return [
+            Verdict("error", 0, reason="out of memory")
+            if question == fail
+            else Verdict("ENOUGH" if len(prefix.split()) >= boundaries[question] else "NOT_ENOUGH", 1)
+            for question, prefix in pairs
+        ]
+
+    return judge
+
+
+def make_traces(sizes: dict[str, int]) -> list[Trace]:
+    return [Trace(q, q, "1", " ".join(f"w{i}." for i in range(n))) for q, n in sizes.items()]
+
+
+@given(st.dictionaries(st.text("abc", min_size=1, max_size=3), st.tuples(lengths, lengths), min_size=1, max_size=6))
+def test_lockstep_gives_what_each_search_gives_alone(cases):
+    sizes = {q: m for q, (m, _) in cases.items()}
+    boundaries = {q: min(b, m) for q, (m, b) in cases.items()}
+    records = lockstep(make_traces(sizes), released, scripted(boundaries), len)
+    assert {r.id: r.sentences for r in records} == boundaries
+
+
+def test_an_error_is_never_a_verdict():
+    """Counted as NOT_ENOUGH, errors would silently turn P-ALIGN into training on whole traces."""
+    records = lockstep(make_traces({"a": 8, "b": 8}), released, scripted({"a": 3, "b": 3}, fail="b"), len)
+    assert records[0].status == "ok" and records[0].sentences == 3
+    assert records[1].status == "judge error: out of memory" and records[1].prefix == ""
+
+
+def test_a_trace_of_one_sentence_is_judged_once():
+    (record,) = lockstep(make_traces({"a": 1}), released, scripted({"a": 1}), len)
+    assert (record.sentences, record.of, len(record.verdicts), record.sufficient) == (1, 1, 1, True)
+
+
+@pytest.mark.parametrize(
+    "text, label",
+    [
+        ("[ENOUGH]", "ENOUGH"),
+        ("I say [NOT_ENOUGH].", "NOT_ENOUGH"),
+        ("[ENOUGH] and again [ENOUGH]", "ENOUGH"),
+        ("[ENOUGH] or [NOT_ENOUGH]", None),
+        ("NOT_ENOUGH", None),
+        ("", None),
+    ],
+)
+def test_a_decoded_verdict_needs_exactly_one_label(text, label):
+    assert parse(text) == label
