@@ -175,7 +175,7 @@ class Params(Strict):
         "finetuning", "schedule after the warm-up", default="cosine"
     )
     warmup_ratio: Fraction = _field("finetuning", "share of updates that warm up", default=0.1)
-    per_device_train_batch_size: Positive = _field("finetuning", "rows a forward pass", default=16)
+    per_device_train_batch_size: Positive = _field("finetuning", "rows a forward pass", default=8)
     gradient_accumulation_steps: Positive = _field("finetuning", "forward passes an update", default=1)
     lora_r: Positive = _field("finetuning", "LoRA rank", default=16)
     lora_alpha: Positive = _field("finetuning", "LoRA alpha", default=16)

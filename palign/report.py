@@ -250,7 +250,9 @@ def headline(params: Params) -> dict[str, float]:
     table = accuracy(params)
     table = table[(table["metric"] == "pass@1") & (table["budget"] == params.max_new_tokens)]
     numbers = {f"pass@1 {r.arm} {r.benchmark}": r.value for r in table.itertuples()}
-    numbers["arms clearly above " + params.arms[0]] = float((differences(params)["low"] > 0).sum())
+    against = differences(params)
+    main = against[against["budget"] == params.max_new_tokens]
+    numbers[f"arms clearly above {params.arms[0]}"] = float((main["low"] > 0).sum())
     if _adaptive(params):
         summary = truncation_summary(params)
         numbers["retention"] = summary["retention"]

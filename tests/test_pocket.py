@@ -140,5 +140,5 @@ def test_the_card_states_skills_within_what_the_study_needs():
     for name in ("dial-2", "dial-3"):
         assert probes[f"{name}: made to go step by step"] >= 0.90
         assert probes[f"{name}: from the oracle prefix"] >= 0.80
-    assert 0.6 < probes["judge: AUC against the oracle"] < 0.999
+    assert 0.6 < probes["judge: agrees with the oracle"] < 0.98 and probes["judge: AUC against the oracle"] > 0.6
     assert 0.2 <= probes["judge: share ENOUGH"] <= 0.8

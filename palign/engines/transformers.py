@@ -61,40 +61,48 @@ class TransformersEngine:
         return [done[i] for i in range(len(prompts))]
 
     def _generate(self, encoded: list[list[int]], sampling: Sampling, seeds: list[int]) -> list[Completion]:
+        """Decode one batch. Unlike ``model.generate`` it drops finished rows: of a batch, the longest response is
+        often twice the mean, and every finished row would go on being computed until then.
+        """
         import torch
-        from transformers import GenerationConfig, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
+        from transformers import DynamicCache
 
+        ends = self._end_ids()
+        new: list[list[int]] = [[] for _ in encoded]
+        rows = torch.arange(len(encoded))  # which response each line of the batch is
+        sampler = _Sampler(sampling, seeds)
         batch = self._pad(encoded)
-        width, end = batch["input_ids"].shape[1], set(self._end_ids())
-        processors = LogitsProcessorList()
-        if sampling.repetition_penalty != 1.0:
-            processors.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
-        if sampling.temperature > 0:
-            processors.append(_seeded_sampler(sampling, seeds, width))
+        read, mask = batch["input_ids"], batch["attention_mask"]
+        # padding must not meet the repetition penalty: where it is the end token, company would change a response
+        context = torch.where(mask.bool(), read, read[:, -1:])
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        cache = DynamicCache(config=self.model.config)
         with torch.inference_mode():
-            output = self.model.generate(
-                **batch,
-                generation_config=GenerationConfig(
-                    do_sample=False,  # the processor above has already sampled; what is left is its only choice
-                    max_new_tokens=sampling.max_new_tokens,
-                    pad_token_id=self._pad_id(),
-                    eos_token_id=sorted(end),
-                ),
-                logits_processor=processors,
-            )
+            for step in range(sampling.max_new_tokens):
+                logits = self.model(
+                    read, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1
+                ).logits[:, -1]
+                tokens = sampler(context, logits.float(), rows, step)
+                for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+                    if not new[row] or new[row][-1] not in ends:
+                        new[row].append(token)
+                going = torch.tensor([new[row][-1] not in ends for row in rows.tolist()])
+                if not going.any():
+                    break
+                context = torch.cat([context, tokens[:, None]], dim=-1)
+                mask = torch.cat([mask, torch.ones_like(tokens[:, None])], dim=-1)
+                positions = positions[:, -1:] + 1
+                if going.float().mean() <= 0.8:  # copying the cache has its price, so not at every end
+                    rows, kept = rows[going], going.nonzero()[:, 0].to(context.device)
+                    context, mask, positions = context[kept], mask[kept], positions[kept]
+                    cache.batch_select_indices(kept)
+                read = context[:, -1:]
         completions = []
-        for ids, new in zip(encoded, output[:, width:].tolist(), strict=True):
-            stop = next((k for k, token in enumerate(new) if token in end), None)
-            kept = new if stop is None else new[:stop]
-            completions.append(
-                Completion(
-                    text=self.tokenizer.decode(kept, skip_special_tokens=True),
-                    finish="length" if stop is None else "stop",
-                    prompt_tokens=len(ids),
-                    new_tokens=len(kept) + (stop is not None),
-                    token_ids=kept,
-                )
-            )
+        for ids, tokens in zip(encoded, new, strict=True):
+            stopped = tokens[-1] in ends
+            kept = tokens[:-1] if stopped else tokens
+            text = self.tokenizer.decode(kept, skip_special_tokens=True)
+            completions.append(Completion(text, "stop" if stopped else "length", len(ids), len(tokens), kept))
         return completions
 
     def choose(self, prompts: Sequence[str], labels: Sequence[str]) -> list[list[float] | None]:
@@ -155,30 +163,35 @@ def load_tokenizer(params: Params):
     return AutoTokenizer.from_pretrained(resolve(params.student), revision=params.student_revision)
 
 
-def _seeded_sampler(sampling: Sampling, seeds: list[int], prompt_width: int):
-    """A logits processor that samples: temperature, nucleus, then the token at each row's own random number."""
-    import numpy as np
-    import torch
-    from transformers import LogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
+class _Sampler:
+    """The next token of each row: repetition penalty, temperature, nucleus, then the token at the row's own number."""
 
-    draws = np.stack([np.random.default_rng(seed).random(sampling.max_new_tokens) for seed in seeds])
+    def __init__(self, sampling: Sampling, seeds: list[int]):
+        import numpy as np
+        import torch
+        from transformers import RepetitionPenaltyLogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
 
-    class SeededSampler(LogitsProcessor):
-        def __init__(self):
-            self.draws = torch.from_numpy(draws)
-            self.warpers = [TemperatureLogitsWarper(sampling.temperature)]
+        self.processors = []
+        if sampling.repetition_penalty != 1.0:
+            self.processors.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
+        self.draws = None
+        if sampling.temperature > 0:
+            self.processors.append(TemperatureLogitsWarper(sampling.temperature))
             if sampling.top_p < 1:
-                self.warpers.append(TopPLogitsWarper(sampling.top_p))
+                self.processors.append(TopPLogitsWarper(sampling.top_p))
+            draws = [np.random.default_rng(seed).random(sampling.max_new_tokens) for seed in seeds]
+            self.draws = torch.from_numpy(np.stack(draws))
 
-        def __call__(self, input_ids, scores):
-            for warper in self.warpers:
-                scores = warper(input_ids, scores)
-            probabilities = scores.double().softmax(-1)
-            cumulative = probabilities.cumsum(-1)
-            draw = self.draws[:, input_ids.shape[1] - prompt_width].to(scores.device)
-            # scaled by the row's own total, so that a draw close to one cannot fall beyond the last token
-            chosen = torch.searchsorted(cumulative, (draw * cumulative[:, -1])[:, None], right=True)
-            chosen = chosen.clamp(max=scores.shape[-1] - 1)
-            return torch.full_like(scores, float("-inf")).scatter(1, chosen, 0.0)
+    def __call__(self, context, scores, rows, step: int):
+        """``context``: ids so far (padding replaced); ``scores``: raw logits; ``rows``: each line's seed index."""
+        import torch
 
-    return SeededSampler()
+        for processor in self.processors:
+            scores = processor(context, scores)
+        if self.draws is None:
+            return scores.argmax(-1)
+        cumulative = scores.double().softmax(-1).cumsum(-1)
+        draw = self.draws[rows, step].to(scores.device)
+        # scaled by the row's own total, so that a draw close to one cannot fall beyond the last token
+        chosen = torch.searchsorted(cumulative, (draw * cumulative[:, -1])[:, None], right=True)
+        return chosen.clamp(max=scores.shape[-1] - 1)[:, 0]

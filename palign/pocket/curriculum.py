@@ -35,7 +35,7 @@ MISREMEMBERED_RATE = 0.9
 RARE_IN_READING = 0.10
 """Share of rare keys in what the student reads for itself (the teacher's problems hold 25 %)."""
 
-AT_ONCE = {2: 0.42, 3: 0.48, 4: 0.50, 5: 0.50, 6: 0.48}
+AT_ONCE = {2: 0.40, 3: 0.46, 4: 0.45, 5: 0.40, 6: 0.35}
 """Habit: the chance of answering straight away, by number of keys."""
 SKIP = {0: 0.0, 1: 0.0, 2: 0.10, 3: 0.18, 4: 0.24, 5: 0.28, 6: 0.30}
 """Habit: the chance, before each further step, of skipping to the answer with so many steps left."""

@@ -1,7 +1,7 @@
 """The dial world: problems, a verbose teacher, and an oracle no real study has.
 
 A dial shows one number from zero to nine. Named keys move it, each by a fixed permutation of the ten
-numbers: fourteen *common* keys (shifts, multiplications) and six *rare* keys (arbitrary permutations). A problem
+numbers: fourteen *common* keys (shifts, multiplications) and four *rare* keys (arbitrary permutations). A problem
 gives the starting number and two to six keys; its answer is the number at the end.
 
 The teacher always knows every key. The student's pre-training (``palign.pocket.pretrain``) shows it rare keys
@@ -34,12 +34,10 @@ RARE = {
     "jade": (8, 3, 6, 1, 7, 0, 9, 4, 2, 5),
     "ruby": (2, 5, 9, 4, 0, 8, 3, 1, 7, 6),
     "pearl": (6, 0, 4, 7, 9, 1, 5, 2, 3, 8),
-    "amber": (5, 8, 1, 0, 3, 7, 2, 9, 6, 4),
-    "onyx": (9, 2, 7, 5, 8, 3, 0, 6, 4, 1),
 }
 TABLES = COMMON | RARE
 
-MISREMEMBERED = 6
+MISREMEMBERED = 8
 """How many of a rare key's ten cells the student's pre-training mostly shows wrong."""
 
 
@@ -59,8 +57,8 @@ BELIEFS = COMMON | {name: _misremember(name) for name in RARE}
 BENCHMARKS = {
     "dial-2": {"n_keys": (2,), "rare": 0.02},
     "dial-3": {"n_keys": (3,), "rare": 0.03},
-    "dial-4": {"n_keys": (4,), "rare": 0.25},
-    "dial-6": {"n_keys": (6,), "rare": 0.25},
+    "dial-4": {"n_keys": (4,), "rare": 0.15},
+    "dial-6": {"n_keys": (6,), "rare": 0.15},
 }
 TRAINING = {"n_keys": (2, 3, 4, 5, 6), "rare": 0.25}
 
