@@ -54,7 +54,7 @@ def accuracy(table: pd.DataFrame, params: Params) -> plt.Figure:
             axis.errorbar(
                 at, 100 * rows["value"], yerr=_spread(rows), fmt="o", ms=5, capsize=2, color=COLOURS[arm], label=arm
             )
-        axis.set(xticks=range(len(names)), xticklabels=names, ylim=(0, 100), title=f"response budget {budget} tokens")
+        axis.set(xticks=range(len(names)), xticklabels=names, ylim=(-3, 103), title=f"response budget {budget} tokens")
         axis.set_ylabel("Pass@1 (%)" if axis is axes[0][0] else "")
         axis.grid(axis="x", visible=False)
     axes[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
@@ -79,7 +79,7 @@ def economy(table: pd.DataFrame, responses: pd.DataFrame, params: Params) -> plt
         axis.errorbar(
             [tokens], 100 * row["value"], yerr=_spread(row), fmt="o", capsize=3, color=COLOURS[arm], label=arm
         )
-    axis.set(xlabel="mean response length (tokens)", ylabel="average Pass@1 (%)", ylim=(0, 100))
+    axis.set(xlabel="mean response length (tokens)", ylabel="average Pass@1 (%)", ylim=(-3, 103))
     axis.set_xlim(left=0)
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     figure.tight_layout()
@@ -118,7 +118,7 @@ def judge(verdicts: pd.DataFrame) -> plt.Figure:
     groups = groups.assign(value=groups["sum"] / groups["count"], low=low, high=high)
     figure, axis = plt.subplots(figsize=(5.6, 3.4))
     axis.errorbar(range(len(groups)), 100 * groups["value"], yerr=_spread(groups), fmt="o-", capsize=3)
-    axis.set(xticks=range(len(groups)), xticklabels=groups.index, ylim=(0, 100))
+    axis.set(xticks=range(len(groups)), xticklabels=groups.index, ylim=(-3, 103))
     axis.set(xlabel="sentences past the oracle prefix", ylabel="judged ENOUGH (%)")
     figure.tight_layout()
     _caption(figure, f"n = {len(valid)} verdicts, those the search asked for. Bars: 95 % Wilson intervals.")

@@ -21,6 +21,8 @@ from .store import write_atomically
 
 AVERAGE = "average"
 
+pd.set_option("display.max_colwidth", None)  # a sentence cut short in a table helps nobody
+
 
 def folder(params: Params) -> Path:
     return root() / "reports" / params.study

@@ -33,7 +33,9 @@ MARKERS = ("<Begin_of_Prefix>", "<End_of_Prefix>")
 MISREMEMBERED_RATE = 0.9
 """How often a document shows a misremembered cell the wrong way."""
 RARE_IN_READING = 0.10
-"""Share of rare keys in what the student reads for itself (the teacher's problems hold 25 %)."""
+"""Share of rare keys in the solutions the student learns from (the hard benchmarks hold 15 %)."""
+RARE_IN_DRAFTS = 0.25
+"""Share of rare keys in the drafts it learns to judge and to continue: often enough to learn what it cannot do."""
 
 AT_ONCE = {2: 0.40, 3: 0.46, 4: 0.45, 5: 0.40, 6: 0.35}
 """Habit: the chance of answering straight away, by number of keys."""
@@ -106,7 +108,7 @@ def cut(trace: TeacherTrace, rng: random.Random) -> tuple[str, tuple[int, int] |
 
 def document(kind: str, rng: random.Random) -> tuple[str, str]:
     """One (prompt, response) pair of the given kind, on a problem of the pre-training split."""
-    rare = TRAINING["rare"] if kind in ("judge", "continue") else RARE_IN_READING
+    rare = RARE_IN_DRAFTS if kind in ("judge", "continue") else RARE_IN_READING
     problem = draw_problem(rng, rng.choice(TRAINING["n_keys"]), rare, "pretraining")
     tables = believed(rng)
     answer_prompt = PROMPTS["answer"].format(question=problem.question)

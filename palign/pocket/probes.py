@@ -14,7 +14,7 @@ from ..judging import Judge
 from ..params import Params, validate
 from ..prompts import fill, render
 from ..statistics import rank_auc
-from .curriculum import success_chance
+from .curriculum import RARE_IN_DRAFTS, success_chance
 from .world import BENCHMARKS, NUMBERS, TRAINING, draw_problems, teach
 
 PROBLEMS = 120
@@ -60,7 +60,7 @@ def _judge(engine, params: Params, split: str, problems: int) -> dict[str, float
     """The judge on one random prefix a problem, against the oracle and against the student's chance of success."""
     rng = random.Random("probe judge")
     pairs, truly, chance = [], [], []
-    for problem in draw_problems(split, problems, seed="probe judge", **TRAINING):
+    for problem in draw_problems(split, problems, TRAINING["n_keys"], RARE_IN_DRAFTS, seed="probe judge"):
         trace = teach(problem, rng)
         p = rng.randint(1, len(trace.sentences) - 1)
         pairs.append((problem.question, " ".join(trace.sentences[:p])))

@@ -60,7 +60,7 @@ BENCHMARKS = {
     "dial-4": {"n_keys": (4,), "rare": 0.15},
     "dial-6": {"n_keys": (6,), "rare": 0.15},
 }
-TRAINING = {"n_keys": (2, 3, 4, 5, 6), "rare": 0.25}
+TRAINING = {"n_keys": (2, 3, 4, 5, 6), "rare": 0.15}
 
 SPLITS = {"test": 20, "validation": 35, "probe": 45, "train": 65, "pretraining": 100}
 """Upper edge of each split's hash bucket in percent: a problem belongs to one split whoever draws it."""
