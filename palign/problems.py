@@ -92,7 +92,7 @@ def gold_answer(value: Any) -> str | None:
     return (boxed if boxed is not None else text).strip() or None
 
 
-def _identify(rows: list[dict[str, Any]], data: str) -> list[dict[str, Any]]:
+def identify(rows: list[dict[str, Any]], data: str) -> list[dict[str, Any]]:
     """Rows with an ``id``: their own, or a hash of the question. Raises :class:`DataError` when two are alike."""
     seen: dict[str, int] = {}
     for number, row in enumerate(rows, start=1):
@@ -110,7 +110,7 @@ def load_benchmark(benchmark: Benchmark) -> list[Problem]:
 
     Raises :class:`DataError` for a question or an answer that is missing, and for a wrong number of problems.
     """
-    rows = _identify(
+    rows = identify(
         load_rows(benchmark.data, benchmark.split, benchmark.revision, dict(benchmark.columns)), benchmark.data
     )
     problems = [Problem(row["id"], row["question"], gold_answer(row["answer"])) for row in rows]

@@ -66,7 +66,7 @@ def collect(params: Params) -> list[Trace]:
         rows = problems.load_rows(
             params.training_data, params.training_split, params.training_revision, params.training_columns
         )
-        rows = problems._identify(rows[: params.training_limit], params.training_data)
+        rows = problems.identify(rows[: params.training_limit], params.training_data)
         kept, excluded = [], []
         for row in rows:
             answer = problems.gold_answer(row["answer"])

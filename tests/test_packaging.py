@@ -125,7 +125,7 @@ DEVELOPER_PATH = re.compile(
                 "open(/" + "Users/jo/x",
                 "C:" + "\\Users\\jo",
             ],
-            ["runs/work/x", "https://host.example/work/x", "~/work/", "$HOME/work/x", "/content/drive", "/home/"],
+            ["runs/work/x", "https://host.example/work/x", "~/" + "work/", "$HOME/work/x", "/content/drive", "/home/"],
         ),
     ],
     ids=["registry-host", "developer-path"],

@@ -70,6 +70,10 @@ def test_a_study_runs_resumes_and_repeats_itself(small, project, capsys):
         ids = [g["id"] for g in evaluation.load_grades(loaded, arm)]
         assert len(ids) == len(set(ids)) == 2 * 4 * loaded.n_samples
 
+    # regrading reads what was generated and changes nothing by itself
+    graded = evaluation.load_grades(loaded, "p-align")
+    assert evaluation.regrade(loaded, "p-align") == graded == evaluation.load_grades(loaded, "p-align")
+
     # changing an evaluation parameter reruns evaluation and report, nothing else
     changed = params.validate({**small, "temperature": 0.5}, "test")
     todo = [step.title for step in study.steps(changed) if not step.done]
