@@ -11,7 +11,6 @@ The defaults of :class:`Params` are the pocket study. Every field belongs to a g
 
 from __future__ import annotations
 
-import ast
 import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -321,9 +320,3 @@ def parameters_cell(notebook: str, **extra: tuple[Any, str]) -> str:
     rows = [(name, value, Params.model_fields[name].description) for name, value in defaults.items()]
     rows += [(name, value, meaning) for name, (value, meaning) in extra.items()]
     return "\n".join(f"{name} = {value!r}  # {meaning}" for name, value, meaning in rows)
-
-
-def read_parameters_cell(source: str) -> dict[str, Any]:
-    """The literal assignments of a parameters cell."""
-    tree = ast.parse(source)
-    return {node.targets[0].id: ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)}
