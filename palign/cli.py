@@ -38,10 +38,7 @@ def _run(args: argparse.Namespace) -> int:
     from . import params, study
 
     loaded = params.load(args.params)
-    todo = [step for step in study.steps(loaded) if not step.done]
     path = study.run(loaded, dry_run=args.dry_run)
-    if not todo:
-        print(f"{loaded.study}: nothing to do, every step is done for these parameters")
     if not args.dry_run:
         print(f"report: {path}")
     return 0

@@ -78,6 +78,8 @@ def run(params: Params, dry_run: bool = False) -> Path:
     if dry_run:
         for step in todo:
             print(f"would run {step.title}")
+    if not todo:
+        print(f"{params.study}: nothing to do, every step is done for these parameters")
     if dry_run or not todo:
         return report_path(params)
     _prepare(params)
