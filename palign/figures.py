@@ -40,6 +40,14 @@ def _spread(rows: pd.DataFrame) -> list:
     return [100 * below.clip(lower=0), 100 * above.clip(lower=0)]
 
 
+def _nothing() -> plt.Figure:
+    """What stands where a study has no such data: no adaptive prefixes, or no oracle."""
+    figure, axis = plt.subplots(figsize=(5.6, 0.6))
+    axis.axis("off")
+    axis.text(0, 0.5, "nothing to show: this study has no such data")
+    return figure
+
+
 def accuracy(table: pd.DataFrame, params: Params) -> plt.Figure:
     """Pass@1 of every arm on every benchmark, one panel a budget."""
     theme()
@@ -92,6 +100,8 @@ def economy(table: pd.DataFrame, responses: pd.DataFrame, params: Params) -> plt
 def prefix_ratios(prefixes: pd.DataFrame) -> plt.Figure:
     """How much of each trace was kept, beside the oracle where there is one."""
     theme()
+    if prefixes.empty:
+        return _nothing()
     good = prefixes[prefixes["status"] == "ok"]
     long = good.melt(value_vars=["sentence_ratio", "oracle_ratio"], var_name="prefix", value_name="share").dropna()
     long["prefix"] = long["prefix"].map({"sentence_ratio": "chosen by the student", "oracle_ratio": "oracle"})
@@ -108,6 +118,8 @@ def judge(verdicts: pd.DataFrame) -> plt.Figure:
     from statsmodels.stats.proportion import proportion_confint
 
     theme()
+    if verdicts.empty or verdicts["distance"].isna().all():
+        return _nothing()
     valid = verdicts[verdicts["label"] != "error"]
     # wide bins outside, single sentences around the oracle, where the judge's work is
     edges = [-1000, -8, -5, -3, -1, 0, 2, 5, 10, 1000]

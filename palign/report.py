@@ -16,16 +16,13 @@ import pandas as pd
 
 from . import evaluation, plan, statistics
 from .arms import ARMS
-from .params import Params, root
+from .params import Params
 from .store import write_atomically
+from .study import report_path
 
 AVERAGE = "average"
 
 pd.set_option("display.max_colwidth", None)  # a sentence cut short in a table helps nobody
-
-
-def folder(params: Params) -> Path:
-    return root() / "reports" / params.study
 
 
 def grades(params: Params) -> pd.DataFrame:
@@ -107,7 +104,8 @@ def differences(params: Params, reference: str | None = None) -> pd.DataFrame:
                 estimate = statistics.paired_difference(per_arm[arm], per_arm[reference])
                 clear = estimate.low > 0 or estimate.high < 0
                 rows.append({"arm": arm, "reference": reference, "budget": budget, **vars(estimate), "clear": clear})
-    return pd.DataFrame(rows)
+    columns = ["arm", "reference", "budget", "value", "low", "high", "n", "clear"]
+    return pd.DataFrame(rows, columns=columns).astype({"clear": bool})  # typed also where there is no second arm
 
 
 def responses(params: Params, arms: list[str] | None = None) -> pd.DataFrame:
@@ -134,6 +132,8 @@ def _adaptive(params: Params) -> bool:
 
 def prefixes(params: Params) -> pd.DataFrame:
     """The adaptive prefixes, one row a trace: ``ratio`` (of the trace's tokens), ``oracle_ratio``, ``calls``."""
+    if not _adaptive(params):
+        return pd.DataFrame()
     records = plan.truncation(params, "adaptive").require().read("prefixes")
     frame = pd.DataFrame(records)
     frame["ratio"] = frame["prefix_tokens"] / frame["trace_tokens"]
@@ -149,6 +149,8 @@ def pairs(params: Params, strategy: str = "adaptive") -> pd.DataFrame:
 
 def truncation_summary(params: Params) -> pd.Series:
     """What truncation and the filter did (Tables 4, 5, 7): counts, medians, shares."""
+    if not _adaptive(params):
+        return pd.Series(dtype=float)
     frame, aligned = prefixes(params), pairs(params)
     good = frame[frame["status"] == "ok"]
     kept = aligned[aligned["kept"]]
@@ -170,6 +172,8 @@ def truncation_summary(params: Params) -> pd.Series:
 
 def verdicts(params: Params) -> pd.DataFrame:
     """Every verdict of the search beside the oracle: ``distance`` is sentences past the oracle prefix (0 = exactly)."""
+    if not _adaptive(params):
+        return pd.DataFrame()
     frame = prefixes(params)
     rows = [
         {"id": row.id, "sentences": p, "of": row.of, "label": label, "margin": margin, "oracle": row.oracle_sentences}
@@ -184,6 +188,8 @@ def verdicts(params: Params) -> pd.DataFrame:
 
 def judge_summary(params: Params) -> pd.Series:
     """The judge against the oracle; empty where the data know none."""
+    if not _adaptive(params):
+        return pd.Series(dtype=float)
     table, frame = verdicts(params), prefixes(params)
     if table["oracle"].isna().any():
         return pd.Series(dtype=float)
@@ -209,6 +215,8 @@ def success_summary(params: Params) -> pd.DataFrame:
 
     The second notion of sufficiency: a prefix is enough for a student that goes on from it and arrives.
     """
+    if not _adaptive(params):
+        return pd.DataFrame()
     frame = prefixes(params).set_index("id").rename(columns={"oracle_sentences": "oracle"})
     table = pairs(params).set_index("id").join(frame[["sentences", "oracle"]])
     if table["oracle"].isna().any() or table["success_rate"].isna().any():
@@ -273,7 +281,7 @@ def write(params: Params, figures: dict) -> Path:
     if _adaptive(params):
         tables["truncation"] = truncation_summary(params).to_frame("value")
         tables["judge"] = judge_summary(params).to_frame("value")
-    target = folder(params)
+    target = report_path(params).parent
     for name, table in tables.items():
         indexed = table.index.name is not None or not isinstance(table.index, pd.RangeIndex)
         write_atomically(target / "tables" / f"{name}.csv", table.round(6).to_csv(index=indexed))
@@ -282,10 +290,6 @@ def write(params: Params, figures: dict) -> Path:
     write_atomically(target / "headline.json", json.dumps(headline(params), indent=1) + "\n")
     plan.report(params).finish()
     return target
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
 
 
 def finding(params: Params) -> str:
@@ -300,6 +304,8 @@ def finding(params: Params) -> str:
     for names, words in ((above, "above"), (below, "below"), (unclear, "not distinguishable from")):
         if names:
             parts.append(f"{words} {reference}: {', '.join(names)}")
+    if not parts:
+        return f"{reference} is this study's only arm; there is nothing to compare it with."
     text = f"By average Pass@1 at {params.max_new_tokens} tokens, " + "; ".join(parts) + "."
     if {"p-align", "sft-long-cot"} <= set(params.arms):
         for row in differences(params, "sft-long-cot").query("arm == 'p-align'").itertuples():
@@ -343,6 +349,8 @@ def retention(params: Params) -> pd.DataFrame:
 
 def success_by_ratio(params: Params) -> pd.DataFrame:
     """The student's success rate from the chosen prefixes, by the share of the trace's tokens they hold."""
+    if not _adaptive(params):
+        return pd.DataFrame()
     ratio = prefixes(params).set_index("id")["ratio"]
     table = pairs(params)
     bins = pd.cut(table["id"].map(ratio), [0, 0.2, 0.4, 0.6, 0.8, 1.0]).rename("prefix ratio")
@@ -386,6 +394,8 @@ def setting(params: Params) -> pd.DataFrame:
 
 def case_text(params: Params) -> str:
     """The worked case as Markdown; all data stand in code blocks, so none of it is read as markup."""
+    if not _adaptive(params):
+        return "No arm of this study uses adaptive prefixes."
     case = worked_case(params)
     probes = ", ".join(f"{p}: {label}" for p, label, _ in case["verdicts"])
     oracle = f" (the oracle: {case['oracle_sentences']:.0f})" if pd.notna(case["oracle_sentences"]) else ""
@@ -415,7 +425,7 @@ def limits(params: Params) -> str:
         if params.equal_updates
         else "Arms with fewer rows took fewer updates: see the cost table.",
     ]
-    if pd.Series(prefixes(params)["oracle_sentences"]).notna().all():
+    if _adaptive(params) and prefixes(params)["oracle_sentences"].notna().all():
         rows.append(
             "The problems and the teacher are artificial, the student is tiny: this shows that the pipeline works and "
             "how its parts interact, not how large a gain to expect on real problems."

@@ -10,6 +10,7 @@ import time
 import nbformat
 import papermill
 import pytest
+import yaml
 
 from palign import evaluation, params, plan, report, study
 from palign.cli import main
@@ -160,3 +161,11 @@ def test_source_notebooks_are_bare(path):
 def test_help_and_import_are_light():
     code = "import sys, palign, palign.cli; assert not {'torch', 'transformers', 'pandas'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_study_of_the_untrained_student_alone_has_a_report(small, project, capsys):
+    """A reader who leaves arms out must not find out in the last notebook."""
+    path = project / "params" / "alone.yaml"
+    path.write_text(yaml.safe_dump({**small, "study": "alone", "arms": ["zero-shot"]}))
+    assert main(["run", str(path)]) == 0, capsys.readouterr().err
+    assert "No arm of this study uses adaptive prefixes." in (project / "reports" / "alone" / "report.html").read_text()
