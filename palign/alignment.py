@@ -10,7 +10,7 @@ from collections import defaultdict
 
 from . import plan, traces
 from .engines import Completion, Sampling, open_engine, seed_of
-from .grading import grade
+from .grading import grade_all
 from .params import Params
 from .prompts import fill, render
 
@@ -87,15 +87,17 @@ def align(params: Params, strategy: str) -> list[dict]:
     measured = task.folder.fill(
         "sufficiency", further, lambda item: f"{item[0]['id']}/{item[1]}", measure, params.batch_size, "success rate"
     )
-    texts = defaultdict(list)
-    for sample in measured:
-        texts[sample["of"]].append(sample["text"])
+    gold = {record["id"]: record["answer"] for record in records}
+    judged = grade_all([r["continuation"] for r in filled], [r["answer"] for r in filled], False, "grading")
+    right = defaultdict(list)
+    checked = grade_all([s["text"] for s in measured], [gold[s["of"]] for s in measured], False, "grading")
+    for sample, grade in zip(measured, checked, strict=True):
+        right[sample["of"]].append(grade.right)
     pairs = []
-    for record in filled:
-        judged = grade(record["continuation"], record["answer"])
-        right = [grade(text, record["answer"]).right for text in texts[record["id"]]]
-        rate = sum(right) / len(right) if right else None
-        pairs.append({**record, "outcome": judged.outcome, "kept": judged.right, "success_rate": rate})
+    for record, grade in zip(filled, judged, strict=True):
+        of = right[record["id"]]
+        rate = sum(of) / len(of) if of else None
+        pairs.append({**record, "outcome": grade.outcome, "kept": grade.right, "success_rate": rate})
     task.folder.write("pairs", pairs)
     task.finish(
         pairs=len(pairs),

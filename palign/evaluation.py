@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 from . import plan, traces
+from .behaviour import describe
 from .engines import Sampling, open_engine, seed_of
-from .grading import grade
+from .grading import grade_all
 from .params import Params
 from .problems import check_disjoint
-from .prompts import BEGIN, END, fill, render
+from .prompts import fill, render
 
 
 def respond(params: Params, arm: str) -> list[dict]:
@@ -71,7 +72,7 @@ def respond(params: Params, arm: str) -> list[dict]:
         return records
 
     responses = folder.fill("responses", items, lambda item: item["id"], work, params.batch_size, f"evaluation {arm}")
-    folder.write("grades", [_grade(record) for record in responses])
+    folder.write("grades", _grade(responses, arm))
     task.finish(
         responses=len(responses),
         tokens_read=sum(record["prompt_tokens"] for record in responses),
@@ -80,25 +81,27 @@ def respond(params: Params, arm: str) -> list[dict]:
     return responses
 
 
-def _grade(record: dict) -> dict:
-    """One response's grade under both budgets, and how it behaved."""
-    judged = grade(record["text"], record["answer"])
-    graded = {key: record[key] for key in ("id", "benchmark", "problem", "sample", "finish", "new_tokens")}
-    graded |= {"outcome": judged.outcome, "right": judged.right, "format": follows_format(record["text"])}
-    if "cut" in record:
-        graded["right_cut"] = grade(record["cut"], record["answer"]).right
-    return graded
-
-
-def follows_format(text: str) -> bool:
-    """Whether a response opens a prefix block first thing and closes it, as P-ALIGN's targets do."""
-    return text.startswith(BEGIN) and END in text
+def _grade(responses: list[dict], arm: str) -> list[dict]:
+    """The responses' grades, strict and lenient, the strict one also under the second budget, and their behaviour."""
+    golds = [record["answer"] for record in responses]
+    graded = grade_all([record["text"] for record in responses], golds, describe=f"grading {arm}")
+    kept = ("id", "benchmark", "problem", "sample", "finish", "new_tokens")
+    records = [
+        {key: record[key] for key in kept}
+        | {"outcome": grade.outcome, "right": grade.right, "lenient": grade.lenient}
+        | describe(record["text"])
+        for record, grade in zip(responses, graded, strict=True)
+    ]
+    if all("cut" in record for record in responses):
+        for record, grade in zip(records, grade_all([r["cut"] for r in responses], golds, lenient=False), strict=True):
+            record["right_cut"] = grade.right
+    return records
 
 
 def regrade(params: Params, arm: str) -> list[dict]:
     """Grade the stored responses anew; nothing is generated."""
     folder = plan.evaluation(params, arm).require()
-    grades = [_grade(record) for record in folder.read("responses")]
+    grades = _grade(folder.read("responses"), arm)
     folder.write("grades", grades)
     return grades
 

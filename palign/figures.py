@@ -51,7 +51,7 @@ def _nothing() -> plt.Figure:
 def accuracy(table: pd.DataFrame, params: Params) -> plt.Figure:
     """Pass@1 of every arm on every benchmark, one panel a budget."""
     theme()
-    shown = table[table["metric"] == "pass@1"]
+    shown = table[(table["metric"] == "pass@1") & (table["benchmark"] != "pooled")]
     names, budgets = list(shown["benchmark"].unique()), sorted(shown["budget"].unique(), reverse=True)
     figure, axes = plt.subplots(1, len(budgets), figsize=(5.2 * len(budgets), 3.8), sharey=True, squeeze=False)
     for axis, budget in zip(axes[0], budgets, strict=True):

@@ -81,6 +81,14 @@ POCKET_BENCHMARKS = [
 ]
 
 
+PROTOCOLS = {
+    "paper": {"n_samples": 3, "temperature": 0.6, "top_p": 0.9, "repetition_penalty": 1.05},
+    "rigorous": {},
+    "own": {},
+}
+"""Sampling as the released evaluation script has it, or with samples enough that a problem's share right is known."""
+
+
 class Params(Strict):
     """One study. Field order is the order of the pipeline; see each field's description for its unit."""
 
@@ -101,6 +109,11 @@ class Params(Strict):
         default={"question": "question", "answer": "answer", "trace": "trace", "sufficient_chars": "sufficient_chars"},
     )
     training_limit: Positive | None = _field("data", "use only the first so many training problems", default=None)
+    drop_overlap: Annotated[int, Field(ge=0)] = _field(
+        "data",
+        "leave out training questions that share this many words in a row with a test question; 0: none",
+        default=0,
+    )
     benchmarks: list[Benchmark] = _field(
         "benchmarks", "test sets", default_factory=lambda: [Benchmark(**b) for b in POCKET_BENCHMARKS], min_length=1
     )
@@ -184,6 +197,12 @@ class Params(Strict):
     )
     save_steps: Positive = _field("finetuning", "updates between checkpoints", default=50, effect="speed")
 
+    protocol: Literal[tuple(PROTOCOLS)] = _field(
+        "evaluation",
+        "what the sampling is, checked: paper, rigorous (16 samples or more), own",
+        default="paper",
+        effect="speed",
+    )
     n_samples: Positive = _field("evaluation", "responses a problem", default=3)
     temperature: float = _field("evaluation", "sampling temperature (0 = greedy)", default=0.6, ge=0)
     top_p: Fraction = _field("evaluation", "nucleus", default=0.9)
@@ -227,6 +246,11 @@ class Params(Strict):
                 "n_samples",
                 f"{self.n_samples} samples at temperature 0 are all the same; set temperature > 0 or n_samples: 1",
             )
+        for key, value in PROTOCOLS[self.protocol].items():
+            if getattr(self, key) != value:
+                refuse("protocol", f"paper means {key}: {value}, not {getattr(self, key)}; set protocol: own")
+        if self.protocol == "rigorous" and self.n_samples < 16:
+            refuse("protocol", f"rigorous needs n_samples of 16 or more, not {self.n_samples}")
         return self
 
     def values(self, *groups: str, effect: str | None = None) -> dict[str, Any]:

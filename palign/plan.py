@@ -63,6 +63,7 @@ class Task:
 NOTEBOOKS = {
     "traces": "01_generation",
     "benchmarks": "01_generation",
+    "overlap": "01_generation",
     "truncation": "02_truncation",
     "alignment": "03_alignment",
     "finetuning": "04_finetuning",
@@ -92,12 +93,17 @@ def _fingerprint(path: Path, unchanged: tuple) -> str:
     return fingerprint(path)
 
 
-def traces(params: Params) -> Task:
-    return Task(params, "traces", "training", ("data",))
-
-
 def benchmarks(params: Params) -> Task:
     return Task(params, "benchmarks", "test", ("benchmarks",))
+
+
+def traces(params: Params) -> Task:
+    """Without the test questions, unless those decide which training problems stay."""
+    return Task(params, "traces", "training", ("data",), (benchmarks(params),) if params.drop_overlap else ())
+
+
+def overlap(params: Params) -> Task:
+    return Task(params, "overlap", "train-test", (), (traces(params), benchmarks(params)))
 
 
 def truncation(params: Params, strategy: str) -> Task:

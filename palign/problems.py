@@ -145,6 +145,6 @@ def check_disjoint(training: Sequence, tests: list[dict]) -> int:
         if twin:
             raise DataError(
                 f"training problem {problem.id} is problem {twin['id']} of benchmark {twin['benchmark']}; "
-                "remove it from one of the two"
+                "remove it from one of the two, or set drop_overlap"
             )
     return len(training)

@@ -56,7 +56,7 @@ def report_path(params: Params) -> Path:
 
 def steps(params: Params) -> list[Step]:
     """All steps in order: the shared notebooks once, fine-tuning and evaluation once an arm, then the report."""
-    found = [Step(params, "01_generation", None, (plan.benchmarks(params), plan.traces(params)))]
+    found = [Step(params, "01_generation", None, (plan.benchmarks(params), plan.traces(params), plan.overlap(params)))]
     strategies = plan.strategies(params)
     searched = tuple(plan.truncation(params, s) for s in strategies if s != "empty")
     if searched:

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from . import plan, problems
+from . import overlap, plan, problems
 from .params import Params
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def collect(params: Params) -> list[Trace]:
     """The study's training problems with their traces.
 
     A row without a question, an answer or a trace cannot be used (Eq. 9 needs the gold answer); it is left out and
-    counted by reason in the manifest. Raises ``DataError`` when nothing is left.
+    counted by reason in the manifest. So is, with ``drop_overlap``, a question that a test question repeats in part.
+    Raises ``DataError`` when nothing is left.
     """
     task = plan.traces(params)
     if not task.folder.done:
@@ -76,6 +77,14 @@ def collect(params: Params) -> list[Trace]:
                 excluded.append({"id": row["id"], "reason": reason})
             else:
                 kept.append(Trace(row["id"], row["question"], answer, row["trace"], row.get("sufficient_chars")))
+        if params.drop_overlap:
+            tests = [record["question"] for record in plan.benchmarks(params).require().read("problems")]
+            found = overlap.shared_ngrams([trace.question for trace in kept], tests, params.drop_overlap)
+            shared = {kept[index].id for index, *_ in found}
+            excluded += [
+                {"id": i, "reason": f"shares {params.drop_overlap} words with a test question"} for i in sorted(shared)
+            ]
+            kept = [trace for trace in kept if trace.id not in shared]
         counts = dict(Counter(record["reason"] for record in excluded))
         if not kept:
             raise problems.DataError(f"{params.training_data}: no usable row of {len(rows)}: {counts}")

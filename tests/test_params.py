@@ -43,6 +43,11 @@ def test_every_field_is_shown_by_some_notebook():
 
 
 BAD = {
+    "a protocol by name only": ("study: x\ntop_p: 1.0", "protocol: paper means top_p: 0.9, not 1.0; set protocol: own"),
+    "a rigorous protocol of few samples": (
+        "study: x\nprotocol: rigorous",
+        "rigorous needs n_samples of 16 or more, not 3",
+    ),
     "empty": ("", "empty"),
     "a list": ("- study: x", "holds a list"),
     "no study": ("seed: 1", "study: missing"),

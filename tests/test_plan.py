@@ -35,7 +35,7 @@ def test_speed_parameters_change_nothing(field):
 
 
 def test_evaluation_parameters_rerun_evaluation_only():
-    assert changed(temperature=0.7) == EVALUATED
+    assert changed(temperature=0.7, protocol="own") == EVALUATED
 
 
 def test_learning_rate_reruns_training_and_the_trained_arms_evaluation():
@@ -60,8 +60,8 @@ def test_training_data_do_not_touch_the_untrained_student():
     assert changed(training_limit=5) == ALL - {"benchmarks/test", "evaluation/zero-shot"}
 
 
-def test_benchmarks_touch_evaluation_only():
-    assert changed(benchmarks=list(BASE.benchmarks[:2])) == EVALUATED | {"benchmarks/test"}
+def test_benchmarks_touch_evaluation_and_overlap_only():
+    assert changed(benchmarks=list(BASE.benchmarks[:2])) == EVALUATED | {"benchmarks/test", "overlap/train-test"}
 
 
 def test_a_data_file_that_changes_is_seen(project):

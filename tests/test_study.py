@@ -76,7 +76,7 @@ def test_a_study_runs_resumes_and_repeats_itself(small, project, capsys):
     assert evaluation.regrade(loaded, "p-align") == graded == evaluation.load_grades(loaded, "p-align")
 
     # changing an evaluation parameter reruns evaluation and report, nothing else
-    changed = params.validate({**small, "temperature": 0.5}, "test")
+    changed = params.validate({**small, "temperature": 0.5, "protocol": "own"}, "test")
     todo = [step.title for step in study.steps(changed) if not step.done]
     assert todo == ["05_evaluation zero-shot", "05_evaluation p-align", "06_report"]
 

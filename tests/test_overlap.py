@@ -1,0 +1,86 @@
+"""Training and test questions that share words in a row are found, shown, and left out where the params say so."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from palign import overlap, plan, problems, traces
+from palign.params import validate
+
+from .conftest import write_jsonl
+
+texts = st.lists(st.sampled_from("abcd"), max_size=12).map(" ".join)
+
+
+def brute(a: str, b: str, n: int) -> bool:
+    def runs(text):
+        words = text.split()
+        return {tuple(words[i : i + n]) for i in range(max(1, len(words) - n + 1))} if words else set()
+
+    return bool(runs(a) & runs(b))
+
+
+@given(st.lists(texts, max_size=4), st.lists(texts, max_size=4), st.integers(1, 5))
+def test_the_index_finds_what_comparing_all_pairs_finds(training, tests, n):
+    found = {(a, b) for a, b, *_ in overlap.shared_ngrams(training, tests, n)}
+    assert found == {(i, j) for i, a in enumerate(training) for j, b in enumerate(tests) if brute(a, b, n)}
+
+
+@given(texts, texts, st.integers(1, 5))
+def test_sharing_a_longer_run_means_sharing_a_shorter_one(a, b, n):
+    longer = overlap.shared_ngrams([a], [b], n + 1)
+    if longer and len(longer[0][3].split()) == n + 1:
+        assert overlap.shared_ngrams([a], [b], n)
+
+
+def test_case_and_punctuation_do_not_hide_an_overlap():
+    (pair,) = overlap.shared_ngrams(["Find -- the SUM, of all x!"], ["find the sum of all x"], 6)
+    assert pair == (0, 0, 1, "find the sum of all x")
+
+
+def test_a_short_question_asked_again_is_found():
+    """A question of fewer words than the run would otherwise slip through, word for word."""
+    assert overlap.shared_ngrams(["What is 1+1?"], ["what is 1+1"], 13)
+
+
+LONG = "Each morning a gardener waters three rows of eleven young trees and one hedge"
+
+
+@pytest.fixture
+def leaking(project):
+    row = {"answer": "2", "trace": "One. Two."}
+    write_jsonl(project / "train.jsonl", [{"question": f"{LONG}. How many trees?", **row}, {"question": "1+1?", **row}])
+    write_jsonl(project / "test.jsonl", [{"question": f"{LONG}; how high?", "answer": "3"}])
+    return {
+        "study": "leak",
+        "training_data": "train.jsonl",
+        "training_columns": {"question": "question", "answer": "answer", "trace": "trace"},
+        "benchmarks": [{"name": "b", "data": "test.jsonl", "problems": 1}],
+    }
+
+
+def test_overlapping_questions_are_listed_and_left_out_by_a_switch(leaking):
+    params = validate(leaking, "test")
+    problems.collect_benchmarks(params)
+    assert len(traces.collect(params)) == 2
+    table = overlap.summary(params).set_index("words in a row")
+    assert table["pairs"].to_dict() == {8: 1, 13: 1} and table["of these overlapping"].to_dict() == {8: 1, 13: 1}
+    listing = overlap.listing(params)
+    assert listing["n"].tolist() == [13, 8] and listing["example"].iloc[0] == " ".join(LONG.lower().split()[:13])
+
+    dropping = validate({**leaking, "drop_overlap": 13}, "test")
+    assert plan.traces(dropping).key != plan.traces(params).key
+    problems.collect_benchmarks(dropping)
+    assert [trace.question for trace in traces.collect(dropping)] == ["1+1?"]
+    excluded = plan.traces(dropping).folder.manifest()["excluded"]
+    assert excluded == {"shares 13 words with a test question": 1}
+    assert overlap.summary(dropping)["pairs"].sum() == 0
+    assert overlap.listing(dropping).empty
+
+
+def test_other_test_questions_change_the_traces_only_where_they_decide_them(leaking):
+    """Otherwise a new benchmark would have every prefix judged again."""
+    others = {**leaking, "benchmarks": [{**leaking["benchmarks"][0], "name": "c"}]}
+    for drop, same in ((0, True), (8, False)):
+        a, b = (plan.traces(validate({**values, "drop_overlap": drop}, "test")).key for values in (leaking, others))
+        assert (a == b) == same
