@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import evaluation, plan, statistics
+from . import evaluation, overlap, plan, statistics
 from .arms import ARMS
 from .params import Params
 from .store import write_atomically
 from .study import report_path
 
-AVERAGE = "average"
+AVERAGE, POOLED = "average", "pooled"
+CORRELATIONS = (0.0, 0.5)  # of two arms' outcomes on one problem: none, and that of arms that find the same ones hard
 
 pd.set_option("display.max_colwidth", None)  # a sentence cut short in a table helps nobody
 
@@ -59,7 +60,11 @@ def metrics(params: Params) -> list[str]:
 
 
 def accuracy(params: Params) -> pd.DataFrame:
-    """One row per arm, benchmark (and their average), metric and budget: ``value``, ``low``, ``high`` (95 %), ``n``."""
+    """One row per arm, benchmark, metric and budget: ``value``, ``low``, ``high`` (95 %), ``n`` problems.
+
+    Beside the benchmarks stand their ``average`` (each weighs the same) and, where their sizes differ, ``pooled`` (each
+    problem weighs the same).
+    """
     table, rows = grades(params), []
     for arm in params.arms:
         frame = table[table["arm"] == arm]
@@ -68,7 +73,10 @@ def accuracy(params: Params) -> pd.DataFrame:
                 values = _per_problem(frame, column, metric, params.n_samples)
                 estimates = {name: statistics.interval(v) for name, v in values.items()}
                 if len(values) > 1:
-                    estimates[AVERAGE] = statistics.macro_average(list(values.values()))
+                    groups = list(values.values())
+                    estimates[AVERAGE] = statistics.average(groups)
+                    if len({len(group) for group in groups}) > 1:  # otherwise the two are one
+                        estimates[POOLED] = statistics.average(groups, weigh="problems")
                 rows += [
                     {"arm": arm, "benchmark": name, "metric": metric, "budget": budget, **vars(estimate)}
                     for name, estimate in estimates.items()
@@ -87,40 +95,85 @@ def accuracy_wide(params: Params) -> pd.DataFrame:
     return wide.reindex(index=params.arms, columns=table.set_index(["metric", "benchmark"]).index.unique())
 
 
-def differences(params: Params, reference: str | None = None) -> pd.DataFrame:
-    """Each arm's average Pass@1 less the reference arm's, paired by problem, with a 95 % interval, per budget.
+def power(params: Params) -> pd.DataFrame:
+    """The smallest true difference in Pass@1, in points, that this design finds four times in five."""
+    sizes = {b.name: [b.problems] for b in params.benchmarks}
+    if len(sizes) > 1:
+        sizes[AVERAGE] = [b.problems for b in params.benchmarks]
+    rows = []
+    for name, groups in sizes.items():
+        found = [round(100 * statistics.minimum_detectable_effect(groups, correlation=r), 1) for r in CORRELATIONS]
+        rows.append({"benchmark": name, "problems": sum(groups)} | dict(zip(CORRELATIONS, found, strict=True)))
+    table = pd.DataFrame(rows).set_index("benchmark")
+    return table.rename(columns={r: f"points, correlation {r:g}" for r in CORRELATIONS})
 
-    ``clear`` says that the interval excludes zero; these intervals are not corrected for how many arms there are.
+
+def differences(params: Params, reference: str | None = None) -> pd.DataFrame:
+    """Each arm's average less the reference arm's, paired by problem, per metric and budget.
+
+    ``value``, ``low``, ``high`` (95 %); ``gains`` and ``losses``, the problems on which the arm is above and below;
+    the ``test``, its ``p`` and ``p_holm``, corrected for the arms compared. ``clear``: the interval excludes zero and
+    the corrected p is below 0.05.
     """
     reference = reference or params.arms[0]
+    others = [arm for arm in params.arms if arm != reference]
     table, rows = grades(params), []
     for budget, column in budgets(params).items():
-        per_arm = {
-            arm: list(_per_problem(table[table["arm"] == arm], column, "pass@1", params.n_samples).values())
-            for arm in params.arms
-        }
-        for arm in params.arms:
-            if arm != reference:
-                estimate = statistics.paired_difference(per_arm[arm], per_arm[reference])
-                clear = estimate.low > 0 or estimate.high < 0
-                rows.append({"arm": arm, "reference": reference, "budget": budget, **vars(estimate), "clear": clear})
-    columns = ["arm", "reference", "budget", "value", "low", "high", "n", "clear"]
-    return pd.DataFrame(rows, columns=columns).astype({"clear": bool})  # typed also where there is no second arm
+        for metric in metrics(params):
+            groups = {
+                arm: list(_per_problem(table[table["arm"] == arm], column, metric, params.n_samples).values())
+                for arm in params.arms
+            }
+            tests = [statistics.paired_test(groups[arm], groups[reference]) for arm in others]
+            corrected = statistics.holm([test.p for test in tests])
+            for arm, test, p in zip(others, tests, corrected, strict=True):
+                estimate = statistics.paired_difference(groups[arm], groups[reference])
+                rows.append(
+                    {"arm": arm, "reference": reference, "metric": metric, "budget": budget, **vars(estimate)}
+                    | {"gains": test.gains, "losses": test.losses, "test": test.name, "p": test.p, "p_holm": p}
+                    | {"clear": bool(p < 0.05 and (estimate.low > 0 or estimate.high < 0))}
+                )
+    columns = ["arm", "reference", "metric", "budget", "value", "low", "high", "n", "gains", "losses", "test", "p"]
+    table = pd.DataFrame(rows, columns=[*columns, "p_holm", "clear"])
+    return table.astype({"clear": bool})  # typed also where there is no second arm
+
+
+def _main(table: pd.DataFrame, params: Params) -> pd.DataFrame:
+    """The rows of the main metric and budget."""
+    return table[(table["metric"] == "pass@1") & (table["budget"] == params.max_new_tokens)]
+
+
+def grading(params: Params) -> pd.DataFrame:
+    """Strict and lenient grades beside each other, in responses: how often they differ, and why one is not right."""
+    table = grades(params)
+    lenient = table["lenient"] == "right"
+    columns = {
+        "responses": pd.Series(True, table.index),
+        "right (strict: last box)": table["right"],
+        "right (lenient: whole text)": lenient,
+        "only strict": table["right"] & ~lenient,
+        "only lenient": ~table["right"] & lenient,
+    }
+    columns |= {name: table["outcome"] == name for name in ("no box", "unparseable", "timed out")}
+    return pd.DataFrame(columns).groupby(table["arm"], sort=False).sum().reindex(params.arms)
 
 
 def responses(params: Params, arms: list[str] | None = None) -> pd.DataFrame:
-    """How the arms' responses behaved: tokens (mean and quantiles) and shares of all responses."""
+    """How the arms' responses behaved: tokens (mean and quantiles), shares of responses, doubts per 1,000 words."""
     params = params.model_copy(update={"arms": arms or params.arms})
-    table = grades(params)
-    by_arm = table.groupby("arm", sort=False)
+    by_arm = grades(params).groupby("arm", sort=False)
     out = pd.DataFrame(
         {
             "tokens_mean": by_arm["new_tokens"].mean(),
+            "tokens_p5": by_arm["new_tokens"].quantile(0.05),
             "tokens_p50": by_arm["new_tokens"].quantile(0.5),
             "tokens_p95": by_arm["new_tokens"].quantile(0.95),
             "hit_limit": by_arm["finish"].apply(lambda s: (s == "length").mean()),
             "no_box": by_arm["outcome"].apply(lambda s: (s == "no box").mean()),
+            "loop": by_arm["loop"].mean(),
             "prefix_format": by_arm["format"].mean(),
+            "prefix_unclosed": by_arm["unclosed"].mean(),
+            "doubts_per_1000": 1000 * by_arm["doubts"].sum() / by_arm["words"].sum().clip(lower=1),
         }
     )
     return out.reindex(params.arms)
@@ -257,12 +310,9 @@ def worked_case(params: Params) -> dict:
 
 def headline(params: Params) -> dict[str, float]:
     """The numbers ``palign verify`` holds against their stated ranges."""
-    table = accuracy(params)
-    table = table[(table["metric"] == "pass@1") & (table["budget"] == params.max_new_tokens)]
-    numbers = {f"pass@1 {r.arm} {r.benchmark}": r.value for r in table.itertuples()}
-    against = differences(params)
-    main = against[against["budget"] == params.max_new_tokens]
-    numbers[f"arms clearly above {params.arms[0]}"] = float((main["low"] > 0).sum())
+    numbers = {f"pass@1 {r.arm} {r.benchmark}": r.value for r in _main(accuracy(params), params).itertuples()}
+    against = _main(differences(params), params)
+    numbers[f"arms clearly above {params.arms[0]}"] = float((against["clear"] & (against["value"] > 0)).sum())
     if _adaptive(params):
         summary = truncation_summary(params)
         numbers["retention"] = summary["retention"]
@@ -277,6 +327,7 @@ def write(params: Params, figures: dict) -> Path:
     from .figures import save
 
     tables = {"accuracy": accuracy(params), "differences": differences(params), "responses": responses(params)}
+    tables |= {"power": power(params), "grading": grading(params), "overlap": overlap.summary(params)}
     tables["costs"] = costs(params)
     if _adaptive(params):
         tables["truncation"] = truncation_summary(params).to_frame("value")
@@ -293,13 +344,11 @@ def write(params: Params, figures: dict) -> Path:
 
 
 def finding(params: Params) -> str:
-    """What the accuracy table says, in sentences that only claim what an interval supports."""
-    wide = differences(params)
-    main = wide[wide["budget"] == params.max_new_tokens]
-    above = main[main["low"] > 0]["arm"].tolist()
-    below = main[main["high"] < 0]["arm"].tolist()
+    """What the accuracy table says, in sentences that only claim what an interval and a corrected test support."""
+    main, reference = _main(differences(params), params), params.arms[0]
+    above = main[main["clear"] & (main["value"] > 0)]["arm"].tolist()
+    below = main[main["clear"] & (main["value"] < 0)]["arm"].tolist()
     unclear = main[~main["clear"]]["arm"].tolist()
-    reference = params.arms[0]
     parts = []
     for names, words in ((above, "above"), (below, "below"), (unclear, "not distinguishable from")):
         if names:
@@ -311,8 +360,8 @@ def finding(params: Params) -> str:
         for row in differences(params, "sft-long-cot").query("arm == 'p-align'").itertuples():
             verdict = "a clear difference" if row.clear else "not distinguishable from none"
             text += (
-                f" With {row.budget} tokens p-align less sft-long-cot is {100 * row.value:+.1f} points "
-                f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}], {verdict}."
+                f" In {row.metric.capitalize()} with {row.budget} tokens p-align less sft-long-cot is "
+                f"{100 * row.value:+.1f} points [{100 * row.low:+.1f}, {100 * row.high:+.1f}], {verdict}."
             )
     return text
 
@@ -382,8 +431,8 @@ def setting(params: Params) -> pd.DataFrame:
         "training problems": training["kept"],
         "benchmarks": ", ".join(f"{b.name} ({b.problems})" for b in params.benchmarks),
         "search, verdict": f"{params.search}, {params.verdict}",
-        "responses": f"{params.n_samples} a problem, T={params.temperature}, top-p {params.top_p}, "
-        f"repetition penalty {params.repetition_penalty}",
+        "responses": f"{params.protocol} protocol: {params.n_samples} a problem, T={params.temperature}, "
+        f"top-p {params.top_p}, repetition penalty {params.repetition_penalty}",
         "response budgets (tokens)": " and ".join(str(b) for b in budgets(params)),
         "fine-tuning": f"LoRA r={params.lora_r}, alpha={params.lora_alpha}, learning rate {params.learning_rate:g}, "
         f"{params.num_train_epochs:g} epochs, " + ("equal updates" if params.equal_updates else "own updates"),
@@ -420,7 +469,7 @@ def limits(params: Params) -> str:
         "of training.",
         f"The response budget ({' and '.join(map(str, budgets(params)))} tokens) decides how long answers fare; "
         "another budget may rank the arms otherwise.",
-        f"{params.n_samples} samples a problem; Pass@3 of three samples has no averaging over samples.",
+        *(["Three samples a problem: Pass@3 has no averaging over samples."] if params.n_samples == 3 else []),
         "Equal updates are not equal tokens: see the cost table."
         if params.equal_updates
         else "Arms with fewer rows took fewer updates: see the cost table.",

@@ -9,12 +9,23 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from palign.statistics import Estimate, interval, macro_average, paired_difference, pass_at_k, rank_auc
+from palign.statistics import (
+    Estimate,
+    average,
+    holm,
+    interval,
+    minimum_detectable_effect,
+    paired_difference,
+    paired_test,
+    pass_at_k,
+    rank_auc,
+)
 
 shares = st.sampled_from([0, 1 / 3, 2 / 3, 1])
 problems = st.lists(shares, min_size=1, max_size=30)
 group_lists = st.lists(problems, min_size=1, max_size=4)
-bootstrapped = settings(max_examples=40, deadline=None)
+weighings = st.sampled_from(["benchmarks", "problems"])
+quick = settings(deadline=None)
 
 
 @st.composite
@@ -62,7 +73,7 @@ def test_a_missing_count_is_refused():
 # -- intervals --------------------------------------------------------------------------------------------------------
 
 
-@bootstrapped
+@quick
 @given(problems)
 @example([0, 0, 0])  # Wilson's lower bound is 5e-17 here
 def test_an_interval_contains_its_value_stays_in_bounds_and_has_width(values):
@@ -80,24 +91,25 @@ def test_zeros_and_ones_have_wilsons_interval():
     assert (round(estimate.low, 4), round(estimate.high, 4)) == (0.0061, 0.1718)
 
 
-@bootstrapped
-@given(st.lists(st.integers(0, 1), min_size=1, max_size=30), st.randoms())
-def test_the_order_of_problems_does_not_matter_to_wilson(values, random):
-    shuffled = random.sample(values, len(values))
-    assert interval(shuffled) == interval(values)
+@quick
+@given(problems, st.randoms())
+def test_the_order_of_problems_does_not_matter(values, random):
+    there, back = interval(values), interval(random.sample(values, len(values)))
+    assert (back.value, back.low, back.high) == pytest.approx((there.value, there.low, there.high))
 
 
-@settings(max_examples=10, deadline=None)
-@given(st.lists(shares, min_size=20, max_size=40).filter(lambda v: np.std(v) > 0.2), st.randoms())
-def test_the_order_of_problems_moves_a_bootstrap_by_no_more_than_its_noise(values, random):
-    a, b = interval(values), interval(random.sample(values, len(values)))
-    assert (b.value, b.low, b.high) == pytest.approx((a.value, a.low, a.high), abs=0.05)
+@quick
+@given(problems)
+def test_what_is_wrong_is_the_mirror_of_what_is_right(values):
+    right, wrong = interval(values), interval([1 - value for value in values])
+    assert (1 - wrong.value, 1 - wrong.high, 1 - wrong.low) == pytest.approx((right.value, right.low, right.high))
 
 
-def test_the_bootstrap_repeats_itself_and_its_seed_counts():
-    values = np.arange(40) % 7 / 6
-    assert interval(values) == interval(values)
-    assert interval(values, seed=1) != interval(values)
+def test_samples_of_a_coin_count_almost_as_problems():
+    """Three samples a problem, all problems alike: about three times as many problems of one sample."""
+    rng = np.random.default_rng(3)
+    three, one = interval(rng.binomial(3, 0.5, 500) / 3), interval([0, 1] * 750)
+    assert three.high - three.low == pytest.approx(one.high - one.low, rel=0.1)
 
 
 @pytest.mark.parametrize("values", [[0, 1] * 20, list(np.arange(40) % 4 / 3), [1 / 3] * 40])
@@ -109,16 +121,17 @@ def test_a_higher_level_is_wider_and_more_problems_are_narrower(values):
 
 @pytest.mark.parametrize("values", [[1 / 3], [1 / 3] * 30, [1 / 3, 1 - 2 / 3] * 15])
 def test_problems_that_all_agree_are_not_certainty(values):
-    """A bootstrap of equal values has zero width, whatever the number of problems."""
+    """Equal values show no spread, and yet their mean is not known exactly."""
     estimate = interval(values)
     assert estimate.low < estimate.value - 0.1 and estimate.value + 0.1 < estimate.high
 
 
-def test_the_bootstrap_covers_the_truth_about_as_often_as_it_says():
+def test_an_interval_covers_the_truth_about_as_often_as_it_says():
+    """The bootstrap of the first version covered 85 to 92 % here; ``benchmarks.coverage`` has the rest."""
     rng = np.random.default_rng(7)
-    drawn = rng.binomial(3, rng.beta(1, 1, size=(150, 60))) / 3
-    covered = np.mean([estimate.low <= 0.5 <= estimate.high for estimate in map(interval, drawn)])
-    assert 0.9 <= covered <= 0.99
+    drawn = rng.binomial(3, rng.beta(0.5, 4, size=(400, 30))) / 3
+    covered = np.mean([estimate.low <= 1 / 9 <= estimate.high for estimate in map(interval, drawn)])
+    assert 0.92 <= covered <= 0.98
 
 
 @pytest.mark.parametrize("values", [[], [[0.5, 0.5]], [1.2], [-0.1, 0.5], [math.nan, 1]])
@@ -127,51 +140,58 @@ def test_what_is_not_a_list_of_fractions_is_refused(values):
     with pytest.raises(ValueError, match="problem"):
         interval(values)
     with pytest.raises(ValueError, match="problem"):
-        macro_average([[0, 1], values])
+        average([[0, 1], values])
 
 
 # -- averages over benchmarks -----------------------------------------------------------------------------------------
 
 
-@bootstrapped
-@given(group_lists)
-def test_a_macro_average_weighs_benchmarks_alike_and_lies_in_its_interval(groups):
-    estimate = macro_average(groups)
-    assert estimate.value == pytest.approx(np.mean([np.mean(group) for group in groups]))
+@quick
+@given(group_lists, weighings)
+def test_an_average_weighs_as_asked_and_lies_in_its_interval(groups, weigh):
+    estimate = average(groups, weigh)
+    expected = np.mean([np.mean(g) for g in groups]) if weigh == "benchmarks" else np.mean(np.concatenate(groups))
+    assert estimate.value == pytest.approx(expected)
     assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
     assert estimate.low < estimate.high and estimate.n == sum(map(len, groups))
 
 
-def test_problems_are_resampled_within_their_benchmark():
+@given(problems)
+def test_the_average_of_one_benchmark_is_that_benchmark(values):
+    there, here = average([values]), interval(values)
+    assert (there.value, there.low, there.high) == pytest.approx((here.value, here.low, here.high))
+
+
+def test_benchmarks_of_one_size_weigh_alike_either_way():
+    groups = [[0, 1, 1 / 3], [2 / 3, 1, 0]]
+    assert average(groups, "benchmarks") == average(groups, "problems")
+
+
+def test_benchmarks_that_differ_are_not_uncertain_of_their_average():
     """Pooled, two benchmarks of 0.0 and 1.0 would look uncertain of their own average."""
     groups = [[0] * 29 + [1], [1] * 29 + [0]]
-    assert macro_average(groups).high - macro_average(groups).low < 0.15
-
-
-def test_benchmarks_without_any_spread_have_wilsons_bounds():
-    assert macro_average([[0] * 30]) == interval([0] * 30)
-    assert macro_average([[0] * 30, [1] * 30]).low == pytest.approx(interval([1] * 30).low / 2)
+    assert average(groups).high - average(groups).low < 0.15
 
 
 def test_no_benchmark_is_refused():
     with pytest.raises(ValueError, match="group"):
-        macro_average([])
+        average([])
 
 
 # -- differences ------------------------------------------------------------------------------------------------------
 
 
-@bootstrapped
-@given(two_arms())
-def test_a_difference_is_that_of_the_averages_and_lies_in_its_interval(arms):
+@quick
+@given(two_arms(), weighings)
+def test_a_difference_is_that_of_the_averages_and_lies_in_its_interval(arms, weigh):
     a, b = arms
-    estimate = paired_difference(a, b)
-    assert estimate.value == pytest.approx(macro_average(a).value - macro_average(b).value)
+    estimate = paired_difference(a, b, weigh)
+    assert estimate.value == pytest.approx(average(a, weigh).value - average(b, weigh).value)
     assert -1 <= estimate.low <= estimate.value <= estimate.high <= 1
     assert estimate.low < estimate.high and estimate.n == sum(map(len, a))
 
 
-@bootstrapped
+@quick
 @given(two_arms())
 def test_swapping_the_arms_mirrors_the_interval(arms):
     a, b = arms
@@ -204,9 +224,92 @@ def test_arms_on_different_problems_are_refused(a, b):
         paired_difference(a, b)
 
 
+def test_a_single_benchmark_has_students_interval():
+    from scipy.stats import ttest_rel
+
+    a, b = np.arange(30) % 4 / 3, np.arange(30) % 7 / 6
+    estimate, expected = paired_difference([a], [b]), ttest_rel(a, b).confidence_interval()
+    assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high))
+
+
 def test_an_estimate_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Estimate(0.5, 0.4, 0.6, 30).low = 0
+
+
+# -- tests of a difference --------------------------------------------------------------------------------------------
+
+
+@quick
+@given(st.integers(0, 12), st.integers(0, 12), st.integers(0, 5))
+def test_single_samples_have_mcnemars_exact_p(gains, losses, alike):
+    """The chance, if either arm is as likely to win a problem, of a split at least as uneven."""
+    a, b = [1] * gains + [0] * losses + [1] * alike, [0] * gains + [1] * losses + [1] * alike
+    if not a:
+        return
+    n = gains + losses
+    uneven = [k for k in range(n + 1) if abs(2 * k - n) >= abs(gains - losses)]
+    test = paired_test([a], [b])
+    assert (test.name, test.gains, test.losses) == ("exact McNemar", gains, losses)
+    assert test.p == pytest.approx(sum(math.comb(n, k) for k in uneven) / 2**n)
+
+
+def test_several_samples_have_the_p_of_enumerated_sign_flips():
+    a, b = [1, 2 / 3, 1 / 3, 1, 2 / 3, 1], [0, 1 / 3, 2 / 3, 1 / 3, 2 / 3, 1]
+    difference = np.subtract(a, b)
+    sums = [np.dot(signs, difference) for signs in itertools.product((1, -1), repeat=6)]
+    expected = np.mean(np.abs(sums) >= abs(difference.sum()) - 1e-9)
+    assert paired_test([a], [b]).p == pytest.approx(expected)
+
+
+@settings(max_examples=15, deadline=None)
+@given(two_arms(), weighings)
+def test_swapping_the_arms_swaps_gains_and_losses(arms, weigh):
+    a, b = arms
+    there, back = paired_test(a, b, weigh), paired_test(b, a, weigh)
+    assert (there.gains, there.losses) == (back.losses, back.gains)
+    assert 0 < there.p <= 1 and there.p == pytest.approx(back.p, abs=0.03)
+
+
+def test_arms_that_never_differ_have_no_evidence_against_them():
+    assert paired_test([[0, 1]], [[0, 1]]).p == 1
+    assert paired_test([[1 / 3, 1]], [[1 / 3, 1]]).p == 1
+    assert paired_test([[1 / 3, 1]], [[2 / 3, 1]]).p == 1
+
+
+@given(st.lists(st.floats(0, 1), max_size=6))
+def test_holm_multiplies_the_smallest_by_all_and_keeps_order(p_values):
+    corrected = holm(p_values)
+    assert len(corrected) == len(p_values)
+    if p_values:
+        assert min(corrected) == pytest.approx(min(1, len(p_values) * min(p_values)))
+        by_p = [c for _, c in sorted(zip(p_values, corrected, strict=True))]
+        assert by_p == sorted(by_p) and all(c >= p for p, c in zip(p_values, corrected, strict=True))
+
+
+# -- power ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_study_finds_its_minimum_detectable_effect_four_times_in_five():
+    rng = np.random.default_rng(11)
+    sizes, found = [60, 120], []
+    effect = minimum_detectable_effect(sizes)
+    for _ in range(400):
+        a, b = ([rng.binomial(1, p, size) for size in sizes] for p in (0.5 + effect / 2, 0.5 - effect / 2))
+        found.append(paired_difference(a, b).low > 0)
+    assert 0.75 <= np.mean(found) <= 0.9
+
+
+def test_more_problems_and_arms_that_go_together_find_less():
+    assert minimum_detectable_effect([643]) < minimum_detectable_effect([30])
+    assert minimum_detectable_effect([30], correlation=0.5) < minimum_detectable_effect([30])
+    assert minimum_detectable_effect([30, 500], weigh="problems") < minimum_detectable_effect([30, 500])
+
+
+@pytest.mark.parametrize(("sizes", "correlation"), [([], 0), ([1], 0), ([30], 1), ([30], 2)])
+def test_a_design_without_power_is_refused(sizes, correlation):
+    with pytest.raises(ValueError, match="benchmarks of 2"):
+        minimum_detectable_effect(sizes, correlation)
 
 
 # -- rank agreement ---------------------------------------------------------------------------------------------------
