@@ -1,8 +1,8 @@
 """How often do 95 % intervals hold the truth? ``python -m benchmarks.coverage [--studies 4000]``.
 
-Some twenty minutes on one core. Problems are drawn from a distribution of difficulties, responses from the problems; the
-truth is the distribution's mean. Beside the project's intervals stand the bootstraps that they replaced, on fewer studies. Exits with 1 when an
-interval of the project covers outside 93 to 97 %.
+Some twenty minutes on one core. Problems are drawn from a distribution of difficulties, responses from the problems;
+the truth is the distribution's mean. Beside the project's intervals stand the bootstraps that they replaced, on fewer
+studies. Exits with 1 when an interval of the project covers outside 93 to 97 %.
 """
 
 from __future__ import annotations
@@ -144,9 +144,8 @@ def main() -> int:
     print(alone.groupby("n")[["ours", "problems", "then samples", "BCa"]].agg(["min", "max"]).round(1).to_string())
     covered = pd.concat([alone["ours"], over["ours"], pairs["ours"]])
     outside = int(((covered < 93) | (covered > 97)).sum())
-    print(
-        f"\n{len(covered)} settings, {studies} studies each: {covered.min():.1f} to {covered.max():.1f} %, {outside} outside"
-    )
+    spread = f"{covered.min():.1f} to {covered.max():.1f} %, {outside} outside 93 to 97 %"
+    print(f"\n{len(covered)} settings of {studies} studies each: {spread}")
     return 1 if outside else 0
 
 
