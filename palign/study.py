@@ -149,6 +149,9 @@ def _alone(params: Params) -> Iterator[None]:
         yield
 
 
+QUIET = ["--IPKernelApp.log_level=40"]  # a kernel of this machine's own need not warn that it is not encrypted
+
+
 def _execute(step: Step) -> None:
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -168,6 +171,7 @@ def _execute(step: Step) -> None:
             progress_bar=False,
             stderr_file=Lines(step.title),  # the stages' own progress bars
             kernel_name="python3",
+            extra_arguments=QUIET,
         )
     except PapermillExecutionError as error:
         raise StudyError(f"{step.title}: {error.ename}: {error.evalue} (see {step.executed})") from None
