@@ -59,7 +59,7 @@ def single(studies: int, rng: np.random.Generator) -> pd.DataFrame:
                 truth = a / (a + b)
                 correct = rng.binomial(samples, rng.beta(a, b, (studies, n)))
                 ours = [interval(row / samples) for row in correct]
-                row = {"n": n, "samples": samples, "problems": name}
+                row = {"n": n, "samples": samples, "difficulty": name}
                 row["ours"] = 100 * np.mean([e.low <= truth <= e.high for e in ours])
                 rival = [bootstraps(c, samples, rng) for c in correct[: studies // 4]]
                 for method in rival[0]:
@@ -97,7 +97,7 @@ def differences(studies: int, rng: np.random.Generator) -> pd.DataFrame:
                         a, b = ([rng.binomial(samples, p) / samples for p in arm] for arm in zip(*arms, strict=True))
                         found.append(paired_difference(b, a))
                     rows.append(
-                        {"n": "+".join(map(str, sizes)), "samples": samples, "problems": name, "shift": shift}
+                        {"n": "+".join(map(str, sizes)), "samples": samples, "difficulty": name, "shift": shift}
                         | {"jitter": jitter, "ours": _covered(found, truth)}
                     )
     return pd.DataFrame(rows)
