@@ -138,6 +138,31 @@ def differences(params: Params, reference: str | None = None) -> pd.DataFrame:
     return table.astype({"clear": bool})  # typed also where there is no second arm
 
 
+def differences_wide(params: Params) -> pd.DataFrame:
+    """:func:`differences` as a reader wants it: points with intervals, p to two digits."""
+    table = differences(params)
+    rows = [
+        {
+            "arm": row.arm,
+            "metric": row.metric,
+            "tokens": row.budget,
+            f"less {row.reference} (points)": f"{100 * row.value:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]",
+            "gains": row.gains,
+            "losses": row.losses,
+            "test": row.test,
+            "p": _p(row.p),
+            "p, Holm": _p(row.p_holm),
+            "clear": "yes" if row.clear else "no",
+        }
+        for row in table.sort_values("metric", kind="stable").itertuples()
+    ]
+    return pd.DataFrame(rows).set_index(["metric", "tokens", "arm"]) if rows else pd.DataFrame()
+
+
+def _p(value: float) -> str:
+    return f"{value:.2g}" if value >= 1e-4 else "< 0.0001"
+
+
 def _main(table: pd.DataFrame, params: Params) -> pd.DataFrame:
     """The rows of the main metric and budget."""
     return table[(table["metric"] == "pass@1") & (table["budget"] == params.max_new_tokens)]
@@ -335,7 +360,7 @@ def write(params: Params, figures: dict) -> Path:
     target = report_path(params).parent
     for name, table in tables.items():
         indexed = table.index.name is not None or not isinstance(table.index, pd.RangeIndex)
-        write_atomically(target / "tables" / f"{name}.csv", table.round(6).to_csv(index=indexed))
+        write_atomically(target / "tables" / f"{name}.csv", table.to_csv(index=indexed, float_format="%.6g"))
     for name, figure in figures.items():
         save(figure, target / "figures", name)
     write_atomically(target / "headline.json", json.dumps(headline(params), indent=1) + "\n")

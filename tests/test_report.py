@@ -77,3 +77,14 @@ def test_power_is_stated_for_each_benchmark_and_their_average(study):
     assert table.index.tolist() == ["easy", "hard", report.AVERAGE]
     independent = table["points, correlation 0"]
     assert independent["easy"] > independent["hard"] > independent[report.AVERAGE] > 0
+
+
+def test_a_study_of_one_arm_has_nothing_to_compare(study):
+    params = study(**{"zero-shot": 0.5})
+    assert report.differences(params).empty and report.differences_wide(params).empty
+    assert "nothing to compare" in report.finding(params)
+
+
+def test_a_tiny_p_is_not_printed_as_none(study):
+    shown = report.differences_wide(study(**{"zero-shot": 0.1, "rft": 0.9}))
+    assert (shown[shown["test"] == "exact McNemar"]["p"] == "< 0.0001").all()
