@@ -16,7 +16,7 @@ from typing import Literal
 from .engines import Engine, PlainReader, Reader, Reading
 from .params import Params
 from .prompts import LABELS, fill, render
-from .traces import join
+from .traces import RULES
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,14 @@ class Verdict:
 
     ``margin``: log-probability of ENOUGH minus that of NOT_ENOUGH in nats (``compare`` only). ``reason`` says what went
     wrong in an error. For it ``trace_tokens`` of the question and the trace were read, ``demand_tokens`` of what the
-    prompt holds beside them, the labels included, and ``new_tokens`` were decoded.
+    prompt holds beside them, the labels included, and ``new_tokens`` were decoded; ``prompt_tokens`` is what reading
+    the whole prompt for this verdict alone would have taken.
     """
 
     label: Literal["ENOUGH", "NOT_ENOUGH", "error"]
     trace_tokens: int = 0
     demand_tokens: int = 0
+    prompt_tokens: int = 0
     new_tokens: int = 0
     margin: float | None = None
     reason: str | None = None
@@ -50,14 +52,14 @@ class Judge:
     """Opens a session for a few traces at once; ``params`` say how a verdict is read: by comparing or by decoding."""
 
     def __init__(self, engine: Engine, params: Params):
-        self.engine, self.params = engine, params
+        self.engine, self.params, self.rule = engine, params, RULES[params.sentence_rule]
 
     def open(self, drafts: Sequence[tuple[str, list[str]]]) -> Session:
         """A session on (question, sentences of the trace) pairs."""
         return Session(self, drafts)
 
     def prompt(self, question: str, sentences: Sequence[str]) -> str:
-        text = fill(self.params.judge_prompt, question=question, prefix=join(sentences))
+        text = fill(self.params.judge_prompt, question=question, prefix=self.rule.join(sentences))
         return render(self.engine.tokenizer, text, self.params.chat_template_kwargs)
 
 
@@ -112,8 +114,16 @@ class Session:
         return bisect_right(range(1, len(trace)), params.max_model_len - verdict, key=tokens)
 
 
+def _cost(reading: Reading) -> dict[str, int]:
+    return {
+        "trace_tokens": reading.shared_tokens,
+        "demand_tokens": reading.own_tokens,
+        "prompt_tokens": reading.prompt_tokens,
+    }
+
+
 def _compared(reading: Reading) -> Verdict:
-    cost = {"trace_tokens": reading.shared_tokens, "demand_tokens": reading.own_tokens}
+    cost = _cost(reading)
     if reading.value is None:
         return Verdict("error", **cost, reason="prompt too long")
     margin = reading.value[0] - reading.value[1]
@@ -124,7 +134,7 @@ def _compared(reading: Reading) -> Verdict:
 
 def _decoded(reading: Reading) -> Verdict:
     completion, label = reading.value, parse(reading.value.text)
-    cost = {"trace_tokens": reading.shared_tokens, "demand_tokens": reading.own_tokens}
+    cost = _cost(reading)
     cost["new_tokens"] = completion.new_tokens
     if completion.finish == "prompt too long":
         return Verdict("error", **cost, reason="prompt too long")

@@ -104,7 +104,8 @@ class Prefix:
     ``sentences`` of ``of`` are kept. The search went over 1..``room``: less than ``of`` where the context does not hold
     the whole trace. ``verdicts`` lists the probes in order as (sentences, label, margin); a scan's end with its first
     ENOUGH. ``prefix_tokens`` and ``trace_tokens`` are the student's; ``oracle_sentences`` where the data know it.
-    ``tokens_read`` were read of the question and the trace for all verdicts together, ``tokens_demanded`` beside them.
+    ``tokens_read`` were read of the question and the trace for all verdicts together, ``tokens_demanded`` beside them;
+    ``tokens_of_prompts`` is what reading every prompt from its start takes.
     """
 
     id: str
@@ -122,6 +123,7 @@ class Prefix:
     trace_tokens: int
     tokens_read: int
     tokens_demanded: int
+    tokens_of_prompts: int
     tokens_generated: int
 
 
@@ -130,13 +132,17 @@ Session = Callable[[Sequence[tuple[int, int]]], list[Verdict]]
 
 
 def lockstep(
-    batch: list[Trace], start: Callable[[int], Search], open_session: Callable, count: Callable
+    batch: list[Trace],
+    start: Callable[[int], Search],
+    open_session: Callable,
+    count: Callable[[str], int],
+    rule: traces.Rule = traces.RULES["released"],
 ) -> list[Prefix]:
     """Advance one search per trace in rounds of one judge call each; an error verdict ends its search.
 
     ``open_session`` takes (question, sentences) pairs and gives a :data:`Session`; ``count`` gives a text's tokens.
     """
-    sentences = [traces.split(trace.trace) for trace in batch]
+    sentences = [rule.split(trace.trace) for trace in batch]
     session = open_session([(trace.question, parts) for trace, parts in zip(batch, sentences, strict=True)])
     searches = [start(room) for room in session.room]
     verdicts: list[list[tuple[int, Verdict]]] = [[] for _ in batch]
@@ -165,19 +171,21 @@ def lockstep(
             else:
                 advance(i, [verdict.label == "ENOUGH" for _, verdict in found])
     return [
-        _record(trace, sentences[i], session.room[i], verdicts[i], results[i], count) for i, trace in enumerate(batch)
+        _record(trace, sentences[i], rule, session.room[i], verdicts[i], results[i], count)
+        for i, trace in enumerate(batch)
     ]
 
 
 def _record(
     trace: Trace,
     sentences: list[str],
+    rule: traces.Rule,
     room: int,
     verdicts: list[tuple[int, Verdict]],
     result: SearchResult | None,
     count: Callable[[str], int],
 ) -> Prefix:
-    kept = traces.join(sentences[: result.sentences]) if result else ""
+    kept = rule.join(sentences[: result.sentences]) if result else ""
     error = next((verdict.reason for _, verdict in verdicts if verdict.label == "error"), None)
     return Prefix(
         id=trace.id,
@@ -190,11 +198,12 @@ def _record(
         room=room,
         sufficient=bool(result and result.sufficient),
         verdicts=[(p, verdict.label, verdict.margin) for p, verdict in verdicts],
-        oracle_sentences=traces.sufficient_sentences(trace),
+        oracle_sentences=traces.sufficient_sentences(trace, rule),
         prefix_tokens=count(kept),
         trace_tokens=count(trace.trace),
         tokens_read=sum(verdict.trace_tokens for _, verdict in verdicts),
         tokens_demanded=sum(verdict.demand_tokens for _, verdict in verdicts),
+        tokens_of_prompts=sum(verdict.prompt_tokens for _, verdict in verdicts),
         tokens_generated=sum(verdict.new_tokens for _, verdict in verdicts),
     )
 
@@ -219,7 +228,7 @@ def truncate(params: Params, strategy: str = "adaptive") -> list[dict]:
         return len(engine.tokenizer(text, add_special_tokens=False).input_ids)
 
     def work(batch: list[Trace]) -> list[dict]:
-        return [vars(prefix) for prefix in lockstep(batch, SEARCHES[params.search], judge.open, count)]
+        return [vars(prefix) for prefix in lockstep(batch, SEARCHES[params.search], judge.open, count, judge.rule)]
 
     records = task.folder.fill("prefixes", collected, lambda t: t.id, work, params.batch_size, "truncation")
     failed = [record for record in records if record["status"] != "ok"]

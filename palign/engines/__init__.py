@@ -55,11 +55,15 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Reading:
-    """What one prompt gave, and what it cost: tokens of the shared text read for it, and tokens read for it alone."""
+    """What one prompt gave, and what it cost: tokens of the shared text read for it, and tokens read for it alone.
+
+    ``prompt_tokens`` is the length of the whole prompt.
+    """
 
     value: object
     shared_tokens: int
     own_tokens: int
+    prompt_tokens: int
 
 
 class Reader(Protocol):
@@ -81,11 +85,11 @@ class PlainReader:
     def choose(self, asked: Sequence[tuple[int, str]], labels: Sequence[str]) -> list[Reading]:
         prompts = [prompt for _, prompt in asked]
         tokens = [len(ids) for ids in self.engine.tokenizer(prompts, add_special_tokens=False).input_ids]
-        return [Reading(value, 0, n) for value, n in zip(self.engine.choose(prompts, labels), tokens, strict=True)]
+        return [Reading(value, 0, n, n) for value, n in zip(self.engine.choose(prompts, labels), tokens, strict=True)]
 
     def generate(self, asked: Sequence[tuple[int, str]], max_new_tokens: int) -> list[Reading]:
         completions = self.engine.generate([p for _, p in asked], Sampling(max_new_tokens), [0] * len(asked))
-        return [Reading(completion, 0, completion.prompt_tokens) for completion in completions]
+        return [Reading(c, 0, c.prompt_tokens, c.prompt_tokens) for c in completions]
 
 
 def seed_of(*parts: object) -> int:

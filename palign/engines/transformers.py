@@ -98,13 +98,13 @@ class TransformersEngine:
                     context, mask, positions = context[kept], mask[kept], positions[kept]
                     cache.batch_select_indices(kept)
                 read = context[:, -1:]
-        completions = []
-        for ids, tokens in zip(encoded, new, strict=True):
-            stopped = tokens[-1] in ends
-            kept = tokens[:-1] if stopped else tokens
-            text = self.tokenizer.decode(kept, skip_special_tokens=True)
-            completions.append(Completion(text, "stop" if stopped else "length", len(ids), len(tokens), kept))
-        return completions
+        return [self._completion(tokens, len(ids)) for ids, tokens in zip(encoded, new, strict=True)]
+
+    def _completion(self, tokens: list[int], prompt_tokens: int) -> Completion:
+        stopped = tokens[-1] in self._end_ids()
+        kept = tokens[:-1] if stopped else tokens
+        text = self.tokenizer.decode(kept, skip_special_tokens=True)
+        return Completion(text, "stop" if stopped else "length", prompt_tokens, len(tokens), kept)
 
     def choose(self, prompts: Sequence[str], labels: Sequence[str]) -> list[list[float] | None]:
         """Each label's tokens are read in place after the prompt; their log-probabilities are summed."""
@@ -192,47 +192,39 @@ class CachedReader:
 
     def choose(self, asked: Sequence[tuple[int, str]], labels: Sequence[str]) -> list[Reading]:
         tails = [self.engine.tokenizer(label, add_special_tokens=False).input_ids for label in labels]
-        prompts = self._prompts(asked, room=max(map(len, tails)))
-        if not prompts:
-            return [Reading(None, 0, 0)] * len(asked)
-        lines, shared = self._extend(prompts)
         stem = tails[0][: min(_common(tails[0], tail[:-1]) for tail in tails)]
-        branch_of = {k: _Branch(k, p.common, p.own, stem, [t[len(stem) :] for t in tails]) for k, p in prompts.items()}
+        prompts = self._prompts(asked, room=max(map(len, tails)))
+        lines, shared = self._extend([prompt for prompt in prompts if prompt.fits])
         branches: list[list[_Branch]] = [[] for _ in self.rows]
-        for k, prompt in prompts.items():
-            branches[lines[prompt.text]].append(branch_of[k])
+        for prompt in prompts:
+            if prompt.fits:
+                branch = _Branch(prompt.key, prompt.common, prompt.own, stem, [tail[len(stem) :] for tail in tails])
+                branches[lines[prompt.text]].append(branch)
         logprobs = self._branch(branches, len(labels))
-        found = []
-        for k in range(len(asked)):
-            if k not in prompts:
-                found.append(Reading(None, 0, 0))
-                continue
-            found.append(Reading(logprobs[k], shared[k], sum(1 for _ in branch_of[k].tokens())))
-        return found
+        own = {branch.key: sum(1 for _ in branch.tokens()) for line in branches for branch in line}
+        return [Reading(logprobs.get(p.key), shared.get(p.key, 0), own.get(p.key, 0), p.length) for p in prompts]
 
-    def _prompts(self, asked: Sequence[tuple[int, str]], room: int) -> dict[int, _Prompt]:
-        """The prompts that fit with ``room`` tokens after them, by their index in ``asked``."""
-        prompts = {}
+    def _prompts(self, asked: Sequence[tuple[int, str]], room: int) -> list[_Prompt]:
+        prompts = []
         encoded = self.engine.tokenizer([prompt for _, prompt in asked], add_special_tokens=False).input_ids
-        for k, ((text, _), ids) in enumerate(zip(asked, encoded, strict=True)):
-            if len(ids) + room <= self.engine.max_model_len:
-                # the last token is always read anew: its output is the first label's
-                common = _common(ids[:-1], self.texts[text])
-                prompts[k] = _Prompt(text, common, ids[common:])
+        for key, ((text, _), ids) in enumerate(zip(asked, encoded, strict=True)):
+            # the last token is always read anew: its output is the first label's
+            common = _common(ids[:-1], self.texts[text])
+            prompts.append(_Prompt(key, text, common, ids[common:], len(ids) + room <= self.engine.max_model_len))
         return prompts
 
-    def _extend(self, prompts: dict[int, _Prompt]) -> tuple[dict[int, int], dict[int, int]]:
-        """Read each text as far as its prompts share it. Returns each text's line, and each prompt's tokens read."""
+    def _extend(self, prompts: list[_Prompt]) -> tuple[dict[int, int], dict[int, int]]:
+        """Read each text as far as its prompts share it. Returns each text's line, and the tokens read per prompt."""
         import torch
 
-        self._drop({prompt.text for prompt in prompts.values()})
+        self._drop({prompt.text for prompt in prompts})
         lines = {text: line for line, text in enumerate(self.rows)}
-        upto, shared = dict.fromkeys(self.rows, 0), {}
-        for k, prompt in sorted(prompts.items(), key=lambda item: item[1].common):
-            shared[k] = max(0, prompt.common - max(self.read[prompt.text], upto[prompt.text]))
+        upto, shared = {text: self.read[text] for text in self.rows}, {}
+        for prompt in prompts:
+            shared[prompt.key] = max(0, prompt.common - upto[prompt.text])
             upto[prompt.text] = max(upto[prompt.text], prompt.common)
         pieces = [self.texts[text][self.read[text] : upto[text]] for text in self.rows]
-        width = max(map(len, pieces))
+        width = max(map(len, pieces), default=0)
         ids = torch.full((len(pieces), width), self.engine._pad_id())
         place = torch.full((len(pieces), width), self.NOWHERE)
         for line, (text, piece) in enumerate(zip(self.rows, pieces, strict=True)):
@@ -252,7 +244,9 @@ class CachedReader:
         import torch
 
         columns = [[token for branch in line for token in branch.tokens()] for line in branches]
-        width = max(map(len, columns))
+        width = max(map(len, columns), default=0)
+        if not width:
+            return {}
         blank = (self.engine._pad_id(), 0, 0, -1, 0)
         table = torch.tensor([line + [blank] * (width - len(line)) for line in columns], device=self.device)
         ids, positions, common, prompt, segment = table.unbind(-1)
@@ -273,63 +267,49 @@ class CachedReader:
         return found
 
     def generate(self, asked: Sequence[tuple[int, str]], max_new_tokens: int) -> list[Reading]:
-        import torch
-
         prompts = self._prompts(asked, room=max_new_tokens)
-        found = {
-            k: Reading(Completion("", "prompt too long", len(self.engine.tokenizer(prompt).input_ids), 0), 0, 0)
-            for k, (_, prompt) in enumerate(asked)
-            if k not in prompts
-        }
-        if not prompts:
-            return [found[k] for k in range(len(asked))]
-        lines, shared = self._extend(prompts)
-        waiting = {line: [k for k, p in prompts.items() if lines[p.text] == line] for line in lines.values()}
-        ends = self.engine._end_ids()
+        lines, shared = self._extend([prompt for prompt in prompts if prompt.fits])
+        waiting: dict[int, list[_Prompt]] = {}
+        values = {p.key: Completion("", "prompt too long", p.length, 0) for p in prompts if not p.fits}
+        for prompt in prompts:
+            if prompt.fits:
+                waiting.setdefault(lines[prompt.text], []).append(prompt)
         while any(waiting.values()):  # one prompt of each text at a time
             turn = {line: queue.pop(0) for line, queue in waiting.items() if queue}
-            tokens: dict[int, list[int]] = {k: [] for k in turn.values()}
-            blank = _Prompt(0, 0, [self.engine._pad_id()])
-            current = [prompts[turn[line]] if line in turn else blank for line in range(len(self.rows))]
-            common = torch.tensor([p.common for p in current], device=self.device)
-            width = max(len(p.own) for p in current)
-            pads = [width - len(p.own) for p in current]  # on the left, so that all end in the last column
-            ids = torch.tensor(
-                [[self.engine._pad_id()] * pad + p.own for pad, p in zip(pads, current, strict=True)],
-                device=self.device,
-            )
-            order = torch.arange(width, device=self.device)
-            inside = order[None, :] >= torch.tensor(pads, device=self.device)[:, None]
-            positions = (common[:, None] + order[None, :] - torch.tensor(pads, device=self.device)[:, None]).clamp(
-                min=0
-            )
-            own = inside[:, None, :] & (order[None, None, :] <= order[None, :, None])
-            own |= torch.eye(
-                width, dtype=torch.bool, device=self.device
-            )  # padding sees itself, or it would see nothing
-            text = (self.place < common[:, None])[:, None, :]
-            seen = torch.cat([text.expand(-1, width, -1), own], dim=-1)
-            used = 0
-            for _ in range(max_new_tokens):
-                logits = self._forward(ids, seen, positions, keep=[ids.shape[1] - 1])
-                used += ids.shape[1]
-                ids = logits[:, -1].argmax(-1)[:, None]
-                for line, k in turn.items():
-                    if not tokens[k] or tokens[k][-1] not in ends:
-                        tokens[k].append(int(ids[line, 0]))
-                if all(t[-1] in ends for t in tokens.values()):
-                    break
-                seen = torch.cat([seen[:, -1:], torch.ones_like(seen[:, -1:, :1])], dim=-1)
-                positions = positions[:, -1:] + 1
-            self.cache.crop(-used)
-            for k, new in tokens.items():
-                kept = new[:-1] if new[-1] in ends else new
-                text = self.engine.tokenizer.decode(kept, skip_special_tokens=True)
-                length = prompts[k].common + len(prompts[k].own)
-                finish = "stop" if new[-1] in ends else "length"
-                value = Completion(text, finish, length, len(new), kept)
-                found[k] = Reading(value, shared[k], len(prompts[k].own))
-        return [found[k] for k in range(len(asked))]
+            for prompt, tokens in zip(turn.values(), self._decode(turn, max_new_tokens), strict=True):
+                values[prompt.key] = self.engine._completion(tokens, prompt.length)
+        return [Reading(values[p.key], shared.get(p.key, 0), len(p.own) * p.fits, p.length) for p in prompts]
+
+    def _decode(self, turn: dict[int, _Prompt], max_new_tokens: int) -> list[list[int]]:
+        """Continue one prompt a line, greedily, behind its text; then forget it."""
+        import torch
+
+        ends, pad = self.engine._end_ids(), self.engine._pad_id()
+        own = [turn[line].own if line in turn else [pad] for line in range(len(self.rows))]
+        width = max(map(len, own))
+        blank = torch.tensor([width - len(tokens) for tokens in own])[:, None]  # on the left: all end together
+        ids = torch.tensor([[pad] * (width - len(tokens)) + tokens for tokens in own], device=self.device)
+        common = torch.tensor([turn[line].common if line in turn else 0 for line in range(len(self.rows))])[:, None]
+        order = torch.arange(width)
+        positions = (common + order - blank).clamp(min=0).to(self.device)
+        seen = (order >= blank)[:, None, :] & (order[None, :] <= order[:, None])
+        seen |= torch.eye(width, dtype=torch.bool)  # padding sees itself, or it would see nothing
+        text = (self.place < common.to(self.device))[:, None, :].expand(-1, width, -1)
+        seen, used = torch.cat([text, seen.to(self.device)], dim=-1), 0
+        new: dict[int, list[int]] = {line: [] for line in turn}
+        for _ in range(max_new_tokens):
+            logits = self._forward(ids, seen, positions, keep=[ids.shape[1] - 1])
+            used += ids.shape[1]
+            ids = logits[:, -1].argmax(-1)[:, None]
+            for line, tokens in new.items():
+                if not tokens or tokens[-1] not in ends:
+                    tokens.append(int(ids[line, 0]))
+            if all(tokens[-1] in ends for tokens in new.values()):
+                break
+            seen = torch.cat([seen[:, -1:], torch.ones_like(seen[:, -1:, :1])], dim=-1)
+            positions = positions[:, -1:] + 1
+        self.cache.crop(-used)
+        return list(new.values())
 
     def _forward(self, ids, seen, positions, keep: list[int]):
         """One pass that leaves the columns in the cache. ``seen``: shape (lines, columns, columns of the cache too)."""
@@ -376,11 +356,17 @@ class CachedReader:
 
 @dataclass(frozen=True)
 class _Prompt:
-    """``common`` tokens shared with the text of that index, then its ``own``."""
+    """``common`` tokens shared with the text of that index, then its ``own``; whether an answer ``fits`` behind it."""
 
+    key: int
     text: int
     common: int
     own: list[int]
+    fits: bool
+
+    @property
+    def length(self) -> int:
+        return self.common + len(self.own)
 
 
 @dataclass(frozen=True)
