@@ -1,0 +1,1 @@
+"""Benchmarks anyone can run: ratios from one run on one machine."""
