@@ -162,7 +162,7 @@ def reads(bench: Bench) -> None:
         rows.append((search, read / texts, demanded / calls, (read + demanded) / texts, anew / texts))
         rows[-1] += (calls / len(records), (chosen if search == "linear" else calls) / len(records))
     show(
-        f"1, 3. {bench.name}: {len(bench.traces)} traces of {texts / len(bench.traces):.0f} tokens with their questions",
+        f"1, 3. {bench.name}: {len(bench.traces)} traces, {texts / len(bench.traces):.0f} tokens with the question",
         ("search", "reads/token", "demand/verdict", "with demands", "every prompt anew", "verdicts", "calls/trace"),
         rows,
     )
