@@ -97,7 +97,8 @@ def over_traces(
     """A statistic of the rows of all traces, with a percentile interval over traces, resampled whole.
 
     ``groups``: one array a trace, of shape (rows, columns); ``statistic`` takes the rows put together. A resample in
-    which it is not defined (``nan``) does not count. The interval contains the value.
+    which it is not defined (``nan``) does not count. The interval contains the value; where all traces agree it has no
+    bounds (``nan``), since resampling them would claim certainty.
     """
     rng, value = np.random.default_rng(seed), float(statistic(np.concatenate(groups)))
     draws = [
@@ -106,6 +107,8 @@ def over_traces(
     ]
     if np.isnan(value) or np.isnan(draws).all():
         return Estimate(math.nan, math.nan, math.nan, len(groups))
+    if np.nanmax(draws) == np.nanmin(draws):
+        return Estimate(value, math.nan, math.nan, len(groups))
     low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(value, float(min(low, value)), float(max(high, value)), len(groups))
 

@@ -83,6 +83,11 @@ def test_the_interval_resamples_traces_not_rows():
     assert wide.high - wide.low > 4 * (narrow.high - narrow.low)
 
 
+def test_traces_that_all_agree_claim_no_certainty():
+    found = over_traces([np.ones((3, 1))] * 5, np.mean)
+    assert found.value == 1 and math.isnan(found.low) and math.isnan(found.high)
+
+
 def test_the_task_judges_every_prefix_continues_the_cuts_and_resumes(small, project):
     loaded = params.load(project / "params" / "small.yaml")
     traces.collect(loaded)
@@ -96,7 +101,7 @@ def test_the_task_judges_every_prefix_continues_the_cuts_and_resumes(small, proj
     assert len(records) == loaded.judged_traces * loaded.judged_cuts
     assert all(0 <= r["right"] <= r["samples"] == loaded.judged_samples for r in records)
     table = sufficiency.summary(loaded)
-    assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"]) | table["value"].isna()).all()
+    assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"]) | table["low"].isna()).all()
     assert (table["n"] <= loaded.judged_traces).all()
     assert sufficiency.reliability(loaded)["prefixes"].sum() == len(records)
 
