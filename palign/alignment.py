@@ -37,6 +37,16 @@ def user_turn(params: Params, question: str, prefix: str) -> str:
     return fill(params.answer_prompt, question=question)
 
 
+def sampling_of(params: Params) -> Sampling:
+    """How continuations are sampled."""
+    return Sampling(
+        params.alignment_max_new_tokens,
+        params.alignment_temperature,
+        params.alignment_top_p,
+        params.alignment_repetition_penalty,
+    )
+
+
 def align(params: Params, strategy: str) -> list[dict]:
     """Aligned pairs as records: the source's fields, ``continuation``, its ``outcome`` and whether it is ``kept``.
 
@@ -49,12 +59,7 @@ def align(params: Params, strategy: str) -> list[dict]:
         return task.folder.read("pairs")
     records = sources(params, strategy)
     engine = open_engine(params)
-    sampling = Sampling(
-        params.alignment_max_new_tokens,
-        params.alignment_temperature,
-        params.alignment_top_p,
-        params.alignment_repetition_penalty,
-    )
+    sampling = sampling_of(params)
 
     def continue_all(batch: list[tuple[dict, int]]) -> list[Completion]:
         prompts = [

@@ -137,6 +137,76 @@ def judge(verdicts: pd.DataFrame) -> plt.Figure:
     return figure
 
 
+def monotone(by_share: pd.DataFrame, per_trace: pd.DataFrame) -> plt.Figure:
+    """Judge, student and oracle along the trace; where the binary searches land beside the first ENOUGH."""
+    theme()
+    if by_share.empty:
+        return _nothing()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10.4, 3.6), width_ratios=[3, 2])
+    names = list(by_share["what"].unique())
+    for i, (what, colour) in enumerate(zip(names, sns.color_palette("colorblind"), strict=False)):
+        rows = by_share[by_share["what"] == what]
+        at = 100 * rows["share"] + 1.2 * (i - (len(names) - 1) / 2)
+        left.errorbar(at, 100 * rows["value"], yerr=_spread(rows), fmt="o-", ms=4, capsize=2, color=colour, label=what)
+    left.set(xlabel="prefix (% of the trace's sentences)", ylabel="share (%)", xlim=(0, 100), ylim=(-3, 103))
+    left.legend(loc="lower right", fontsize="small")
+    gaps = per_trace.melt("linear", ["released", "equation7"], var_name="search", value_name="lands")
+    gaps["gap"] = gaps["lands"] - gaps["linear"]
+    sns.histplot(
+        gaps, x="gap", hue="search", discrete=True, multiple="dodge", shrink=0.8, palette="colorblind", ax=right
+    )
+    right.set(xlabel="sentences past the first ENOUGH", ylabel="traces")
+    right.xaxis.get_major_locator().set_params(integer=True)
+    figure.tight_layout()
+    turning = int((per_trace["turns"] > 0).sum())
+    _caption(
+        figure,
+        f"n = {len(per_trace)} traces, all their prefixes judged; on {turning} of them an ENOUGH is followed by a "
+        "NOT_ENOUGH.\nBars: 95 % intervals over traces, in tenths of the trace.",
+    )
+    return figure
+
+
+def reliability(table: pd.DataFrame) -> plt.Figure:
+    """The judge's confidence against the share of continuations that reach the gold answer."""
+    theme()
+    if table.empty:
+        return _nothing()
+    figure, (axis, below) = plt.subplots(2, 1, figsize=(5.0, 5.0), height_ratios=[3, 1], sharex=True)
+    axis.plot([0, 100], [0, 100], ls="--", lw=1, color="grey", label="calibrated")
+    axis.errorbar(100 * table["confidence"], 100 * table["value"], yerr=_spread(table), fmt="o-", ms=5, capsize=3)
+    axis.set(ylabel="right continuations (%)", ylim=(-3, 103))
+    axis.legend(loc="upper left", fontsize="small")
+    below.bar(100 * table["from"] + 5, table["prefixes"], width=9)
+    below.set(xlabel="judge's probability of ENOUGH (%)", ylabel="prefixes", xlim=(-2, 102))
+    figure.tight_layout()
+    _caption(
+        figure,
+        f"n = {int(table['prefixes'].sum())} continued prefixes, in bins of ten points.\nBars: 95 % intervals over the "
+        "bin's traces.",
+    )
+    return figure
+
+
+def reads(table: pd.DataFrame) -> plt.Figure:
+    """How often truncation read each token, beside reading every prompt from its start."""
+    theme()
+    if table.empty:
+        return _nothing()
+    rows = table.loc[["trace and question", "with the demands for a label", "every prompt anew"]]
+    figure, axis = plt.subplots(figsize=(6.4, 2.4))
+    spread = [(rows["value"] - rows["low"]).clip(lower=0), (rows["high"] - rows["value"]).clip(lower=0)]
+    colours = sns.color_palette("colorblind", len(rows))
+    axis.barh(range(len(rows)), rows["value"], xerr=spread, capsize=3, color=colours)
+    axis.set(yticks=range(len(rows)), yticklabels=rows.index, xlabel="reads per token of trace and question")
+    axis.axvline(1, ls="--", lw=1, color="grey")
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    figure.tight_layout()
+    _caption(figure, f"n = {int(rows['n'].iloc[0])} traces. Bars: 95 % intervals over traces. Dashed: once each.")
+    return figure
+
+
 def response_lengths(grades: pd.DataFrame, params: Params) -> plt.Figure:
     """Distribution of response lengths per arm."""
     theme()

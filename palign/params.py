@@ -22,8 +22,8 @@ from .arms import ARMS
 
 GROUPS = {
     "01_generation": ("study", "data", "benchmarks"),
-    "02_truncation": ("student", "truncation"),
-    "03_alignment": ("alignment",),
+    "02_truncation": ("student", "judge", "truncation"),
+    "03_alignment": ("alignment", "sufficiency"),
     "04_finetuning": ("answering", "finetuning", "upft"),
     "05_evaluation": ("evaluation",),
     "06_report": ("report",),
@@ -139,18 +139,21 @@ class Params(Strict):
         "answering", "instruction to answer {question}", default="{question}\nWork step by step. Box the answer."
     )
     judge_prompt: str = _field(
-        "truncation",
+        "judge",
         "instruction to judge {prefix} of {question}",
         default="{question}\nDraft: {prefix}\nIs this draft enough, so that only routine work is left? "
         "Reply [ENOUGH] or [NOT_ENOUGH].",
     )
-    search: Literal["released", "equation7"] = _field(
-        "truncation", "binary search: released code's or Equation 7's", default="released"
+    sentence_rule: Literal["released", "reversible"] = _field(
+        "judge", "what a sentence is: the released code's rule, or one that loses nothing", default="released"
+    )
+    search: Literal["released", "equation7", "linear"] = _field(
+        "truncation", "binary search, the released code's or Equation 7's, or a linear scan", default="released"
     )
     verdict: Literal["compare", "decode"] = _field(
-        "truncation", "read a verdict by label log-probability, or by decoding", default="compare"
+        "judge", "read a verdict by label log-probability, or by decoding", default="compare"
     )
-    verdict_max_new_tokens: Positive = _field("truncation", "token budget of a decoded verdict", default=16)
+    verdict_max_new_tokens: Positive = _field("judge", "token budget of a decoded verdict", default=16)
 
     continue_prompt: str = _field(
         "alignment",
@@ -167,6 +170,13 @@ class Params(Strict):
     sufficiency_samples: Annotated[int, Field(ge=0)] = _field(
         "alignment", "further continuations a prefix, only to measure the student's success rate from it", default=4
     )
+    judged_traces: Annotated[int, Field(ge=0)] = _field(
+        "sufficiency", "traces of which every prefix is judged, to study the judge itself (0 = none)", default=60
+    )
+    judged_cuts: Positive = _field(
+        "sufficiency", "evenly spread prefixes of each of them that the student continues", default=5
+    )
+    judged_samples: Positive = _field("sufficiency", "continuations of each such prefix", default=3)
 
     arms: list[Literal[tuple(ARMS)]] = _field(
         "report", "arms of the study, in the order of tables and figures", default=list(ARMS), min_length=1

@@ -66,6 +66,7 @@ NOTEBOOKS = {
     "overlap": "01_generation",
     "truncation": "02_truncation",
     "alignment": "03_alignment",
+    "sufficiency": "03_alignment",
     "finetuning": "04_finetuning",
     "evaluation": "05_evaluation",
     "report": "06_report",
@@ -107,7 +108,7 @@ def overlap(params: Params) -> Task:
 
 
 def truncation(params: Params, strategy: str) -> Task:
-    return Task(params, "truncation", strategy, ("student", "truncation"), (traces(params),))
+    return Task(params, "truncation", strategy, ("student", "judge", "truncation"), (traces(params),))
 
 
 def alignment(params: Params, strategy: str) -> Task:
@@ -116,6 +117,14 @@ def alignment(params: Params, strategy: str) -> Task:
     if strategy == "empty":
         return Task(params, "alignment", strategy, (*groups, "answering"), (traces(params),))
     return Task(params, "alignment", strategy, groups, (truncation(params, strategy),))
+
+
+def sufficiency(params: Params) -> Task | None:
+    """``None`` where the judge is not studied. It stands on the traces alone: no search has a part in it."""
+    if not params.judged_traces or "adaptive" not in strategies(params):
+        return None
+    groups = ("study", "student", "judge", "alignment", "sufficiency")
+    return Task(params, "sufficiency", "judge", groups, (traces(params),))
 
 
 def finetuning(params: Params, arm: str) -> Task | None:
@@ -140,5 +149,6 @@ def strategies(params: Params) -> list[str]:
 
 
 def report(params: Params) -> Task:
-    needs = tuple(evaluation(params, arm) for arm in params.arms)
-    return Task(params, "report", params.study, ("report",), needs)
+    needs = [evaluation(params, arm) for arm in params.arms]
+    judged = sufficiency(params)
+    return Task(params, "report", params.study, ("report",), (*needs, *((judged,) if judged else ())))

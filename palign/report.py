@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import evaluation, overlap, plan, statistics
+from . import evaluation, overlap, plan, statistics, sufficiency
 from .arms import ARMS
+from .costs import reads
 from .params import Params
 from .store import write_atomically
 from .study import report_path
@@ -308,6 +309,7 @@ def costs(params: Params) -> pd.DataFrame:
     """What each task cost: tokens read, generated and trained on, updates, and seconds of computing."""
     tasks = [plan.truncation(params, s) for s in plan.strategies(params) if s != "empty"]
     tasks += [plan.alignment(params, s) for s in plan.strategies(params)]
+    tasks += [task for task in (plan.sufficiency(params),) if task]
     tasks += [t for arm in params.arms if (t := plan.finetuning(params, arm))]
     tasks += [plan.evaluation(params, arm) for arm in params.arms]
     columns = ("tokens_read", "tokens_generated", "tokens_trained", "rows", "updates", "epochs")
@@ -357,6 +359,10 @@ def write(params: Params, figures: dict) -> Path:
     if _adaptive(params):
         tables["truncation"] = truncation_summary(params).to_frame("value")
         tables["judge"] = judge_summary(params).to_frame("value")
+        tables["reads"] = reads(params)
+    if plan.sufficiency(params):
+        tables["monotone"] = sufficiency.summary(params).rename_axis("measure")
+        tables["reliability"] = sufficiency.reliability(params)
     target = report_path(params).parent
     for name, table in tables.items():
         indexed = table.index.name is not None or not isinstance(table.index, pd.RangeIndex)

@@ -62,7 +62,8 @@ def steps(params: Params) -> list[Step]:
     if searched:
         found.append(Step(params, "02_truncation", None, searched))
     if strategies:
-        found.append(Step(params, "03_alignment", None, tuple(plan.alignment(params, s) for s in strategies)))
+        tasks = [*(plan.alignment(params, s) for s in strategies), plan.sufficiency(params)]
+        found.append(Step(params, "03_alignment", None, tuple(task for task in tasks if task)))
     for arm in params.arms:
         trained = plan.finetuning(params, arm)
         if trained:

@@ -53,7 +53,12 @@ def test_the_search_touches_only_what_stands_on_prefixes():
 
 def test_alignment_sampling_touches_both_strategies():
     arms = {f"{stage}/{arm}" for stage in ("finetuning", "evaluation") for arm in ("p-align", "rft")}
-    assert changed(alignment_temperature=0.9) == {"alignment/adaptive", "alignment/empty"} | arms
+    aligned = {"alignment/adaptive", "alignment/empty", "sufficiency/judge"}
+    assert changed(alignment_temperature=0.9) == aligned | arms
+
+
+def test_the_study_of_the_judge_touches_nothing_else():
+    assert changed(judged_samples=2) == {"sufficiency/judge"}
 
 
 def test_training_data_do_not_touch_the_untrained_student():

@@ -59,14 +59,14 @@ def _ask(engine, params: Params, template: str, **values: str) -> str:
 def _judge(engine, params: Params, split: str, problems: int) -> dict[str, float]:
     """The judge on one random prefix a problem, against the oracle and against the student's chance of success."""
     rng = random.Random("probe judge")
-    pairs, truly, chance = [], [], []
+    drafts, truly, chance = [], [], []
     for problem in draw_problems(split, problems, TRAINING["n_keys"], RARE_IN_DRAFTS, seed="probe judge"):
         trace = teach(problem, rng)
         p = rng.randint(1, len(trace.sentences) - 1)
-        pairs.append((problem.question, " ".join(trace.sentences[:p])))
+        drafts.append((problem.question, trace.sentences[:p]))
         truly.append(p >= trace.sufficient)
         chance.append(success_chance(problem, trace.states[p - 1]))
-    verdicts = Judge(engine, params)(pairs)
+    verdicts = Judge(engine, params).open(drafts)([(i, len(sentences)) for i, (_, sentences) in enumerate(drafts)])
     enough = [verdict.label == "ENOUGH" for verdict in verdicts]
     margins = [verdict.margin for verdict in verdicts]
     return {
