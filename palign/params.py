@@ -144,8 +144,11 @@ class Params(Strict):
         default="{question}\nDraft: {prefix}\nIs this draft enough, so that only routine work is left? "
         "Reply [ENOUGH] or [NOT_ENOUGH].",
     )
-    search: Literal["released", "equation7"] = _field(
-        "truncation", "binary search: released code's or Equation 7's", default="released"
+    sentence_rule: Literal["released", "reversible"] = _field(
+        "truncation", "what a sentence is: the released code's rule, or one that loses nothing", default="released"
+    )
+    search: Literal["released", "equation7", "linear"] = _field(
+        "truncation", "binary search, the released code's or Equation 7's, or a linear scan", default="released"
     )
     verdict: Literal["compare", "decode"] = _field(
         "truncation", "read a verdict by label log-probability, or by decoding", default="compare"

@@ -6,8 +6,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from . import overlap, plan, problems
@@ -38,19 +41,52 @@ def split(text: str) -> list[str]:
     return [piece if piece.endswith(".") else f"{piece}." for piece in pieces if piece]
 
 
-def join(sentences: list[str]) -> str:
+# A sentence's end: its mark, whatever closes behind it, and white space; or an empty line.
+_END = re.compile(r"[.!?\u3002\uff01\uff1f]+(?:[\"'\u2019\u201d)\]}*`$]|\s*\\[\])])*\s+|\s*\n\s*\n\s*")
+# Full stops that end no sentence: an abbreviation, an initial, the number of a list's line.
+_NO_END = re.compile(
+    r"(?:\b(?:e\.g|i\.e|etc|cf|vs|resp|approx|Eqs?|Figs?|Thms?|Nos?|Dr|Mrs?|Ms|Prof|St)|\b[A-Z]|^\s*\d+)\.\s$", re.M
+)
+
+
+def split_reversibly(text: str) -> list[str]:
+    """Sentences whose concatenation is ``text``, byte for byte: each keeps its mark and the white space behind it.
+
+    Cuts after full stops, question and exclamation marks that white space follows, and at empty lines. Decimals hold
+    no white space; common abbreviations, initials and list numbers are passed over.
+    """
+    cuts = [
+        match.end()
+        for match in _END.finditer(text)
+        if "\n" in match[0] or not _NO_END.search(text, max(0, match.start() - 12), match.start() + 2)
+    ]
+    bounds = [0, *(cut for cut in cuts if cut < len(text)), len(text)]
+    return [text[a:b] for a, b in pairwise(bounds) if a < b]
+
+
+def join(sentences: Sequence[str]) -> str:
     """A prefix as text: kept sentences with one space between."""
     return " ".join(sentences)
 
 
-def sufficient_sentences(trace: Trace) -> int | None:
-    """The oracle prefix in sentences of :func:`split`: the fewest whose text reaches ``sufficient_chars``."""
+@dataclass(frozen=True)
+class Rule:
+    """How a trace is taken apart into sentences, and a prefix put together from some."""
+
+    split: Callable[[str], list[str]]
+    join: Callable[[Sequence[str]], str]
+
+
+RULES = {"released": Rule(split, join), "reversible": Rule(split_reversibly, "".join)}
+
+
+def sufficient_sentences(trace: Trace, rule: Rule = RULES["released"]) -> int | None:
+    """The oracle prefix in sentences: the fewest whose text reaches ``sufficient_chars``."""
     if trace.sufficient_chars is None:
         return None
-    length, sentences = 0, split(trace.trace)
-    for count, sentence in enumerate(sentences, start=1):
-        length += len(sentence) + (count > 1)
-        if length >= trace.sufficient_chars:
+    sentences = rule.split(trace.trace)
+    for count in range(1, len(sentences)):
+        if len(rule.join(sentences[:count])) >= trace.sufficient_chars:
             return count
     return len(sentences)
 
@@ -108,7 +144,7 @@ def lengths(params: Params) -> pd.DataFrame:
     tokenizer, texts = load_tokenizer(params), [trace.trace for trace in load(params)]
     return pd.DataFrame(
         {
-            "sentences": [len(split(text)) for text in texts],
+            "sentences": [len(RULES[params.sentence_rule].split(text)) for text in texts],
             "characters": [len(text) for text in texts],
             "tokens": [len(ids) for ids in tokenizer(texts, add_special_tokens=False).input_ids],
         }

@@ -1,7 +1,7 @@
-"""The adaptive prefix: binary search over sentences for the shortest prefix the student finds enough (Eq. 5-7).
+"""The adaptive prefix: a search over sentences for the shortest prefix the student finds enough (Eq. 5-7).
 
-A search is a generator that yields a prefix length in sentences and receives ``True`` for ENOUGH. The same dozen
-lines run alone in a test and in lockstep over a thousand traces, one batched judge call a round.
+A search is a generator that yields the prefix lengths to judge next and receives, for each, ``True`` for ENOUGH. The
+same dozen lines run alone in a test and in lockstep over a thousand traces, one batched judge call a round.
 
 >>> search(released(48), judge=lambda p: p >= 12)
 SearchResult(sentences=12, sufficient=True)
@@ -9,7 +9,7 @@ SearchResult(sentences=12, sufficient=True)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 from . import plan, traces
@@ -27,7 +27,7 @@ class SearchResult:
     sufficient: bool
 
 
-Search = Generator[int, bool, SearchResult]
+Search = Generator[Sequence[int], Sequence[bool], SearchResult]
 
 
 def released(m: int) -> Search:
@@ -39,7 +39,8 @@ def released(m: int) -> Search:
     low, high, best = 1, m, None
     while low <= high:
         p = (low + high) // 2
-        if (yield p):
+        (enough,) = yield [p]
+        if enough:
             best, high = p, p - 1
         else:
             low = p + 1
@@ -51,22 +52,47 @@ def equation7(m: int) -> Search:
     low, high = 1, m
     while low < high:
         p = (low + high) // 2
-        if (yield p):
+        (enough,) = yield [p]
+        if enough:
             high = p
         else:
             low = p + 1
     return SearchResult(low, low < m)
 
 
-SEARCHES: dict[str, Callable[[int], Search]] = {"released": released, "equation7": equation7}
+SCAN_BLOCK = 8
+
+
+def linear(m: int) -> Search:
+    """The first ENOUGH from the shortest prefix on (Table 2, without binary search; Table 5).
+
+    It asks for eight prefixes at once, since many verdicts on one trace cost little more than one. Those behind the
+    first ENOUGH are not part of the scan.
+    """
+    for start in range(1, m + 1, SCAN_BLOCK):
+        asked = range(start, min(start + SCAN_BLOCK, m + 1))
+        for p, enough in zip(asked, (yield asked), strict=True):
+            if enough:
+                return SearchResult(p, True)
+    return SearchResult(m, False)
+
+
+def every(m: int) -> Search:
+    """Judges all prefixes; the result is the linear scan's. What a study of the judge itself asks for."""
+    answers = yield range(1, m + 1)
+    first = next((p for p, enough in enumerate(answers, start=1) if enough), None)
+    return SearchResult(first or m, first is not None)
+
+
+SEARCHES: dict[str, Callable[[int], Search]] = {"released": released, "equation7": equation7, "linear": linear}
 
 
 def search(strategy: Search, judge: Callable[[int], bool]) -> SearchResult:
     """Run one search to its end against a judge."""
     try:
-        p = next(strategy)
+        asked = next(strategy)
         while True:
-            p = strategy.send(judge(p))
+            asked = strategy.send([judge(p) for p in asked])
     except StopIteration as stop:
         return stop.value
 
@@ -75,8 +101,11 @@ def search(strategy: Search, judge: Callable[[int], bool]) -> SearchResult:
 class Prefix:
     """A truncated trace. ``status`` is ``ok``, or why there is no prefix; no prefix is ever chosen by an error.
 
-    ``sentences`` of ``of`` are kept; ``verdicts`` lists the probes in order as (sentences, label, margin);
-    ``prefix_tokens`` and ``trace_tokens`` are the student's; ``oracle_sentences`` where the data know it.
+    ``sentences`` of ``of`` are kept. The search went over 1..``room``: less than ``of`` where the context does not hold
+    the whole trace. ``verdicts`` lists the probes in order as (sentences, label, margin); a scan's end with its first
+    ENOUGH. ``prefix_tokens`` and ``trace_tokens`` are the student's; ``oracle_sentences`` where the data know it.
+    ``tokens_read`` were read of the question and the trace for all verdicts together, ``tokens_demanded`` beside them;
+    ``tokens_of_prompts`` is what reading every prompt from its start takes.
     """
 
     id: str
@@ -86,62 +115,95 @@ class Prefix:
     prefix: str
     sentences: int
     of: int
+    room: int
     sufficient: bool
     verdicts: list[tuple[int, str, float | None]]
     oracle_sentences: int | None
     prefix_tokens: int
     trace_tokens: int
     tokens_read: int
+    tokens_demanded: int
+    tokens_of_prompts: int
     tokens_generated: int
 
 
-def lockstep(batch: list[Trace], start: Callable[[int], Search], judge: Callable, count: Callable) -> list[Prefix]:
+Session = Callable[[Sequence[tuple[int, int]]], list[Verdict]]
+"""Verdicts on (trace index, sentences) pairs, with ``room``: how many sentences of each trace can be judged."""
+
+
+def lockstep(
+    batch: list[Trace],
+    start: Callable[[int], Search],
+    open_session: Callable,
+    count: Callable[[str], int],
+    rule: traces.Rule = traces.RULES["released"],
+) -> list[Prefix]:
     """Advance one search per trace in rounds of one judge call each; an error verdict ends its search.
 
-    ``judge`` takes (question, prefix) pairs and gives ``Verdict``s; ``count`` gives the tokens of a text.
+    ``open_session`` takes (question, sentences) pairs and gives a :data:`Session`; ``count`` gives a text's tokens.
     """
-    sentences = [traces.split(trace.trace) for trace in batch]
-    searches = [start(len(parts)) for parts in sentences]
+    sentences = [rule.split(trace.trace) for trace in batch]
+    session = open_session([(trace.question, parts) for trace, parts in zip(batch, sentences, strict=True)])
+    searches = [start(room) for room in session.room]
     verdicts: list[list[tuple[int, Verdict]]] = [[] for _ in batch]
     results: dict[int, SearchResult | None] = {}
-    pending: dict[int, int] = {}
+    pending: dict[int, Sequence[int]] = {}
 
-    def advance(i: int, enough: bool | None) -> None:
+    def advance(i: int, enough: list[bool] | None) -> None:
         try:
             pending[i] = searches[i].send(enough)
         except StopIteration as stop:
             results[i] = stop.value
 
-    for i in range(len(batch)):
-        advance(i, None)
+    for i, room in enumerate(session.room):
+        if room:
+            advance(i, None)
+        else:
+            verdicts[i], results[i] = [(1, Verdict("error", reason="prompt too long"))], None
     while pending:
         asked, pending = pending, {}
-        pairs = [(batch[i].question, traces.join(sentences[i][:p])) for i, p in asked.items()]
-        for (i, p), verdict in zip(asked.items(), judge(pairs), strict=True):
-            verdicts[i].append((p, verdict))
-            if verdict.label == "error":
+        answers = iter(session([(i, p) for i, lengths in asked.items() for p in lengths]))
+        for i, lengths in asked.items():
+            found = [(p, next(answers)) for p in lengths]
+            verdicts[i] += found
+            if any(verdict.label == "error" for _, verdict in found):
                 results[i] = None
             else:
-                advance(i, verdict.label == "ENOUGH")
-    return [_record(trace, sentences[i], verdicts[i], results[i], count) for i, trace in enumerate(batch)]
+                advance(i, [verdict.label == "ENOUGH" for _, verdict in found])
+    return [
+        _record(trace, sentences[i], rule, session.room[i], verdicts[i], results[i], count)
+        for i, trace in enumerate(batch)
+    ]
 
 
-def _record(trace: Trace, sentences: list[str], verdicts, result: SearchResult | None, count) -> Prefix:
-    kept = traces.join(sentences[: result.sentences]) if result else ""
+def _record(
+    trace: Trace,
+    sentences: list[str],
+    rule: traces.Rule,
+    room: int,
+    verdicts: list[tuple[int, Verdict]],
+    result: SearchResult | None,
+    count: Callable[[str], int],
+) -> Prefix:
+    kept = rule.join(sentences[: result.sentences]) if result else ""
+    error = next((verdict.reason for _, verdict in verdicts if verdict.label == "error"), None)
     return Prefix(
         id=trace.id,
         question=trace.question,
         answer=trace.answer,
-        status="ok" if result else f"judge error: {verdicts[-1][1].reason}",
+        status="ok" if result else f"judge error: {error}",
         prefix=kept,
         sentences=result.sentences if result else 0,
         of=len(sentences),
+        room=room,
         sufficient=bool(result and result.sufficient),
         verdicts=[(p, verdict.label, verdict.margin) for p, verdict in verdicts],
-        oracle_sentences=traces.sufficient_sentences(trace),
+        oracle_sentences=traces.sufficient_sentences(trace, rule),
         prefix_tokens=count(kept),
         trace_tokens=count(trace.trace),
-        tokens_read=sum(verdict.prompt_tokens for _, verdict in verdicts),
+        tokens_read=sum(verdict.trace_tokens for _, verdict in verdicts),
+        tokens_demanded=sum(verdict.demand_tokens for _, verdict in verdicts),
+        tokens_of_prompts=sum(verdict.prompt_tokens for _, verdict in verdicts),
         tokens_generated=sum(verdict.new_tokens for _, verdict in verdicts),
     )
 
@@ -166,7 +228,7 @@ def truncate(params: Params, strategy: str = "adaptive") -> list[dict]:
         return len(engine.tokenizer(text, add_special_tokens=False).input_ids)
 
     def work(batch: list[Trace]) -> list[dict]:
-        return [vars(prefix) for prefix in lockstep(batch, SEARCHES[params.search], judge, count)]
+        return [vars(prefix) for prefix in lockstep(batch, SEARCHES[params.search], judge.open, count, judge.rule)]
 
     records = task.folder.fill("prefixes", collected, lambda t: t.id, work, params.batch_size, "truncation")
     failed = [record for record in records if record["status"] != "ok"]
@@ -175,7 +237,7 @@ def truncate(params: Params, strategy: str = "adaptive") -> list[dict]:
     task.finish(
         traces=len(records),
         failed=len(failed),
-        tokens_read=sum(record["tokens_read"] for record in records),
+        tokens_read=sum(record["tokens_read"] + record["tokens_demanded"] for record in records),
         tokens_generated=sum(record["tokens_generated"] for record in records),
     )
     return records

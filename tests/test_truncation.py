@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from palign.judging import Verdict, parse
 from palign.traces import Trace
-from palign.truncation import equation7, lockstep, released, search
+from palign.truncation import SCAN_BLOCK, equation7, every, linear, lockstep, released, search
 
 lengths = st.integers(min_value=1, max_value=400)
 
@@ -32,15 +32,15 @@ def test_figure_9():
 
 
 @given(m=lengths, data=st.data())
-def test_on_a_monotone_judge_both_find_the_boundary(m, data):
+def test_on_a_monotone_judge_all_find_the_boundary(m, data):
     boundary = data.draw(st.integers(1, m))
-    for strategy in (released, equation7):
+    for strategy in (released, equation7, linear, every):
         assert search(strategy(m), lambda p: p >= boundary).sentences == boundary
 
 
 @given(m=lengths)
 def test_a_judge_that_is_never_satisfied_gives_the_whole_trace_marked_insufficient(m):
-    for strategy in (released, equation7):
+    for strategy in (released, equation7, linear, every):
         result = search(strategy(m), lambda p: False)
         assert (result.sentences, result.sufficient) == (m, False)
 
@@ -69,29 +69,53 @@ def test_equation_7_as_written(m, seed):
     assert m not in asked or m == 1
 
 
-def scripted(boundaries: dict[str, int], fail: str | None = None):
+@given(m=lengths, seed=st.randoms(use_true_random=False))
+def test_the_scan_finds_the_first_enough_of_any_judge_and_looks_little_further(m, seed):
+    verdicts = {p: seed.random() < 0.1 for p in range(1, m + 1)}
+    asked, result = probes(linear(m), verdicts.__getitem__)
+    first = next((p for p in range(1, m + 1) if verdicts[p]), None)
+    assert (result.sentences, result.sufficient) == (first or m, first is not None)
+    assert asked == list(range(1, len(asked) + 1)) and len(asked) < result.sentences + SCAN_BLOCK
+    assert search(every(m), verdicts.__getitem__) == result
+
+
+class scripted:
     """A judge that knows each question's boundary in words, and can fail on one question."""
 
-    def judge(pairs):
-        return [
-            Verdict("error", 0, reason="out of memory")
-            if question == fail
-            else Verdict("ENOUGH" if len(prefix.split()) >= boundaries[question] else "NOT_ENOUGH", 1)
-            for question, prefix in pairs
-        ]
+    def __init__(self, boundaries: dict[str, int], fail: str | None = None, room: int | None = None):
+        self.boundaries, self.fail, self.limit = boundaries, fail, room
 
-    return judge
+    def __call__(self, drafts):
+        self.drafts = drafts
+        self.room = [len(parts) if self.limit is None else min(self.limit, len(parts)) for _, parts in drafts]
+        return self.judge
+
+    @property
+    def judge(self):
+        def judge(asked):
+            return [
+                Verdict("error", reason="out of memory")
+                if self.drafts[i][0] == self.fail
+                else Verdict("ENOUGH" if p >= self.boundaries[self.drafts[i][0]] else "NOT_ENOUGH", 1)
+                for i, p in asked
+            ]
+
+        judge.room = self.room
+        return judge
 
 
 def make_traces(sizes: dict[str, int]) -> list[Trace]:
     return [Trace(q, q, "1", " ".join(f"w{i}." for i in range(n))) for q, n in sizes.items()]
 
 
-@given(st.dictionaries(st.text("abc", min_size=1, max_size=3), st.tuples(lengths, lengths), min_size=1, max_size=6))
-def test_lockstep_gives_what_each_search_gives_alone(cases):
+@given(
+    st.dictionaries(st.text("abc", min_size=1, max_size=3), st.tuples(lengths, lengths), min_size=1, max_size=6),
+    st.sampled_from([released, equation7, linear, every]),
+)
+def test_lockstep_gives_what_each_search_gives_alone(cases, strategy):
     sizes = {q: m for q, (m, _) in cases.items()}
     boundaries = {q: min(b, m) for q, (m, b) in cases.items()}
-    records = lockstep(make_traces(sizes), released, scripted(boundaries), len)
+    records = lockstep(make_traces(sizes), strategy, scripted(boundaries), len)
     assert {r.id: r.sentences for r in records} == boundaries
 
 
@@ -100,6 +124,18 @@ def test_an_error_is_never_a_verdict():
     records = lockstep(make_traces({"a": 8, "b": 8}), released, scripted({"a": 3, "b": 3}, fail="b"), len)
     assert records[0].status == "ok" and records[0].sentences == 3
     assert records[1].status == "judge error: out of memory" and records[1].prefix == ""
+
+
+def test_a_trace_longer_than_the_context_is_searched_as_far_as_that_reaches():
+    """Otherwise its first probe is an over-long prompt, and the trace is lost."""
+    for strategy in (released, linear):
+        (record,) = lockstep(make_traces({"a": 50}), strategy, scripted({"a": 12}, room=20), len)
+        assert (record.sentences, record.room, record.of, record.sufficient) == (12, 20, 50, True)
+        (record,) = lockstep(make_traces({"a": 50}), strategy, scripted({"a": 30}, room=20), len)
+        assert (record.sentences, record.sufficient) == (20, False)
+        assert max(p for p, *_ in record.verdicts) <= 20
+    (record,) = lockstep(make_traces({"a": 50}), released, scripted({"a": 1}, room=0), len)
+    assert record.status == "judge error: prompt too long" and record.prefix == ""
 
 
 def test_a_trace_of_one_sentence_is_judged_once():

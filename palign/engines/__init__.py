@@ -49,6 +49,48 @@ class Engine(Protocol):
     def choose(self, prompts: Sequence[str], labels: Sequence[str]) -> list[list[float] | None]:
         """Log-probability (nats) of each label after each prompt; ``None`` for a prompt that does not fit."""
 
+    def reader(self, texts: Sequence[str]) -> Reader:
+        """A reader of prompts that each begin as one of ``texts`` does."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one prompt gave, and what it cost: tokens of the shared text read for it, and tokens read for it alone.
+
+    ``prompt_tokens`` is the length of the whole prompt.
+    """
+
+    value: object
+    shared_tokens: int
+    own_tokens: int
+    prompt_tokens: int
+
+
+class Reader(Protocol):
+    """Many prompts over few texts, in rounds. A text that no prompt of a round asks for is done with for good."""
+
+    def choose(self, asked: Sequence[tuple[int, str]], labels: Sequence[str]) -> list[Reading]:
+        """As the engine's ``choose``, for (text index, prompt) pairs; a ``value`` is the labels' log-probabilities."""
+
+    def generate(self, asked: Sequence[tuple[int, str]], max_new_tokens: int) -> list[Reading]:
+        """As the engine's ``generate``, greedy; each ``value`` is a ``Completion``."""
+
+
+class PlainReader:
+    """A reader that reads every prompt from its start: for engines that cache by themselves, or not at all."""
+
+    def __init__(self, engine: Engine):
+        self.engine = engine
+
+    def choose(self, asked: Sequence[tuple[int, str]], labels: Sequence[str]) -> list[Reading]:
+        prompts = [prompt for _, prompt in asked]
+        tokens = [len(ids) for ids in self.engine.tokenizer(prompts, add_special_tokens=False).input_ids]
+        return [Reading(value, 0, n, n) for value, n in zip(self.engine.choose(prompts, labels), tokens, strict=True)]
+
+    def generate(self, asked: Sequence[tuple[int, str]], max_new_tokens: int) -> list[Reading]:
+        completions = self.engine.generate([p for _, p in asked], Sampling(max_new_tokens), [0] * len(asked))
+        return [Reading(c, 0, c.prompt_tokens, c.prompt_tokens) for c in completions]
+
 
 def seed_of(*parts: object) -> int:
     """A 63-bit seed from a study's seed, a record's id and the like: the same whenever and wherever it is asked."""

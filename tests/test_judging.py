@@ -1,0 +1,160 @@
+"""Verdicts on nested prefixes: what the cache gives is what reading anew gives, and a failure is no verdict."""
+
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from palign.engines import PlainReader, Sampling, open_engine
+from palign.engines.transformers import CachedReader
+from palign.judging import LABELS, Judge
+from palign.params import Params
+from palign.traces import split
+from palign.truncation import SEARCHES, lockstep, search
+
+from .conftest import POCKET, read_jsonl
+from .test_truncation import make_traces
+
+PARAMS = Params(student=str(POCKET / "student"), batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return open_engine(PARAMS)
+
+
+DRAFTS = [(r["question"], split(r["trace"])) for r in read_jsonl(POCKET / "data" / "train.jsonl")[:6]]
+
+drafts = st.lists(st.sampled_from(DRAFTS), min_size=1, max_size=4, unique_by=lambda draft: draft[0])
+
+
+def rounds(data, chosen, most=3):
+    """Rounds of (trace, sentences), each trace asked once or several times until it drops out for good."""
+    alive, found = list(range(len(chosen))), []
+    for _ in range(data.draw(st.integers(1, 4))):
+        asked = []
+        for i in alive:
+            lengths = data.draw(st.lists(st.integers(1, len(chosen[i][1])), min_size=1, max_size=most))
+            asked += [(i, p) for p in lengths]
+        found.append(asked)
+        alive = [i for i in alive if data.draw(st.booleans())] or alive
+    return found
+
+
+@settings(max_examples=25, deadline=None)
+@given(drafts, st.data())
+def test_cached_verdicts_are_those_of_reading_from_scratch(engine, chosen, data):
+    """Whatever is asked in whatever order: longer, shorter, the same again, several at once, fewer traces."""
+    judge = Judge(engine, PARAMS)
+    session = judge.open(chosen)
+    assert isinstance(session.reader, CachedReader)
+    read = 0
+    for asked in rounds(data, chosen):
+        prompts = [(i, judge.prompt(chosen[i][0], chosen[i][1][:p])) for i, p in asked]
+        readings = session.reader.choose(prompts, LABELS)
+        for reading, direct in zip(readings, engine.choose([prompt for _, prompt in prompts], LABELS), strict=True):
+            assert reading.value == pytest.approx(direct, abs=1e-4)
+            assert reading.own_tokens <= 32
+        read += sum(reading.shared_tokens for reading in readings)
+    assert read <= sum(map(len, session.reader.texts))
+
+
+@settings(max_examples=15, deadline=None)
+@given(drafts, st.data())
+def test_cached_decoding_is_greedy_decoding(engine, chosen, data):
+    judge = Judge(engine, PARAMS)
+    session = judge.open(chosen)
+    for asked in rounds(data, chosen, most=2):
+        prompts = [(i, judge.prompt(chosen[i][0], chosen[i][1][:p])) for i, p in asked]
+        direct = engine.generate([prompt for _, prompt in prompts], Sampling(8), [0] * len(prompts))
+        assert [reading.value for reading in session.reader.generate(prompts, 8)] == direct
+
+
+@pytest.mark.parametrize("search_name", SEARCHES)
+@pytest.mark.parametrize("verdict", ["compare", "decode"])
+def test_a_search_takes_the_same_way_with_and_without_the_cache(engine, monkeypatch, search_name, verdict):
+    params = PARAMS.model_copy(update={"verdict": verdict})
+    traces = make_traces({question: 1 for question, _ in DRAFTS})
+    traces = [
+        type(t)(t.id, t.question, t.answer, " ".join(parts)) for t, (_, parts) in zip(traces, DRAFTS, strict=True)
+    ]
+
+    def run():
+        return [
+            (r.sentences, [(p, label) for p, label, _ in r.verdicts], r.tokens_of_prompts)
+            for r in lockstep(traces, SEARCHES[search_name], Judge(engine, params).open, len)
+        ]
+
+    cached = run()
+    monkeypatch.setattr(engine, "reader", lambda texts: PlainReader(engine))
+    assert run() == cached
+
+
+def test_a_prompt_that_is_not_of_the_text_is_read_whole(engine):
+    prompt = Judge(engine, PARAMS).prompt(*DRAFTS[0])
+    (reading,) = CachedReader(engine, ["something else"]).choose([(0, prompt)], LABELS)
+    assert reading.value == pytest.approx(engine.choose([prompt], LABELS)[0], abs=1e-4)
+    assert reading.shared_tokens == 0
+
+
+def test_a_text_longer_than_one_pass_is_read_in_several(engine, monkeypatch):
+    monkeypatch.setattr(CachedReader, "COLUMNS", 7)
+    test_a_search_takes_the_same_way_with_and_without_the_cache(engine, monkeypatch, "linear", "compare")
+
+
+def test_the_range_shrinks_to_what_the_context_holds(engine):
+    question, sentences = DRAFTS[0]
+    whole = Judge(engine, PARAMS)
+    tokens = [
+        len(engine.tokenizer(whole.prompt(question, sentences[:p]), add_special_tokens=False).input_ids)
+        for p in range(len(sentences) + 1)
+    ]
+    for limit in (tokens[0] + 3, tokens[1] + 4, tokens[5] + 4, tokens[-1] + 3, tokens[-1] + 4):
+        room = Judge(engine, PARAMS.model_copy(update={"max_model_len": limit})).open([DRAFTS[0]]).room
+        assert room == [max((p for p in range(1, len(tokens)) if tokens[p] + 4 <= limit), default=0)]
+
+
+class Flaky:
+    """An engine that fails so many times, then works."""
+
+    def __init__(self, engine, times):
+        self.engine, self.times, self.tokenizer = engine, times, engine.tokenizer
+
+    def choose(self, prompts, labels):
+        self.times -= 1
+        if self.times >= 0:
+            raise torch.OutOfMemoryError("no memory left")
+        return self.engine.choose(prompts, labels)
+
+    def reader(self, texts):
+        return PlainReader(self)
+
+
+def test_a_failure_is_asked_again_and_then_recorded(engine):
+    """Counted as NOT_ENOUGH, errors would silently turn P-ALIGN into training on whole traces."""
+    expected = Judge(engine, PARAMS).open(DRAFTS[:2])([(0, 3), (1, 3)])
+    once = Judge(Flaky(engine, 1), PARAMS).open(DRAFTS[:2])([(0, 3), (1, 3)])
+    assert [v.label for v in once] == [v.label for v in expected]
+    session = Judge(Flaky(engine, 2), PARAMS).open(DRAFTS[:2])
+    twice = session([(0, 3), (1, 3)])
+    assert {v.label for v in twice} == {"error"} and "no memory left" in twice[0].reason
+    assert [v.label for v in session([(0, 3), (1, 3)])] == [v.label for v in expected]
+
+
+def test_a_trace_is_read_once_whatever_the_judge_says(engine):
+    """The limit: each trace once and 32 tokens a verdict, for every search and every boundary."""
+    judge = Judge(engine, PARAMS)
+    for name in SEARCHES:
+        for boundary in random.Random(name).sample(range(1, len(DRAFTS[0][1])), 3):
+            session, spent, probes = judge.open(DRAFTS[:1]), [], []
+
+            def scripted(p, boundary=boundary, session=session, spent=spent, probes=probes):
+                spent.extend(session([(0, p)]))
+                probes.append(p)
+                return p >= boundary
+
+            search(SEARCHES[name](len(DRAFTS[0][1])), scripted)
+            assert sum(v.trace_tokens for v in spent) <= len(session.reader.texts[0])
+            assert sum(v.demand_tokens for v in spent) <= 32 * len(probes)
