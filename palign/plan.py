@@ -35,7 +35,8 @@ class Task:
     @cached_property
     def key(self) -> str:
         values = self.params.values(*self.groups, effect="result")
-        values.pop("study", None)  # it names the folder, nothing else
+        for name in ("study", "training_seeds"):  # they name the folder, nothing else: a seed is in the variant
+            values.pop(name, None)
         local = {name: _content(name) for name in _inputs(values)}
         return digest([self.stage, self.variant, values, local, [task.key for task in self.needs]])[:12]
 
@@ -74,7 +75,7 @@ NOTEBOOKS = {
 
 def _inputs(values: dict) -> list[str]:
     """The data sets and models named in ``values``."""
-    names = [values[key] for key in ("training_data", "student") if key in values]
+    names = [values[key] for key in ("training_data", "student", "judge") if values.get(key)]
     return names + [benchmark["data"] for benchmark in values.get("benchmarks", [])]
 
 
@@ -106,32 +107,57 @@ def overlap(params: Params) -> Task:
     return Task(params, "overlap", "train-test", (), (traces(params), benchmarks(params)))
 
 
+READS = {
+    "adaptive": ("truncation", "search"),
+    "linear": ("truncation",),
+    "judge": ("truncation", "search", "judge"),
+    "one-reading": ("boundary",),
+    "infogain": ("continuing", "answering", "infogain"),
+}
+"""The parameter groups a strategy reads; those not listed only count sentences."""
+
+
 def truncation(params: Params, strategy: str) -> Task:
-    return Task(params, "truncation", strategy, ("student", "truncation"), (traces(params),))
+    groups = ("student", "sentences", *READS.get(strategy, ()))
+    return Task(params, "truncation", strategy, groups, (traces(params),))
 
 
 def alignment(params: Params, strategy: str) -> Task:
     """Without a prefix the student answers under the answer prompt, and the judge has no part in it."""
-    groups = ("study", "student", "alignment")
+    groups = ("study", "student", "continuing", "alignment")
     if strategy == "empty":
         return Task(params, "alignment", strategy, (*groups, "answering"), (traces(params),))
     return Task(params, "alignment", strategy, groups, (truncation(params, strategy),))
 
 
-def finetuning(params: Params, arm: str) -> Task | None:
-    """``None`` for an arm that is not trained."""
+def seeds(params: Params, arm: str) -> list[int]:
+    """The training seeds of an arm; the first alone where nothing is trained."""
+    return params.training_seeds if ARMS[arm].target else params.training_seeds[:1]
+
+
+def finetuning(params: Params, arm: str, seed: int | None = None) -> Task | None:
+    """``None`` for an arm that is not trained. ``seed``: of training; without one, the study's first."""
     spec = ARMS[arm]
     if spec.target is None:
         return None
     groups = ("study", "student", "answering", "finetuning", *(("upft",) if spec.target == "upft" else ()))
     source = alignment(params, spec.strategy) if spec.strategy else traces(params)
-    return Task(params, "finetuning", arm, groups, (traces(params), source) if spec.strategy else (source,))
+    needs = (traces(params), source) if spec.strategy else (source,)
+    return Task(params, "finetuning", _seeded(params, arm, seed), groups, needs)
 
 
-def evaluation(params: Params, arm: str) -> Task:
-    trained = finetuning(params, arm)
+def evaluation(params: Params, arm: str, seed: int | None = None) -> Task:
+    """``seed`` as in :func:`finetuning`: it says which adapter answers, not how responses are sampled."""
+    trained = finetuning(params, arm, seed)
     groups = ("study", "student", "answering", "evaluation")
-    return Task(params, "evaluation", arm, groups, (benchmarks(params), *((trained,) if trained else ())))
+    needs = (benchmarks(params), *((trained,) if trained else ()))
+    return Task(params, "evaluation", _seeded(params, arm, seed) if trained else arm, groups, needs)
+
+
+def _seeded(params: Params, arm: str, seed: int | None) -> str:
+    """Training seed 0 bears the arm's name alone: a study that adds seeds keeps what it has."""
+    seed = params.training_seeds[0] if seed is None else seed
+    return f"{arm}-seed-{seed}" if seed else arm
 
 
 def strategies(params: Params) -> list[str]:
@@ -140,5 +166,5 @@ def strategies(params: Params) -> list[str]:
 
 
 def report(params: Params) -> Task:
-    needs = tuple(evaluation(params, arm) for arm in params.arms)
+    needs = tuple(evaluation(params, arm, seed) for arm in params.arms for seed in seeds(params, arm))
     return Task(params, "report", params.study, ("report",), needs)
