@@ -103,7 +103,7 @@ def seeds(params: Params) -> pd.DataFrame:
     """The spread between training seeds beside that between problems: Pass@1 at the main budget, one row an arm.
 
     ``value`` with its interval over problems (``low``, ``high``) is the average over seeds and benchmarks; then each
-    seed's own, and their ``min``, ``max`` and standard deviation ``sd``: all fractions. Empty with fewer than two seeds.
+    seed's own, and their ``min``, ``max`` and standard deviation ``sd``: all fractions. Empty with one seed.
     """
     if len(params.training_seeds) < 2:
         return pd.DataFrame()

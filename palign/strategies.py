@@ -1,4 +1,4 @@
-"""Prefixes found without a search: fixed shares, thirds, the oracle, one reading, information gain (PAPER.md section 3).
+"""Prefixes found without a search: shares, thirds, the oracle, one reading, information gain (PAPER.md section 3).
 
 Each gives, for every trace, a :class:`Cut`: which sentences stand in for the prefix. ``palign.truncation`` turns cuts
 into the same records as the adaptive prefixes, so that what comes after need not know how a prefix was found.

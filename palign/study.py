@@ -58,7 +58,7 @@ def report_path(params: Params) -> Path:
 
 
 def steps(params: Params) -> list[Step]:
-    """All steps in order: the shared notebooks once, fine-tuning and evaluation once an arm and seed, then the report."""
+    """All steps in order: the shared notebooks once, fine-tuning and evaluation once an arm and seed, the report."""
     found = [Step(params, "01_generation", None, (plan.benchmarks(params), plan.traces(params), plan.overlap(params)))]
     strategies = plan.strategies(params)
     searched = tuple(plan.truncation(params, s) for s in strategies if s != "empty")

@@ -104,9 +104,10 @@ class Prefix:
 
     ``sentences`` of ``of`` are kept. The search went over 1..``room``: less than ``of`` where the context does not hold
     the whole trace. ``verdicts`` lists the probes in order as (sentences, label, margin); a scan's end with its first
-    ENOUGH. Where no search chose it, see ``palign.strategies.Cut``. ``prefix_tokens`` and ``trace_tokens`` are the student's; ``oracle_sentences`` where the data know it.
+    ENOUGH. ``prefix_tokens`` and ``trace_tokens`` are the student's; ``oracle_sentences`` where the data know it.
     ``tokens_read`` were read of the question and the trace for all verdicts together, ``tokens_demanded`` beside them;
-    ``tokens_of_prompts`` is what reading every prompt from its start takes.
+    ``tokens_of_prompts`` is what reading every prompt from its start takes. For prefixes without a search see
+    ``palign.strategies.Cut``.
     """
 
     id: str
