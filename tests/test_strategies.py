@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palign import traces, truncation
+from palign import plan, traces, truncation
 from palign.arms import ARMS
 from palign.engines import PlainReader, open_engine
 from palign.params import Params, validate
@@ -100,7 +100,7 @@ def test_information_gain_against_its_definition(logprobs, share):
     gains = [math.exp(x) - math.exp(logprobs[0]) for x in logprobs[1:]]
     if max(gains) > 0:
         assert cut.end == min(p for p in range(1, m + 1) if gains[p - 1] >= share * max(gains)) and cut.sufficient
-        assert [p for p, label, _ in cut.probes if label == "ENOUGH"][0] == cut.end
+        assert next(p for p, label, _ in cut.probes if label == "ENOUGH") == cut.end
     else:
         assert (cut.end, cut.sufficient) == (m, False)
     assert [gain for *_, gain in cut.probes] == [pytest.approx(gain, abs=1e-6) for gain in gains]
@@ -185,11 +185,7 @@ def test_every_strategy_gives_records_of_one_kind(small, project):
     params = validate({**small, "arms": arms, "judge": "student"}, "test")
     collected = traces.collect(params)
     truncation.truncate_all(params)
-    found = {
-        s: truncation.truncate(params, s)
-        for s in dict.fromkeys(ARMS[a].strategy for a in arms)
-        if s not in (None, "empty")
-    }
+    found = {s: truncation.truncate(params, s) for s in plan.strategies(params) if s != "empty"}
     names = set(found["adaptive"][0])
     for records in found.values():
         assert [record["id"] for record in records] == [trace.id for trace in collected]
