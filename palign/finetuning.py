@@ -58,7 +58,8 @@ def finetune(params: Params, arm: str, seed: int | None = None) -> dict | None:
     if not rows:
         raise ValueError(f"{arm}: no training rows: no continuation was right; see the alignment's pairs")
     steps = updates(params, len(rows), len(traces.load(params)))
-    trainer = _trainer(params, task.folder.path, rows, tokenizer, steps, seed)
+    reseeded = params.model_copy(update={"seed": params.seed + seed})  # after the rows, which all seeds share
+    trainer = _trainer(reseeded, task.folder.path, rows, tokenizer, steps)
     lengths = [len(example["input_ids"]) for example in trainer.train_dataset]
     trainer.train(resume_from_checkpoint=_last_checkpoint(folder.path / "checkpoints"))
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -93,7 +94,7 @@ def _last_checkpoint(folder: Path) -> str | None:
     return None
 
 
-def _trainer(params: Params, folder: Path, rows: list[dict], tokenizer, steps: int, training_seed: int = 0):
+def _trainer(params: Params, folder: Path, rows: list[dict], tokenizer, steps: int):
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -115,7 +116,7 @@ def _trainer(params: Params, folder: Path, rows: list[dict], tokenizer, steps: i
     model = AutoModelForCausalLM.from_pretrained(
         resolve(params.student), revision=params.student_revision, dtype=params.dtype, use_safetensors=True
     )
-    seed = seed_of(params.seed + training_seed, "finetuning") % 2**31
+    seed = seed_of(params.seed, "finetuning") % 2**31
     half = next(model.parameters()).dtype
     config = SFTConfig(
         output_dir=str(folder / "checkpoints"),

@@ -189,9 +189,6 @@ class Params(Strict):
     upft_tokens: Positive = _field("upft", "UPFT: tokens of the trace to learn", default=32)
     upft_structure_share: Fraction = _field("upft", "UPFT: share of whole-trace samples", default=0.1)
     upft_prompt: str = _field("upft", "UPFT: task prompt of the prefix samples", default="{question}\nBegin the draft.")
-    training_seeds: list[Annotated[int, Field(ge=0)]] = _field(
-        "finetuning", "every trained arm is trained and evaluated once for each", default=[0], min_length=1
-    )
     num_train_epochs: Annotated[float, Field(gt=0)] = _field(
         "finetuning", "passes over the training problems", default=3.0
     )
@@ -212,6 +209,9 @@ class Params(Strict):
     lora_dropout: Fraction = _field("finetuning", "LoRA dropout", default=0.05)
     max_length: Positive = _field(
         "finetuning", "longest training row in tokens; longer rows are cut and counted", default=512
+    )
+    training_seeds: list[Annotated[int, Field(ge=0)]] = _field(
+        "finetuning", "every trained arm is trained and evaluated once for each", default=[0], min_length=1
     )
     save_steps: Positive = _field("finetuning", "updates between checkpoints", default=50, effect="speed")
 
