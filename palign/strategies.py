@@ -91,7 +91,8 @@ class InfoGain:
     gold answer's tokens right behind an opened box at the start of the reply, to the continue prompt for a prefix and
     to the answer prompt for none: the belief about the answer, not the habit of boxing at once. The closing brace is
     left out, since tokenizers join it with what follows. The cut is the shortest prefix that has ``infogain_share`` of
-    the trace's largest gain, which a dip behind it cannot move. Where no prefix has a positive gain the whole trace
+    the trace's largest gain, which a dip behind it cannot move; a trace that ends by stating its answer draws the cut
+    towards that statement, which is the criterion's own doing. Where no prefix has a positive gain the whole trace
     stands in, marked insufficient.
     """
 
