@@ -22,8 +22,8 @@ from .arms import ARMS, DEFAULT_ARMS
 
 GROUPS = {
     "01_generation": ("study", "data", "benchmarks"),
-    "02_truncation": ("student", "truncation", "sentences", "search", "boundary", "infogain", "judge"),
-    "03_alignment": ("continuing", "alignment"),
+    "02_truncation": ("student", "judge", "truncation", "other-judge", "boundary", "infogain"),
+    "03_alignment": ("alignment",),
     "04_finetuning": ("answering", "finetuning", "upft"),
     "05_evaluation": ("evaluation",),
     "06_report": ("report",),
@@ -139,25 +139,25 @@ class Params(Strict):
         "answering", "instruction to answer {question}", default="{question}\nWork step by step. Box the answer."
     )
     judge_prompt: str = _field(
-        "truncation",
+        "judge",
         "instruction to judge {prefix} of {question}",
         default="{question}\nDraft: {prefix}\nIs this draft enough, so that only routine work is left? "
         "Reply [ENOUGH] or [NOT_ENOUGH].",
     )
     sentence_rule: Literal["released", "reversible"] = _field(
-        "sentences", "what a sentence is: the released code's rule, or one that loses nothing", default="released"
+        "judge", "what a sentence is: the released code's rule, or one that loses nothing", default="released"
     )
     search: Literal["released", "equation7", "linear"] = _field(
-        "search", "binary search, the released code's or Equation 7's, or a linear scan", default="released"
+        "truncation", "binary search, the released code's or Equation 7's, or a linear scan", default="released"
     )
     verdict: Literal["compare", "decode"] = _field(
-        "truncation", "read a verdict by label log-probability, or by decoding", default="compare"
+        "judge", "read a verdict by label log-probability, or by decoding", default="compare"
     )
-    verdict_max_new_tokens: Positive = _field("truncation", "token budget of a decoded verdict", default=16)
+    verdict_max_new_tokens: Positive = _field("judge", "token budget of a decoded verdict", default=16)
     judge: str | None = _field(
-        "judge", "another model as judge, for p-align-other-judge: hub id or local folder", default=None
+        "other-judge", "another model as judge, for p-align-other-judge: hub id or local folder", default=None
     )
-    judge_revision: str | None = _field("judge", "revision of a hub judge", default=None)
+    judge_revision: str | None = _field("other-judge", "revision of a hub judge", default=None)
     boundary_prompt: str = _field(
         "boundary",
         "instruction to name the boundary in the {numbered} sentences on {question}, for p-align-no-adaptive-read",
@@ -168,7 +168,7 @@ class Params(Strict):
     )
 
     continue_prompt: str = _field(
-        "continuing",
+        "alignment",
         "instruction to continue {prefix} of {question}",
         default="{question}\nDraft: {prefix}\nTake the draft as known. Finish it and box the answer.",
     )

@@ -31,10 +31,12 @@ class Task:
     variant: str
     groups: tuple[str, ...]
     needs: tuple[Task, ...] = ()
+    fields: tuple[str, ...] = ()  # single ones, of groups that the task does not depend on as a whole
 
     @cached_property
     def key(self) -> str:
         values = self.params.values(*self.groups, effect="result")
+        values |= {name: value for name, value in self.params.model_dump(mode="json").items() if name in self.fields}
         for name in ("study", "training_seeds"):  # they name the folder, nothing else: a seed is in the variant
             values.pop(name, None)
         local = {name: _content(name) for name in _inputs(values)}
@@ -108,23 +110,23 @@ def overlap(params: Params) -> Task:
 
 
 READS = {
-    "adaptive": ("truncation", "search"),
-    "linear": ("truncation",),
-    "judge": ("truncation", "search", "judge"),
-    "one-reading": ("boundary",),
-    "infogain": ("continuing", "answering", "infogain"),
+    "adaptive": (("judge", "truncation"), ()),
+    "linear": (("judge",), ()),
+    "judge": (("judge", "truncation", "other-judge"), ()),
+    "one-reading": (("boundary",), ("sentence_rule",)),
+    "infogain": (("infogain",), ("sentence_rule", "continue_prompt", "answer_prompt")),
 }
-"""The parameter groups a strategy reads; those not listed only count sentences."""
+"""The parameter groups and single fields that a strategy reads; those not listed only count sentences."""
 
 
 def truncation(params: Params, strategy: str) -> Task:
-    groups = ("student", "sentences", *READS.get(strategy, ()))
-    return Task(params, "truncation", strategy, groups, (traces(params),))
+    groups, fields = READS.get(strategy, ((), ("sentence_rule",)))
+    return Task(params, "truncation", strategy, ("student", *groups), (traces(params),), fields)
 
 
 def alignment(params: Params, strategy: str) -> Task:
     """Without a prefix the student answers under the answer prompt, and the judge has no part in it."""
-    groups = ("study", "student", "continuing", "alignment")
+    groups = ("study", "student", "alignment")
     if strategy == "empty":
         return Task(params, "alignment", strategy, (*groups, "answering"), (traces(params),))
     return Task(params, "alignment", strategy, groups, (truncation(params, strategy),))
