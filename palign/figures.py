@@ -86,7 +86,8 @@ def accuracy(table: pd.DataFrame, params: Params) -> plt.Figure:
 
 def _samples(params: Params) -> str:
     seeds = len(params.training_seeds)
-    return f"{params.n_samples} samples each" + (f" of {seeds} training seeds (zero-shot: one)" if seeds > 1 else "")
+    untrained = " (zero-shot: one)" if "zero-shot" in params.arms else ""
+    return f"{params.n_samples} samples each" + (f" of {seeds} training seeds{untrained}" if seeds > 1 else "")
 
 
 def _arms_beside_each_other(shown: pd.DataFrame, names: list, budgets: list, params: Params) -> plt.Figure:
