@@ -47,12 +47,14 @@ def _run(args: argparse.Namespace) -> int:
 def _status(args: argparse.Namespace) -> int:
     from . import params, study
 
-    for step in study.steps(params.load(args.params)):
+    steps = study.steps(params.load(args.params))
+    width = max(len(step.title) for step in steps)
+    for step in steps:
         partly = sum(
             len(task.folder.read(name)) for task in step.tasks for name in ("prefixes", "continuations", "responses")
         )
         state = "done" if step.done else f"begun, {partly} records" if partly else "to do"
-        print(f"{step.title:32} {state}")
+        print(f"{step.title:{width}} {state}")
     return 0
 
 

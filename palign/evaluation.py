@@ -15,19 +15,21 @@ from .problems import check_disjoint
 from .prompts import fill, render
 
 
-def respond(params: Params, arm: str) -> list[dict]:
+def respond(params: Params, arm: str, seed: int | None = None) -> list[dict]:
     """The arm's responses as records, ``n_samples`` a problem; resumes after a kill.
+
+    ``seed`` is the adapter's training seed (without one, the study's first); responses are sampled alike for all.
 
     Raises ``DataError`` for a trained arm when a training question is also a test question.
 
     ``cut`` is the response as it would have been under ``second_budget`` tokens: the same text cut there, since a
     sampled response does not know its budget.
     """
-    task = plan.evaluation(params, arm)
+    task = plan.evaluation(params, arm, seed)
     folder = task.folder
     if folder.done:
         return folder.read("responses")
-    trained = plan.finetuning(params, arm)
+    trained = plan.finetuning(params, arm, seed)
     tests = plan.benchmarks(params).require().read("problems")
     if trained:
         check_disjoint(traces.load(params), tests)
@@ -71,7 +73,7 @@ def respond(params: Params, arm: str) -> list[dict]:
             records.append(record)
         return records
 
-    responses = folder.fill("responses", items, lambda item: item["id"], work, params.batch_size, f"evaluation {arm}")
+    responses = folder.fill("responses", items, lambda item: item["id"], work, params.batch_size, task.name)
     folder.write("grades", _grade(responses, arm))
     task.finish(
         responses=len(responses),
@@ -98,14 +100,14 @@ def _grade(responses: list[dict], arm: str) -> list[dict]:
     return records
 
 
-def regrade(params: Params, arm: str) -> list[dict]:
+def regrade(params: Params, arm: str, seed: int | None = None) -> list[dict]:
     """Grade the stored responses anew; nothing is generated."""
-    folder = plan.evaluation(params, arm).require()
+    folder = plan.evaluation(params, arm, seed).require()
     grades = _grade(folder.read("responses"), arm)
     folder.write("grades", grades)
     return grades
 
 
-def load_grades(params: Params, arm: str) -> list[dict]:
+def load_grades(params: Params, arm: str, seed: int | None = None) -> list[dict]:
     """The arm's grades. Raises ``TaskMissing`` before :func:`respond`."""
-    return plan.evaluation(params, arm).require().read("grades")
+    return plan.evaluation(params, arm, seed).require().read("grades")

@@ -14,7 +14,25 @@ import seaborn as sns
 from .arms import ARMS
 from .params import Params
 
-COLOURS = dict(zip(ARMS, sns.color_palette("colorblind", len(ARMS)), strict=True))
+
+def _styles() -> dict[str, tuple]:
+    """Arm -> (colour, marker), the same in every study. No palette holds so many colours, so that of ten is for the
+    single arms, and a family of arms has one marker and the steps of one hue.
+    """
+    families = {"fixed-ratio": ("s", "Blues"), "segment": ("^", "Greens"), "p-align-": ("D", "Oranges")}
+    found = {}
+    for prefix, (marker, hue) in families.items():
+        members = [arm for arm in ARMS if arm.startswith(prefix)]
+        steps = sns.color_palette(hue, len(members) + 2)[2:]  # the palest are not seen on white
+        found |= {arm: (colour, marker) for arm, colour in zip(members, steps, strict=True)}
+    single = [arm for arm in ARMS if arm not in found]
+    palette = sns.color_palette("colorblind", 10)
+    return {arm: found[arm] if arm in found else (palette[single.index(arm)], "o") for arm in ARMS}
+
+
+STYLES = _styles()
+COLOURS = {arm: colour for arm, (colour, _) in STYLES.items()}
+MANY = 8  # arms; with more, points beside each other can no longer be told apart
 
 
 def theme() -> None:
@@ -49,29 +67,76 @@ def _nothing() -> plt.Figure:
 
 
 def accuracy(table: pd.DataFrame, params: Params) -> plt.Figure:
-    """Pass@1 of every arm on every benchmark, one panel a budget."""
+    """Pass@1 of every arm on every benchmark, one panel a budget; with many arms, one row an arm."""
     theme()
     shown = table[(table["metric"] == "pass@1") & (table["benchmark"] != "pooled")]
     names, budgets = list(shown["benchmark"].unique()), sorted(shown["budget"].unique(), reverse=True)
+    if len(params.arms) > MANY:
+        figure = _rows_of_arms(shown, names, budgets, params)
+    else:
+        figure = _arms_beside_each_other(shown, names, budgets, params)
+    problems = ", ".join(f"{b.name} {b.problems}" for b in params.benchmarks)
+    figure.tight_layout()
+    _caption(
+        figure,
+        f"Problems: {problems}; {_samples(params)}. Bars: 95 % intervals over problems.",
+    )
+    return figure
+
+
+def _samples(params: Params) -> str:
+    seeds = len(params.training_seeds)
+    untrained = " (zero-shot: one)" if "zero-shot" in params.arms else ""
+    return f"{params.n_samples} samples each" + (f" of {seeds} training seeds{untrained}" if seeds > 1 else "")
+
+
+def _arms_beside_each_other(shown: pd.DataFrame, names: list, budgets: list, params: Params) -> plt.Figure:
     figure, axes = plt.subplots(1, len(budgets), figsize=(5.2 * len(budgets), 3.8), sharey=True, squeeze=False)
     for axis, budget in zip(axes[0], budgets, strict=True):
         panel = shown[shown["budget"] == budget]
         for i, arm in enumerate(params.arms):
             rows = panel[panel["arm"] == arm].set_index("benchmark").loc[names]
             at = [x + (i - (len(params.arms) - 1) / 2) * 0.12 for x in range(len(names))]
+            colour, marker = STYLES[arm]
             axis.errorbar(
-                at, 100 * rows["value"], yerr=_spread(rows), fmt="o", ms=5, capsize=2, color=COLOURS[arm], label=arm
+                at, 100 * rows["value"], yerr=_spread(rows), fmt=marker, ms=5, capsize=2, color=colour, label=arm
             )
         axis.set(xticks=range(len(names)), xticklabels=names, ylim=(-3, 103), title=f"response budget {budget} tokens")
         axis.set_ylabel("Pass@1 (%)" if axis is axes[0][0] else "")
         axis.grid(axis="x", visible=False)
     axes[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    problems = ", ".join(f"{b.name} {b.problems}" for b in params.benchmarks)
-    figure.tight_layout()
-    _caption(
-        figure,
-        f"Problems: {problems}; {params.n_samples} samples each. Bars: 95 % intervals over problems.",
-    )
+    return figure
+
+
+def _rows_of_arms(shown: pd.DataFrame, names: list, budgets: list, params: Params) -> plt.Figure:
+    """One panel a benchmark, the arms' names on its side: no colour has to be looked up. Hollow: smaller budgets."""
+    size = (2.6 * len(names) + 1.6, 0.27 * len(params.arms) + 1.2)
+    figure, axes = plt.subplots(1, len(names), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        for k, budget in enumerate(budgets):
+            panel = shown[(shown["budget"] == budget) & (shown["benchmark"] == name)].set_index("arm")
+            for i, arm in enumerate(params.arms):
+                row, (colour, marker) = panel.loc[[arm]], STYLES[arm]
+                axis.errorbar(
+                    100 * row["value"],
+                    [i + 0.25 * k],
+                    xerr=_spread(row),
+                    fmt=marker,
+                    ms=4.5,
+                    capsize=2,
+                    color=colour,
+                    mfc=colour if k == 0 else "white",
+                )
+        axis.set(title=name, xlabel="Pass@1 (%)", xlim=(-3, 103))
+        axis.set(yticks=range(len(params.arms)), yticklabels=params.arms, ylim=(len(params.arms) - 0.4, -0.6))
+    if len(budgets) > 1:
+        handles = [
+            plt.Line2D([], [], ls="", marker="o", color="grey", mfc="grey" if k == 0 else "white") for k in (0, 1)
+        ]
+        labels = [f"{budget} tokens" for budget in budgets]
+        axes[0][-1].legend(
+            handles, labels, title="response budget", loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False
+        )
     return figure
 
 
@@ -81,19 +146,16 @@ def economy(table: pd.DataFrame, responses: pd.DataFrame, params: Params) -> plt
     average = table[(table["metric"] == "pass@1") & (table["budget"] == params.max_new_tokens)]
     name = "average" if "average" in set(average["benchmark"]) else average["benchmark"].iloc[0]
     rows = average[average["benchmark"] == name].set_index("arm")
-    figure, axis = plt.subplots(figsize=(5.6, 3.8))
+    many = len(params.arms) > MANY
+    figure, axis = plt.subplots(figsize=(7.2, 5.2) if many else (5.6, 3.8))
     for arm in params.arms:
-        row, tokens = rows.loc[[arm]], responses.loc[arm, "tokens_mean"]
-        axis.errorbar(
-            [tokens], 100 * row["value"], yerr=_spread(row), fmt="o", capsize=3, color=COLOURS[arm], label=arm
-        )
+        row, tokens, (colour, marker) = rows.loc[[arm]], responses.loc[arm, "tokens_mean"], STYLES[arm]
+        axis.errorbar([tokens], 100 * row["value"], yerr=_spread(row), fmt=marker, capsize=3, color=colour, label=arm)
     axis.set(xlabel="mean response length (tokens)", ylabel="average Pass@1 (%)", ylim=(-3, 103))
     axis.set_xlim(left=0)
-    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="x-small" if many else None)
     figure.tight_layout()
-    _caption(
-        figure, f"n = {int(rows['n'].iloc[0])} problems, {params.n_samples} samples each; 95 % intervals over problems."
-    )
+    _caption(figure, f"n = {int(rows['n'].iloc[0])} problems, {_samples(params)}; 95 % intervals over problems.")
     return figure
 
 
@@ -210,7 +272,7 @@ def reads(table: pd.DataFrame) -> plt.Figure:
 def response_lengths(grades: pd.DataFrame, params: Params) -> plt.Figure:
     """Distribution of response lengths per arm."""
     theme()
-    figure, axis = plt.subplots(figsize=(5.6, 3.4))
+    figure, axis = plt.subplots(figsize=(5.6, max(3.4, 0.27 * len(params.arms) + 0.9)))
     sns.boxplot(
         grades,
         x="new_tokens",
@@ -227,19 +289,34 @@ def response_lengths(grades: pd.DataFrame, params: Params) -> plt.Figure:
     axis.set(xlabel="response length (tokens)", ylabel="", xlim=(0, params.max_new_tokens * 1.02))
     figure.tight_layout()
     second = f" Dashed: the second budget, {params.second_budget}." if params.second_budget else ""
-    _caption(
-        figure,
-        f"n = {len(grades) // len(params.arms)} responses an arm. Boxes: quartiles; whiskers: 1.5 box lengths.{second}",
-    )
+    each = " to ".join(f"{n}" for n in sorted(set(grades.groupby("arm").size())))
+    _caption(figure, f"n = {each} responses an arm. Boxes: quartiles; whiskers: 1.5 box lengths.{second}")
     return figure
 
 
-def losses(params: Params, arm: str) -> plt.Figure:
+def seeds(table: pd.DataFrame) -> plt.Figure:
+    """Each training seed's average Pass@1 over the interval of their mean (``report.seeds``)."""
+    theme()
+    if table.empty:
+        return _nothing()
+    figure, axis = plt.subplots(figsize=(5.6, 0.27 * len(table) + 1.4))
+    own = [column for column in table.columns if column.startswith("seed ")]
+    for i, (arm, row) in enumerate(table.iterrows()):
+        axis.hlines(i, 100 * row["low"], 100 * row["high"], color=COLOURS[arm], lw=6, alpha=0.3)
+        axis.plot(100 * row[own].astype(float), [i] * len(own), ls="", marker="|", ms=9, color=COLOURS[arm])
+    axis.set(yticks=range(len(table)), yticklabels=table.index, ylim=(len(table) - 0.4, -0.6))
+    axis.set(xlabel="average Pass@1 (%)")
+    figure.tight_layout()
+    _caption(figure, f"Strokes: each of {len(own)} training seeds. Bands: 95 % intervals of their mean over problems.")
+    return figure
+
+
+def losses(params: Params, arm: str, seed: int | None = None) -> plt.Figure:
     """Training loss per update."""
     from . import plan
 
     theme()
-    task = plan.finetuning(params, arm)
+    task = plan.finetuning(params, arm, seed)
     figure, axis = plt.subplots(figsize=(5.6, 3.0))
     if task:
         table = pd.DataFrame(task.require().read("losses"))

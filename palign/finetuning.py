@@ -37,13 +37,17 @@ def updates(params: Params, rows: int, full: int) -> int:
     return math.ceil(params.num_train_epochs * math.ceil((full if params.equal_updates else rows) / per_update))
 
 
-def finetune(params: Params, arm: str) -> dict | None:
+def finetune(params: Params, arm: str, seed: int | None = None) -> dict | None:
     """Train the arm's adapter and return the manifest; ``None`` for an arm that is not trained.
+
+    ``seed``, one of ``training_seeds`` (without one, the first), enters the adapter's initialisation and the data's
+    order, and nothing else.
 
     Checkpoints every ``save_steps`` updates, and goes on from the last one after a kill. Raises :class:`NotFinite`,
     and ``ValueError`` when the arm has no rows.
     """
-    task = plan.finetuning(params, arm)
+    seed = params.training_seeds[0] if seed is None else seed
+    task = plan.finetuning(params, arm, seed)
     if task is None:
         return None
     folder = task.folder
@@ -54,7 +58,8 @@ def finetune(params: Params, arm: str) -> dict | None:
     if not rows:
         raise ValueError(f"{arm}: no training rows: no continuation was right; see the alignment's pairs")
     steps = updates(params, len(rows), len(traces.load(params)))
-    trainer = _trainer(params, task.folder.path, rows, tokenizer, steps)
+    reseeded = params.model_copy(update={"seed": params.seed + seed})  # after the rows, which all seeds share
+    trainer = _trainer(reseeded, task.folder.path, rows, tokenizer, steps)
     lengths = [len(example["input_ids"]) for example in trainer.train_dataset]
     trainer.train(resume_from_checkpoint=_last_checkpoint(folder.path / "checkpoints"))
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -63,6 +68,7 @@ def finetune(params: Params, arm: str) -> dict | None:
     parameters = [p for p in trainer.model.parameters() if p.requires_grad]
     task.finish(
         trainer="trl",
+        training_seed=seed,
         rows=len(rows),
         updates=steps,
         epochs=round(trainer.state.epoch, 3),

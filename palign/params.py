@@ -18,11 +18,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .arms import ARMS
+from .arms import ARMS, DEFAULT_ARMS
 
 GROUPS = {
     "01_generation": ("study", "data", "benchmarks"),
-    "02_truncation": ("student", "judge", "truncation"),
+    "02_truncation": ("student", "judge", "truncation", "other-judge", "boundary", "infogain"),
     "03_alignment": ("alignment", "sufficiency"),
     "04_finetuning": ("answering", "finetuning", "upft"),
     "05_evaluation": ("evaluation",),
@@ -154,6 +154,18 @@ class Params(Strict):
         "judge", "read a verdict by label log-probability, or by decoding", default="compare"
     )
     verdict_max_new_tokens: Positive = _field("judge", "token budget of a decoded verdict", default=16)
+    judge: str | None = _field(
+        "other-judge", "another model as judge, for p-align-other-judge: hub id or local folder", default=None
+    )
+    judge_revision: str | None = _field("other-judge", "revision of a hub judge", default=None)
+    boundary_prompt: str = _field(
+        "boundary",
+        "instruction to name the boundary in the {numbered} sentences on {question}, for p-align-no-adaptive-read",
+        default="{question}\nDraft: {numbered}\nAfter which number is only routine work left? Reply [number].",
+    )
+    infogain_share: Fraction = _field(
+        "infogain", "share of the largest information gain a prefix must reach, for p-align-infogain", default=0.9
+    )
 
     continue_prompt: str = _field(
         "alignment",
@@ -179,7 +191,7 @@ class Params(Strict):
     judged_samples: Positive = _field("sufficiency", "continuations of each such prefix", default=3)
 
     arms: list[Literal[tuple(ARMS)]] = _field(
-        "report", "arms of the study, in the order of tables and figures", default=list(ARMS), min_length=1
+        "report", "arms of the study, in the order of tables and figures", default=list(DEFAULT_ARMS), min_length=1
     )
     upft_tokens: Positive = _field("upft", "UPFT: tokens of the trace to learn", default=32)
     upft_structure_share: Fraction = _field("upft", "UPFT: share of whole-trace samples", default=0.1)
@@ -205,6 +217,9 @@ class Params(Strict):
     max_length: Positive = _field(
         "finetuning", "longest training row in tokens; longer rows are cut and counted", default=512
     )
+    training_seeds: list[Annotated[int, Field(ge=0)]] = _field(
+        "finetuning", "every trained arm is trained and evaluated once for each", default=[0], min_length=1
+    )
     save_steps: Positive = _field("finetuning", "updates between checkpoints", default=50, effect="speed")
 
     protocol: Literal[tuple(PROTOCOLS)] = _field(
@@ -228,6 +243,7 @@ class Params(Strict):
         for key, names in {
             "answer_prompt": {"question"},
             "judge_prompt": {"question", "prefix"},
+            "boundary_prompt": {"question", "numbered"},
             "continue_prompt": {"question", "prefix"},
             "upft_prompt": {"question"},
         }.items():
@@ -244,6 +260,13 @@ class Params(Strict):
         for key, values in {"benchmarks": [b.name for b in self.benchmarks], "arms": self.arms}.items():
             if len(set(values)) < len(values):
                 refuse(key, f"names must differ, got {values}")
+        if len(set(self.training_seeds)) < len(self.training_seeds):
+            refuse("training_seeds", f"seeds must differ, got {self.training_seeds}")
+        for arm in self.arms:
+            if ARMS[arm].strategy == "judge" and self.judge is None:
+                refuse("judge", f"{arm} needs another model, a hub id or local folder; leave the arm out or name one")
+            if ARMS[arm].strategy == "oracle" and "sufficient_chars" not in self.training_columns:
+                refuse("training_columns", f"{arm} needs sufficient_chars, which only artificial data know")
         for key in ("max_new_tokens", "alignment_max_new_tokens", "verdict_max_new_tokens"):
             if getattr(self, key) >= self.max_model_len:
                 refuse(
@@ -329,20 +352,24 @@ def from_notebook(namespace: dict[str, Any]) -> Params:
     """The parameters of a running notebook: every plain value defined so far, validated strictly.
 
     Call it as ``from_notebook(globals())`` right after the parameters cell. papermill only warns of unknown names;
-    here a misspelt one stops the notebook. ``arm`` is the notebooks' own and is left out.
+    here a misspelt one stops the notebook. ``arm`` and ``training_seed`` are the notebooks' own and are left out.
     """
     plain = (str, int, float, bool, list, dict, type(None))
-    ipython = {"In", "Out"}
+    others = {"In", "Out", "arm", "training_seed"}
     values = {
         name: value
         for name, value in namespace.items()
-        if not name.startswith("_") and name not in ipython | {"arm"} and isinstance(value, plain)
+        if not name.startswith("_") and name not in others and isinstance(value, plain)
     }
     return validate(values, "notebook parameters")
 
 
-def check_arm(arm: str, params: Params) -> str:
-    """``arm`` if the study has it, else :class:`ParamsError`."""
+def check_arm(arm: str, params: Params, training_seed: int | None = None) -> str:
+    """``arm`` if the study has it, and the seed if one is given, else :class:`ParamsError`."""
+    if training_seed is not None and training_seed not in params.training_seeds:
+        raise ParamsError(
+            f"notebook parameters: training_seed: {training_seed!r}: not one of this study's {params.training_seeds}"
+        )
     if arm not in params.arms:
         raise ParamsError(f"notebook parameters: arm: {arm!r}: not one of this study's arms {params.arms}")
     return arm

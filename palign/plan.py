@@ -31,11 +31,14 @@ class Task:
     variant: str
     groups: tuple[str, ...]
     needs: tuple[Task, ...] = ()
+    fields: tuple[str, ...] = ()  # single ones, of groups that the task does not depend on as a whole
 
     @cached_property
     def key(self) -> str:
         values = self.params.values(*self.groups, effect="result")
-        values.pop("study", None)  # it names the folder, nothing else
+        values |= {name: value for name, value in self.params.model_dump(mode="json").items() if name in self.fields}
+        for name in ("study", "training_seeds"):  # they name the folder, nothing else: a seed is in the variant
+            values.pop(name, None)
         local = {name: _content(name) for name in _inputs(values)}
         return digest([self.stage, self.variant, values, local, [task.key for task in self.needs]])[:12]
 
@@ -75,7 +78,7 @@ NOTEBOOKS = {
 
 def _inputs(values: dict) -> list[str]:
     """The data sets and models named in ``values``."""
-    names = [values[key] for key in ("training_data", "student") if key in values]
+    names = [values[key] for key in ("training_data", "student", "judge") if values.get(key)]
     return names + [benchmark["data"] for benchmark in values.get("benchmarks", [])]
 
 
@@ -107,8 +110,19 @@ def overlap(params: Params) -> Task:
     return Task(params, "overlap", "train-test", (), (traces(params), benchmarks(params)))
 
 
+READS = {
+    "adaptive": (("judge", "truncation"), ()),
+    "linear": (("judge",), ()),
+    "judge": (("judge", "truncation", "other-judge"), ()),
+    "one-reading": (("boundary",), ("sentence_rule",)),
+    "infogain": (("infogain",), ("sentence_rule", "continue_prompt", "answer_prompt")),
+}
+"""The parameter groups and single fields that a strategy reads; those not listed only count sentences."""
+
+
 def truncation(params: Params, strategy: str) -> Task:
-    return Task(params, "truncation", strategy, ("student", "judge", "truncation"), (traces(params),))
+    groups, fields = READS.get(strategy, ((), ("sentence_rule",)))
+    return Task(params, "truncation", strategy, ("student", *groups), (traces(params),), fields)
 
 
 def alignment(params: Params, strategy: str) -> Task:
@@ -127,20 +141,34 @@ def sufficiency(params: Params) -> Task | None:
     return Task(params, "sufficiency", "judge", groups, (traces(params),))
 
 
-def finetuning(params: Params, arm: str) -> Task | None:
-    """``None`` for an arm that is not trained."""
+def seeds(params: Params, arm: str) -> list[int]:
+    """The training seeds of an arm; the first alone where nothing is trained."""
+    return params.training_seeds if ARMS[arm].target else params.training_seeds[:1]
+
+
+def finetuning(params: Params, arm: str, seed: int | None = None) -> Task | None:
+    """``None`` for an arm that is not trained. ``seed``: of training; without one, the study's first."""
     spec = ARMS[arm]
     if spec.target is None:
         return None
     groups = ("study", "student", "answering", "finetuning", *(("upft",) if spec.target == "upft" else ()))
     source = alignment(params, spec.strategy) if spec.strategy else traces(params)
-    return Task(params, "finetuning", arm, groups, (traces(params), source) if spec.strategy else (source,))
+    needs = (traces(params), source) if spec.strategy else (source,)
+    return Task(params, "finetuning", _seeded(params, arm, seed), groups, needs)
 
 
-def evaluation(params: Params, arm: str) -> Task:
-    trained = finetuning(params, arm)
+def evaluation(params: Params, arm: str, seed: int | None = None) -> Task:
+    """``seed`` as in :func:`finetuning`: it says which adapter answers, not how responses are sampled."""
+    trained = finetuning(params, arm, seed)
     groups = ("study", "student", "answering", "evaluation")
-    return Task(params, "evaluation", arm, groups, (benchmarks(params), *((trained,) if trained else ())))
+    needs = (benchmarks(params), *((trained,) if trained else ()))
+    return Task(params, "evaluation", _seeded(params, arm, seed) if trained else arm, groups, needs)
+
+
+def _seeded(params: Params, arm: str, seed: int | None) -> str:
+    """Training seed 0 bears the arm's name alone: a study that adds seeds keeps what it has."""
+    seed = params.training_seeds[0] if seed is None else seed
+    return f"{arm}-seed-{seed}" if seed else arm
 
 
 def strategies(params: Params) -> list[str]:
@@ -149,6 +177,6 @@ def strategies(params: Params) -> list[str]:
 
 
 def report(params: Params) -> Task:
-    needs = [evaluation(params, arm) for arm in params.arms]
+    needs = [evaluation(params, arm, seed) for arm in params.arms for seed in seeds(params, arm)]
     judged = sufficiency(params)
     return Task(params, "report", params.study, ("report",), (*needs, *((judged,) if judged else ())))

@@ -27,15 +27,25 @@ CORRELATIONS = (0.0, 0.5)  # of two arms' outcomes on one problem: none, and tha
 pd.set_option("display.max_colwidth", None)  # a sentence cut short in a table helps nobody
 
 
+def runs(params: Params) -> list[tuple[str, int]]:
+    """Every arm with every training seed it has."""
+    return [(arm, seed) for arm in params.arms for seed in plan.seeds(params, arm)]
+
+
+def only(params: Params, arm: str, seed: int) -> Params:
+    """The same study of one arm and one training seed."""
+    return params.model_copy(update={"arms": [arm], "training_seeds": [seed]})
+
+
 def grades(params: Params) -> pd.DataFrame:
-    """All grades of all arms, one row a response. Raises ``ValueError`` when a response is missing."""
+    """All grades of all arms and training seeds, one row a response. Raises ``ValueError`` when one is missing."""
     frames = []
-    for arm in params.arms:
-        frame = pd.DataFrame(evaluation.load_grades(params, arm)).assign(arm=arm)
+    for arm, seed in runs(params):
+        frame = pd.DataFrame(evaluation.load_grades(params, arm, seed)).assign(arm=arm, seed=seed)
         counts = frame.groupby("benchmark").size().to_dict()
         expected = {b.name: b.problems * params.n_samples for b in params.benchmarks}
         if counts != expected:
-            raise ValueError(f"{arm}: responses {counts}, expected {expected}")
+            raise ValueError(f"{arm} seed {seed}: responses {counts}, expected {expected}")
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
 
@@ -47,11 +57,16 @@ def budgets(params: Params) -> dict[int, str]:
 
 
 def _per_problem(frame: pd.DataFrame, column: str, metric: str, n: int) -> dict[str, np.ndarray]:
-    """Benchmark -> one value a problem, in problem order: the share right, or whether any sample is."""
+    """Benchmark -> one value a problem, in problem order: the share right, or whether any sample is.
+
+    Computed within each training seed, then averaged over the seeds: samples of two models are no samples of one.
+    """
     k = int(metric.split("@")[1])
-    counts = frame.groupby(["benchmark", "problem"])[column].sum()
+    counts = frame.groupby(["benchmark", "problem", "seed"])[column].sum()
     return {
         benchmark: statistics.pass_at_k(counts[benchmark].sort_index().to_numpy(), n, k)
+        .reshape(-1, frame["seed"].nunique())
+        .mean(axis=1)
         for benchmark in frame["benchmark"].unique()
     }
 
@@ -83,6 +98,34 @@ def accuracy(params: Params) -> pd.DataFrame:
                     for name, estimate in estimates.items()
                 ]
     return pd.DataFrame(rows)
+
+
+def seeds(params: Params) -> pd.DataFrame:
+    """The spread between training seeds beside that between problems: Pass@1 at the main budget, one row an arm.
+
+    ``value`` with its interval over problems (``low``, ``high``) is the average over seeds and benchmarks; then each
+    seed's own, and their ``min``, ``max`` and standard deviation ``sd``: all fractions. Empty with one seed.
+    """
+    if len(params.training_seeds) < 2:
+        return pd.DataFrame()
+    single = AVERAGE if len(params.benchmarks) > 1 else params.benchmarks[0].name
+
+    def value(chosen: Params) -> pd.DataFrame:
+        table = _main(accuracy(chosen), chosen)
+        return table[table["benchmark"] == single].set_index("arm")
+
+    trained = [arm for arm in params.arms if len(plan.seeds(params, arm)) > 1]
+    if not trained:
+        return pd.DataFrame()
+    params = params.model_copy(update={"arms": trained})
+    own = pd.DataFrame(
+        {
+            f"seed {seed}": value(params.model_copy(update={"training_seeds": [seed]}))["value"]
+            for seed in params.training_seeds
+        }
+    )
+    spread = own.agg(["min", "max", "std"], axis=1).rename(columns={"std": "sd"})
+    return pd.concat([value(params)[["value", "low", "high"]], own, spread], axis=1).loc[trained]
 
 
 def accuracy_wide(params: Params) -> pd.DataFrame:
@@ -222,7 +265,31 @@ def prefixes(params: Params) -> pd.DataFrame:
     return frame
 
 
+def strategies(params: Params) -> pd.DataFrame:
+    """Each strategy's prefixes: how many there are, how long (sentences and tokens), what reading they took, and the
+    filter's share of kept pairs."""
+    rows = []
+    for strategy in plan.strategies(params):
+        aligned = pairs(params, strategy)
+        row = {"strategy": strategy, "arms": ", ".join(a for a in params.arms if ARMS[a].strategy == strategy)}
+        if strategy != "empty":
+            frame = pd.DataFrame(plan.truncation(params, strategy).require().read("prefixes"))
+            good = frame[frame["status"] == "ok"]
+            row |= {
+                "prefixes": len(good),
+                "left out": len(frame) - len(good),
+                "share of sentences, median": (good["sentences"] / good["of"]).median(),
+                "prefix tokens, mean": good["prefix_tokens"].mean(),
+                "tokens read a trace": (frame["tokens_read"] + frame["tokens_demanded"]).mean(),
+            }
+            if frame["oracle_sentences"].notna().all():
+                row["shorter than the oracle"] = (good["sentences"] < good["oracle_sentences"]).mean()
+        rows.append(row | {"retention": aligned["kept"].mean()})
+    return pd.DataFrame(rows).set_index("strategy") if rows else pd.DataFrame()
+
+
 def pairs(params: Params, strategy: str = "adaptive") -> pd.DataFrame:
+    """A strategy's aligned pairs."""
     return pd.DataFrame(plan.alignment(params, strategy).require().read("pairs"))
 
 
@@ -306,21 +373,29 @@ def success_summary(params: Params) -> pd.DataFrame:
 
 
 def costs(params: Params) -> pd.DataFrame:
-    """What each task cost: tokens read, generated and trained on, updates, and seconds of computing."""
-    tasks = [plan.truncation(params, s) for s in plan.strategies(params) if s != "empty"]
-    tasks += [plan.alignment(params, s) for s in plan.strategies(params)]
-    tasks += [task for task in (plan.sufficiency(params),) if task]
-    tasks += [t for arm in params.arms if (t := plan.finetuning(params, arm))]
-    tasks += [plan.evaluation(params, arm) for arm in params.arms]
+    """What each task cost: tokens read, generated and trained on, updates, and seconds of computing.
+
+    Summed over an arm's training seeds, but for rows and epochs, which are each seed's own.
+    """
+    tasks = [(plan.truncation(params, s), 0) for s in plan.strategies(params) if s != "empty"]
+    tasks += [(plan.alignment(params, s), 0) for s in plan.strategies(params)]
+    tasks += [(task, 0) for task in (plan.sufficiency(params),) if task]
+    tasks += [(t, seed) for arm, seed in runs(params) if (t := plan.finetuning(params, arm, seed))]
+    tasks += [(plan.evaluation(params, arm, seed), seed) for arm, seed in runs(params)]
     columns = ("tokens_read", "tokens_generated", "tokens_trained", "rows", "updates", "epochs")
     rows = []
-    for task in tasks:
+    for task, seed in tasks:
         manifest = task.require().manifest()
         seconds = manifest.get("train_seconds", manifest["seconds"])
-        rows.append({"task": task.name, **{c: manifest.get(c) for c in columns}, "seconds": seconds})
-    table = pd.DataFrame(rows).set_index("task")
+        name = task.name.removesuffix(f"-seed-{seed}")
+        rows.append({"task": name, "seeds": 1, **{c: manifest.get(c) for c in columns}, "seconds": seconds})
+    table = pd.DataFrame(rows)
     counts = [c for c in columns if c != "epochs"]
-    return table.astype({c: "Int64" for c in counts}).astype({"epochs": float})
+    table = table.astype({c: "Int64" for c in counts}).astype({"epochs": float})
+    each = {"rows": "first", "epochs": "first"}
+    total = {c: each.get(c, lambda column: column.sum(min_count=1)) for c in table.columns[1:]}
+    table = table.groupby("task", sort=False).agg(total)
+    return table if len(params.training_seeds) > 1 else table.drop(columns="seeds")
 
 
 def worked_case(params: Params) -> dict:
@@ -355,7 +430,11 @@ def write(params: Params, figures: dict) -> Path:
 
     tables = {"accuracy": accuracy(params), "differences": differences(params), "responses": responses(params)}
     tables |= {"power": power(params), "grading": grading(params), "overlap": overlap.summary(params)}
-    tables["costs"] = costs(params)
+    tables |= {"costs": costs(params), "arms": arms_table(params)}
+    if plan.strategies(params):
+        tables["strategies"] = strategies(params)
+    if len(params.training_seeds) > 1:
+        tables["seeds"] = seeds(params)
     if _adaptive(params):
         tables["truncation"] = truncation_summary(params).to_frame("value")
         tables["judge"] = judge_summary(params).to_frame("value")
@@ -398,21 +477,24 @@ def finding(params: Params) -> str:
 
 
 def arms_table(params: Params) -> pd.DataFrame:
-    return pd.DataFrame([{"arm": arm, "trained on": ARMS[arm].description} for arm in params.arms]).set_index("arm")
-
-
-def accuracy_of(params: Params, arm: str) -> pd.DataFrame:
-    """One arm's accuracy table."""
-    return accuracy(params.model_copy(update={"arms": [arm]})).round(4)
+    """What each arm is, and what was chosen where the paper leaves its definition open."""
+    rows = [
+        {"arm": a, "trained on": ARMS[a].description, "left open, chosen here": ARMS[a].chosen} for a in params.arms
+    ]
+    return pd.DataFrame(rows).set_index("arm")
 
 
 def truncation_lengths(params: Params) -> pd.DataFrame:
+    if not _adaptive(params):
+        return pd.DataFrame()
     return prefixes(params)[["sentences", "of", "calls", "prefix_tokens", "trace_tokens", "ratio"]].describe().round(2)
 
 
 def show_verdicts(params: Params) -> pd.DataFrame:
     """The probes of the worked case's kind: the first trace with the most verdicts."""
     table = verdicts(params)
+    if table.empty:
+        return table
     longest = table.groupby("id", sort=False).size().idxmax()
     return table[table["id"] == longest][["sentences", "of", "label", "margin", "oracle"]]
 
@@ -438,6 +520,15 @@ def success_by_ratio(params: Params) -> pd.DataFrame:
     return pd.DataFrame(
         {"prefixes": groups.size(), "success rate": groups["success_rate"].mean(), "kept": groups["kept"].mean()}
     ).round(3)
+
+
+def shown_pairs(params: Params, rows: int = 3) -> pd.DataFrame:
+    """The first few pairs of the study's first strategy, the adaptive one where it has that."""
+    found = plan.strategies(params)
+    if not found:
+        return pd.DataFrame()
+    table = pairs(params, "adaptive" if _adaptive(params) else found[0])
+    return table[["question", "prefix", "continuation", "outcome"]].head(rows)
 
 
 def training_facts(manifest: dict) -> pd.Series:
@@ -467,7 +558,7 @@ def setting(params: Params) -> pd.DataFrame:
         "response budgets (tokens)": " and ".join(str(b) for b in budgets(params)),
         "fine-tuning": f"LoRA r={params.lora_r}, alpha={params.lora_alpha}, learning rate {params.learning_rate:g}, "
         f"{params.num_train_epochs:g} epochs, " + ("equal updates" if params.equal_updates else "own updates"),
-        "seed": params.seed,
+        "seed, training seeds": f"{params.seed}, {' '.join(map(str, params.training_seeds))}",
     }
     return pd.Series(rows, name="").to_frame()
 
@@ -495,9 +586,13 @@ def _block(text: str) -> str:
 
 def limits(params: Params) -> str:
     """What the numbers cannot carry, from the study's own settings."""
+    count = len(params.training_seeds)
     rows = [
-        f"One training seed ({params.seed}): the intervals cover the choice of test problems and samples, not the luck "
-        "of training.",
+        f"One training seed ({params.training_seeds[0]}): the intervals cover the choice of test problems and samples, "
+        "not the luck of training."
+        if count == 1
+        else f"{count} training seeds: values are averages over them, and the intervals cover the choice of test "
+        "problems and samples; the luck of training stands beside them as the spread between seeds.",
         f"The response budget ({' and '.join(map(str, budgets(params)))} tokens) decides how long answers fare; "
         "another budget may rank the arms otherwise.",
         *(["Three samples a problem: Pass@3 has no averaging over samples."] if params.n_samples == 3 else []),

@@ -28,16 +28,19 @@ class StudyError(RuntimeError):
 
 @dataclass(frozen=True)
 class Step:
-    """One execution of one notebook."""
+    """One execution of one notebook. ``seed``: of training, where the notebook belongs to an arm."""
 
     params: Params
     notebook: str
     arm: str | None
     tasks: tuple[plan.Task, ...]
+    seed: int | None = None
 
     @property
     def title(self) -> str:
-        return f"{self.notebook} {self.arm}" if self.arm else self.notebook
+        """The seed is told only where the arm has several."""
+        several = self.arm and len(plan.seeds(self.params, self.arm)) > 1
+        return " ".join([self.notebook, *([self.arm] if self.arm else []), *([f"seed {self.seed}"] if several else [])])
 
     @property
     def done(self) -> bool:
@@ -55,7 +58,7 @@ def report_path(params: Params) -> Path:
 
 
 def steps(params: Params) -> list[Step]:
-    """All steps in order: the shared notebooks once, fine-tuning and evaluation once an arm, then the report."""
+    """All steps in order: the shared notebooks once, fine-tuning and evaluation once an arm and seed, the report."""
     found = [Step(params, "01_generation", None, (plan.benchmarks(params), plan.traces(params), plan.overlap(params)))]
     strategies = plan.strategies(params)
     searched = tuple(plan.truncation(params, s) for s in strategies if s != "empty")
@@ -65,10 +68,11 @@ def steps(params: Params) -> list[Step]:
         tasks = [*(plan.alignment(params, s) for s in strategies), plan.sufficiency(params)]
         found.append(Step(params, "03_alignment", None, tuple(task for task in tasks if task)))
     for arm in params.arms:
-        trained = plan.finetuning(params, arm)
-        if trained:
-            found.append(Step(params, "04_finetuning", arm, (trained,)))
-        found.append(Step(params, "05_evaluation", arm, (plan.evaluation(params, arm),)))
+        for seed in plan.seeds(params, arm):
+            trained = plan.finetuning(params, arm, seed)
+            if trained:
+                found.append(Step(params, "04_finetuning", arm, (trained,), seed))
+            found.append(Step(params, "05_evaluation", arm, (plan.evaluation(params, arm, seed),), seed))
     found.append(Step(params, "06_report", None, (plan.report(params),)))
     return found
 
@@ -85,8 +89,8 @@ def run(params: Params, dry_run: bool = False) -> Path:
         return report_path(params)
     _prepare(params)
     began = time.time()
-    # before the arms, each arm's own steps in order and arms beside each other, after the arms
-    arms = {step.arm: [s for s in todo if s.arm == step.arm] for step in todo if step.arm}
+    # before the arms, each arm's (and seed's) own steps in order and arms beside each other, after the arms
+    arms = {(s.arm, s.seed): [t for t in todo if (t.arm, t.seed) == (s.arm, s.seed)] for s in todo if s.arm}
     shared = [step for step in todo if step.arm is None]
     with _alone(params), concurrent.futures.ThreadPoolExecutor(params.jobs) as pool:
         for step in shared:
@@ -162,7 +166,9 @@ def _execute(step: Step) -> None:
     began = time.time()
     print(f"{step.title} ...", flush=True)
     step.executed.parent.mkdir(parents=True, exist_ok=True)
-    parameters = step.params.model_dump(mode="json") | ({"arm": step.arm} if step.arm else {})
+    parameters = step.params.model_dump(mode="json") | (
+        {"arm": step.arm, "training_seed": step.seed} if step.arm else {}
+    )
     try:
         papermill.execute_notebook(
             root() / "notebooks" / f"{step.notebook}.ipynb",

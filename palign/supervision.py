@@ -15,6 +15,13 @@ from .engines import seed_of
 from .params import Params
 from .prompts import fill, mark
 
+COMPLETIONS = {
+    "prefix+continuation": lambda pair: mark(pair["prefix"], pair["continuation"]),
+    "prefix": lambda pair: pair["prefix"],
+    "continuation": lambda pair: pair["continuation"],
+}
+"""What of a kept pair is learned. Arms of one strategy learn from the same pairs, so only the target differs."""
+
 
 def build(params: Params, arm: str, tokenizer=None) -> list[dict[str, str]]:
     """The rows of ``arm``: ``id``, ``prompt`` (the user's turn) and ``completion`` (the assistant's).
@@ -24,13 +31,9 @@ def build(params: Params, arm: str, tokenizer=None) -> list[dict[str, str]]:
     target = ARMS[arm].target
     if target is None:
         raise ValueError(f"{arm} is not trained")
-    if target in ("prefix+continuation", "continuation"):
+    if target in COMPLETIONS:
         pairs = plan.alignment(params, ARMS[arm].strategy).require().read("pairs")
-        return [
-            _row(params, pair, mark(pair["prefix"], pair["continuation"]) if pair["prefix"] else pair["continuation"])
-            for pair in pairs
-            if pair["kept"]
-        ]
+        return [_row(params, pair, COMPLETIONS[target](pair)) for pair in pairs if pair["kept"]]
     records = [vars(trace) for trace in traces.load(params)]
     if target == "label":
         return [_row(params, record, f"\\boxed{{{record['answer']}}}") for record in records]
@@ -48,7 +51,9 @@ def _upft(params: Params, record: dict, tokenizer) -> dict[str, str]:
     """Unsupervised prefix fine-tuning (Ji et al. 2025, arXiv 2503.02875).
 
     Most rows ask, under a task prompt of their own, for the first ``upft_tokens`` tokens of the trace; a share of
-    ``upft_structure_share``, chosen by the record's id, shows the whole trace under the ordinary prompt.
+    ``upft_structure_share``, chosen by the record's id, shows the whole trace under the ordinary prompt. There the
+    traces are sampled from the model itself; in this comparison they are the teacher's, as for every other arm. The
+    share is drawn row by row, so that a changed training set does not move the others.
     """
     if random.Random(seed_of(params.seed, "upft", record["id"])).random() < params.upft_structure_share:
         return _row(params, record, record["trace"])

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
-from . import plan, traces
+from . import plan, strategies, traces
 from .engines import open_engine
+from .engines.transformers import load_tokenizer
 from .judging import Judge, Verdict
 from .params import Params
 from .traces import Trace
@@ -114,7 +115,8 @@ class Prefix:
     the whole trace. ``verdicts`` lists the probes in order as (sentences, label, margin); a scan's end with its first
     ENOUGH. ``prefix_tokens`` and ``trace_tokens`` are the student's; ``oracle_sentences`` where the data know it.
     ``tokens_read`` were read of the question and the trace for all verdicts together, ``tokens_demanded`` beside them;
-    ``tokens_of_prompts`` is what reading every prompt from its start takes.
+    ``tokens_of_prompts`` is what reading every prompt from its start takes. For prefixes without a search see
+    ``palign.strategies.Cut``.
     """
 
     id: str
@@ -224,22 +226,16 @@ class JudgeFailed(RuntimeError):
 def truncate(params: Params, strategy: str = "adaptive") -> list[dict]:
     """The prefixes of all training traces as records, in the traces' order. Resumes what a kill left.
 
-    Raises :class:`JudgeFailed` when no trace could be judged.
+    ``adaptive`` searches as ``search`` says by the student's verdicts, ``linear`` scans whatever it says, ``judge``
+    searches by the verdicts of the model ``judge``; the other strategies are those of ``palign.strategies``. Raises
+    :class:`JudgeFailed` when no trace could be judged, ``DataError`` for an oracle that does not know.
     """
     task = plan.truncation(params, strategy)
     if task.folder.done:
         return task.folder.read("prefixes")
     collected = traces.load(params)
-    engine = open_engine(params)
-    judge = Judge(engine, params)
-
-    def count(text: str) -> int:
-        return len(engine.tokenizer(text, add_special_tokens=False).input_ids)
-
-    def work(batch: list[Trace]) -> list[dict]:
-        return [vars(prefix) for prefix in lockstep(batch, SEARCHES[params.search], judge.open, count, judge.rule)]
-
-    records = task.folder.fill("prefixes", collected, lambda t: t.id, work, params.batch_size, "truncation")
+    work = _work(params, strategy)
+    records = task.folder.fill("prefixes", collected, lambda t: t.id, work, params.batch_size, task.name)
     failed = [record for record in records if record["status"] != "ok"]
     if len(failed) == len(records):
         raise JudgeFailed(f"all {len(records)} traces failed to be judged, the first by {failed[0]['status']}")
@@ -250,3 +246,59 @@ def truncate(params: Params, strategy: str = "adaptive") -> list[dict]:
         tokens_generated=sum(record["tokens_generated"] for record in records),
     )
     return records
+
+
+def truncate_all(params: Params) -> None:
+    """:func:`truncate` for every strategy the study's arms need."""
+    for strategy in plan.strategies(params):
+        if strategy != "empty":
+            truncate(params, strategy)
+
+
+def _work(params: Params, strategy: str) -> Callable[[list[Trace]], list[dict]]:
+    tokenizer, rule = load_tokenizer(params), traces.RULES[params.sentence_rule]
+
+    def count(text: str) -> int:
+        return len(tokenizer(text, add_special_tokens=False).input_ids)
+
+    if strategy in ("adaptive", "linear", "judge"):
+        reader = params
+        if strategy == "judge":
+            reader = params.model_copy(update={"student": params.judge, "student_revision": params.judge_revision})
+        judge = Judge(open_engine(reader), reader)
+        start = linear if strategy == "linear" else SEARCHES[params.search]
+        return lambda batch: [vars(prefix) for prefix in lockstep(batch, start, judge.open, count, rule)]
+    cut = strategies.cutter(strategy, params, open_engine(params) if strategies.reads(strategy) else None)
+
+    def work(batch: list[Trace]) -> list[dict]:
+        parts = [rule.split(trace.trace) for trace in batch]
+        cuts = [cut(trace, sentences) for trace, sentences in zip(batch, parts, strict=True)]
+        return [vars(of_cut(*each, rule, count)) for each in zip(batch, parts, cuts, strict=True)]
+
+    return work
+
+
+def of_cut(
+    trace: Trace, sentences: list[str], cut: strategies.Cut, rule: traces.Rule, count: Callable[[str], int]
+) -> Prefix:
+    """The record of a prefix that no search found. A segment's ``prefix`` need not begin where the trace does."""
+    kept = rule.join(sentences[cut.start : cut.end])
+    return Prefix(
+        id=trace.id,
+        question=trace.question,
+        answer=trace.answer,
+        status=cut.error or "ok",
+        prefix=kept,
+        sentences=cut.end - cut.start,
+        of=len(sentences),
+        room=len(sentences) if cut.room is None else cut.room,
+        sufficient=cut.sufficient,
+        verdicts=list(cut.probes),
+        oracle_sentences=traces.sufficient_sentences(trace, rule),
+        prefix_tokens=count(kept),
+        trace_tokens=count(trace.trace),
+        tokens_read=cut.tokens_read,
+        tokens_demanded=cut.tokens_demanded,
+        tokens_of_prompts=cut.tokens_of_prompts,
+        tokens_generated=0,
+    )

@@ -32,8 +32,11 @@ def test_parameters_cell_shows_its_fields_with_their_defaults_and_meanings(name)
     notebook = nbformat.read(PROJECT / "notebooks" / f"{name}.ipynb", as_version=4)
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     assert len(cells) == 1
-    arm = {"arm": ("p-align", "which arm; `palign run` executes this notebook once for each")}
-    extra = arm if name in ("04_finetuning", "05_evaluation") else {}
+    own = {
+        "arm": ("p-align", "which arm; `palign run` executes this notebook once for each"),
+        "training_seed": (0, "which of training_seeds; for an arm that is not trained, the first"),
+    }
+    extra = own if name in ("04_finetuning", "05_evaluation") else {}
     assert cells[0].source == params.parameters_cell(name, **extra)
 
 
@@ -60,6 +63,16 @@ BAD = {
     "not a study name": ("study: ../x", "study: '../x'"),
     "unknown arm": ("study: x\narms: [zero-shot, sft]", "arms.1: 'sft'"),
     "arm twice": ("study: x\narms: [upft, upft]", "arms: names must differ"),
+    "a training seed twice": ("study: x\ntraining_seeds: [1, 1]", "training_seeds: seeds must differ, got [1, 1]"),
+    "no training seed": ("study: x\ntraining_seeds: []", "training_seeds"),
+    "another judge without a name": (
+        "study: x\narms: [p-align-other-judge]",
+        "judge: p-align-other-judge needs another model, a hub id or local folder",
+    ),
+    "an oracle on data that know none": (
+        "study: x\narms: [p-align-oracle]\ntraining_columns: {question: q, answer: a, trace: t}",
+        "training_columns: p-align-oracle needs sufficient_chars",
+    ),
     "impossible sampling": ("study: x\ntemperature: 0.0", "n_samples: 3 samples at temperature 0"),
     "second budget too large": ("study: x\nsecond_budget: 256", "second_budget: 256 must be smaller"),
     "no room for a prompt": ("study: x\nmax_new_tokens: 1024", "max_new_tokens: 1024 leaves no room"),
@@ -102,10 +115,15 @@ def test_notebook_refuses_an_injected_parameter_it_does_not_know():
 
 
 def test_notebook_takes_what_was_injected_and_ignores_what_is_no_parameter():
-    found = params.from_notebook({"seed": 3, "arm": "upft", "_i": "x", "pytest": pytest})
+    found = params.from_notebook({"seed": 3, "arm": "upft", "training_seed": 1, "_i": "x", "pytest": pytest})
     assert found == params.Params(seed=3)
 
 
 def test_arm_outside_the_study_is_refused():
     with pytest.raises(params.ParamsError, match="arm: 'sft'"):
         params.check_arm("sft", params.Params())
+
+
+def test_training_seed_outside_the_study_is_refused():
+    with pytest.raises(params.ParamsError, match=r"training_seed: 1: not one of this study's \[0\]"):
+        params.check_arm("p-align", params.Params(), 1)

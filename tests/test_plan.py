@@ -3,6 +3,7 @@
 import pytest
 
 from palign import plan
+from palign.arms import ARMS
 from palign.params import Params, fields_of
 from palign.study import steps
 
@@ -92,3 +93,64 @@ def test_arms_left_out_are_not_planned():
 def test_what_is_missing_is_told_with_the_notebook_that_makes_it(project):
     with pytest.raises(plan.TaskMissing, match="run notebook 01_generation"):
         plan.traces(Params(study="none")).require()
+
+
+EVERY = Params(arms=[arm for arm in ARMS if arm != "p-align-other-judge"])
+
+
+def touched(**values) -> set[str]:
+    """The strategies whose prefixes a change of a study with every arm makes anew."""
+    before, after = keys(EVERY), keys(Params(**{"arms": EVERY.arms} | values))
+    return {
+        name.removeprefix("truncation/") for name in before if "truncation/" in name and before[name] != after[name]
+    }
+
+
+def test_a_strategy_depends_on_what_it_reads_only():
+    """An arm's own prompt must not cost the others their prefixes, nor a fixed ratio anything at all."""
+    assert touched(search="equation7") == {"adaptive"}
+    assert touched(judge_prompt="{question} {prefix}") == {"adaptive", "linear"}
+    assert touched(boundary_prompt="{question} {numbered}") == {"one-reading"}
+    assert touched(infogain_share=0.5) == {"infogain"}
+    assert touched(continue_prompt="{question} {prefix}") == {"infogain"}
+    assert touched(alignment_temperature=0.9) == set()
+    assert touched(sentence_rule="reversible") == set(plan.strategies(EVERY)) - {"empty"}
+
+
+def test_another_judge_is_part_of_its_own_arm_only():
+    arms = ["p-align", "p-align-other-judge"]
+    one, two = (keys(Params(arms=arms, judge=judge)) for judge in ("someone/a", "someone/b"))
+    assert {name for name in one if one[name] != two[name]} == {
+        "truncation/judge",
+        "alignment/judge",
+        "finetuning/p-align-other-judge",
+        "evaluation/p-align-other-judge",
+    }
+
+
+def test_arms_of_one_strategy_share_its_prefixes_and_continuations():
+    params = Params(arms=["p-align", "sft-teacher-prefix", "sft-student-cot"])
+    assert plan.strategies(params) == ["adaptive"]
+    stood_on = {task.key for arm in params.arms for task in plan.finetuning(params, arm).needs}
+    assert stood_on == {plan.traces(params).key, plan.alignment(params, "adaptive").key}
+
+
+def test_more_training_seeds_keep_what_there_is():
+    """Adding a seed to a finished study must cost that seed alone."""
+    more = keys(Params(training_seeds=[0, 1]))
+    assert {name: key for name, key in more.items() if name in ALL} == keys(BASE)
+    assert set(more) - ALL == {f"{name}-seed-1" for name in (TRAINED | EVALUATED) - {"evaluation/zero-shot"}}
+    assert keys(Params(training_seeds=[1]))["finetuning/p-align-seed-1"] == more["finetuning/p-align-seed-1"]
+
+
+def test_a_title_tells_the_seed_only_where_there_are_several():
+    titles = [step.title for step in steps(Params(arms=["zero-shot", "rft"], training_seeds=[0, 2]))]
+    assert titles[2:] == [
+        "05_evaluation zero-shot",
+        "04_finetuning rft seed 0",
+        "05_evaluation rft seed 0",
+        "04_finetuning rft seed 2",
+        "05_evaluation rft seed 2",
+        "06_report",
+    ]
+    assert "04_finetuning rft" in {step.title for step in steps(Params(arms=["rft"], training_seeds=[3]))}

@@ -169,3 +169,40 @@ def test_a_study_of_the_untrained_student_alone_has_a_report(small, project, cap
     path.write_text(yaml.safe_dump({**small, "study": "alone", "arms": ["zero-shot"]}))
     assert main(["run", str(path)]) == 0, capsys.readouterr().err
     assert "No arm of this study uses adaptive prefixes." in (project / "reports" / "alone" / "report.html").read_text()
+
+
+def test_a_study_of_other_arms_and_several_seeds_has_a_report(small, project, capsys):
+    """No p-align among them: what the notebooks take for granted must be there, or be said to be missing."""
+    path = project / "params" / "other.yaml"
+    arms = ["zero-shot", "p-align-infogain", "segment-middle"]
+    values = {**small, "study": "other", "arms": arms, "training_seeds": [0, 1]}
+    path.write_text(yaml.safe_dump(values))
+    assert main(["run", str(path)]) == 0, capsys.readouterr().err
+    loaded = params.load(path)
+    assert main(["status", str(path)]) == 0
+    status = capsys.readouterr().out
+    assert "04_finetuning segment-middle seed 1" in status and "05_evaluation zero-shot seed" not in status
+    page = (project / "reports" / "other" / "report.html").read_text()
+    assert "2 training seeds" in page and "The luck of training" in page and "boundary_prompt" not in page
+
+    # values are averages over the seeds, each computed within its own
+    table = report.accuracy(loaded).set_index(["arm", "benchmark", "metric", "budget"])["value"]
+    each = [report.accuracy(report.only(loaded, "segment-middle", seed)) for seed in (0, 1)]
+    each = [one.set_index(["arm", "benchmark", "metric", "budget"])["value"] for one in each]
+    mean = (each[0] + each[1]) / 2
+    assert mean.to_dict() == pytest.approx(table.loc[["segment-middle"]].to_dict())
+    seeds = report.seeds(loaded)
+    assert list(seeds.index) == arms[1:]
+    assert (seeds[["seed 0", "seed 1"]].mean(axis=1) - seeds["value"]).abs().max() < 1e-9
+    assert ((seeds["min"] <= seeds["value"]) & (seeds["value"] <= seeds["max"])).all()
+
+    costs = report.costs(loaded)
+    assert costs.loc["evaluation/segment-middle", "seeds"] == 2 and costs.loc["evaluation/zero-shot", "seeds"] == 1
+    manifests = [plan.finetuning(loaded, "segment-middle", seed).folder.manifest() for seed in (0, 1)]
+    assert costs.loc["finetuning/segment-middle", "updates"] == sum(m["updates"] for m in manifests)
+    for name in ("strategies", "seeds", "arms"):
+        assert (project / "reports" / "other" / "tables" / f"{name}.csv").exists()
+
+    # leaving a seed out again is a matter of the report alone
+    fewer = params.validate({**values, "training_seeds": [0]}, "test")
+    assert [step.title for step in study.steps(fewer) if not step.done] == ["06_report"]

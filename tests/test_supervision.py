@@ -2,17 +2,18 @@
 
 import pytest
 
-from palign import alignment, finetuning, supervision, traces, truncation
+from palign import alignment, finetuning, plan, supervision, traces, truncation
+from palign.arms import ARMS
 from palign.engines.transformers import load_tokenizer
 from palign.params import validate
 from palign.prompts import BEGIN, END, fill, mark, render
 
-ARMS = ["zero-shot", "sft-label", "sft-long-cot", "upft", "p-align", "rft"]
+STUDIED = ["zero-shot", "sft-label", "sft-long-cot", "upft", "p-align", "rft"]
 
 
 @pytest.fixture
 def params(small):
-    return validate({**small, "arms": ARMS}, "test")
+    return validate({**small, "arms": STUDIED}, "test")
 
 
 @pytest.fixture
@@ -41,6 +42,36 @@ def test_p_align_learns_kept_pairs_only_with_their_prefix_marked(params, collect
     for row in rows:
         pair = by_id[row["id"]]
         assert row["completion"] == BEGIN + pair["prefix"] + END + pair["continuation"]
+
+
+def test_ablated_targets_are_the_halves_of_p_aligns_own_rows(params, collected):
+    """Other rows, or markers around a half, and the comparison would be of more than the target."""
+    truncation.truncate(params)
+    pairs = {pair["id"]: pair for pair in alignment.align(params, "adaptive")}
+    whole, prefix, continuation = (
+        supervision.build(params, arm) for arm in ("p-align", "sft-teacher-prefix", "sft-student-cot")
+    )
+    assert whole and [r["id"] for r in whole] == [r["id"] for r in prefix] == [r["id"] for r in continuation]
+    for all_, first, last in zip(whole, prefix, continuation, strict=True):
+        assert all_["prompt"] == first["prompt"] == last["prompt"]
+        assert first["completion"] == pairs[first["id"]]["prefix"]
+        assert last["completion"] == pairs[last["id"]]["continuation"]
+        assert all_["completion"] == mark(first["completion"], last["completion"])
+
+
+def test_every_trained_arm_has_a_target_that_is_known(params):
+    known = {"label", "trace", "upft", *supervision.COMPLETIONS}
+    assert {arm.target for arm in ARMS.values()} - {None} == known
+    for arm in ARMS.values():
+        assert (arm.target in supervision.COMPLETIONS) == (arm.strategy is not None)
+
+
+def test_training_seeds_differ_in_the_adapter_and_the_first_is_todays(params, collected):
+    one = params.model_copy(update={"num_train_epochs": 1.0, "training_seeds": [0, 1]})
+    facts = [finetuning.finetune(one, "sft-label", seed) for seed in (None, 0, 1)]
+    assert [f["training_seed"] for f in facts] == [0, 0, 1]
+    losses = [plan.finetuning(one, "sft-label", seed).folder.read("losses") for seed in (0, 1)]
+    assert losses[0] != losses[1] and len(losses[0]) == len(losses[1])
 
 
 def test_rft_learns_the_students_own_answers_without_markers(params, collected):
