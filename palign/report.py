@@ -411,11 +411,13 @@ def success_by_ratio(params: Params) -> pd.DataFrame:
 
 def training_facts(manifest: dict) -> pd.Series:
     names = (
+        "trainer",
         "rows",
         "updates",
         "epochs",
         "longest_row_tokens",
         "rows_cut",
+        "rows_dropped",
         "tokens_trained",
         "last_loss",
         "train_seconds",
