@@ -65,42 +65,50 @@ def fake_unsloth(tmp_path, monkeypatch):
 
 
 def gpu(monkeypatch, capability):
+    """A GPU as far as the choice of a trainer and of a precision looks; nothing could be computed on it."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+
+
+@pytest.fixture
+def anywhere(params):
+    """The same study, left to find a GPU."""
+    return changed(params, device="auto")
 
 
 def changed(params, **values):
     return params.model_copy(update=values)
 
 
-def test_a_machine_without_cuda_trains_by_trl_and_says_why(params, monkeypatch):
+def test_a_machine_without_cuda_trains_by_trl_and_says_why(anywhere, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert finetuning.choose(params) == finetuning.Choice("trl", "no CUDA device")
-    assert finetuning.choose(changed(params, device="cpu")).why == "device is cpu"
-    assert finetuning.choose(changed(params, trainer="trl")).why == "asked for"
+    assert finetuning.choose(anywhere) == finetuning.Choice("trl", "no CUDA device")
+    assert finetuning.choose(changed(anywhere, device="cpu")).why == "device is cpu"
+    assert finetuning.choose(changed(anywhere, trainer="trl")).why == "asked for"
     with pytest.raises(finetuning.TrainerError, match="unsloth cannot run here: no CUDA device; set trainer: auto"):
-        finetuning.choose(changed(params, trainer="unsloth"))
+        finetuning.choose(changed(anywhere, trainer="unsloth"))
 
 
-def test_cuda_alone_is_not_enough_for_unsloth(params, monkeypatch):
+def test_cuda_alone_is_not_enough_for_unsloth(anywhere, monkeypatch):
     gpu(monkeypatch, (8, 0))
-    assert finetuning.choose(params) == finetuning.Choice("trl", "unsloth is not installed")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert finetuning.choose(anywhere) == finetuning.Choice("trl", "unsloth is not installed")
 
 
-def test_auto_takes_unsloth_where_cuda_and_unsloth_are_there(params, monkeypatch, fake_unsloth):
+def test_auto_takes_unsloth_where_cuda_and_unsloth_are_there(anywhere, monkeypatch, fake_unsloth):
     gpu(monkeypatch, (8, 0))
-    assert finetuning.choose(params).trainer == "unsloth"
-    assert finetuning.choose(changed(params, trainer="trl")).trainer == "trl"
-    assert finetuning.choose(changed(params, device="cpu")).trainer == "trl"
+    assert finetuning.choose(anywhere).trainer == "unsloth"
+    assert finetuning.choose(changed(anywhere, trainer="trl")).trainer == "trl"
+    assert finetuning.choose(changed(anywhere, device="cpu")).trainer == "trl"
 
 
-def test_unsloth_that_comes_too_late_is_refused_in_one_line(params, monkeypatch, fake_unsloth):
+def test_unsloth_that_comes_too_late_is_refused_in_one_line(anywhere, monkeypatch, fake_unsloth):
     """Imported after transformers it warns, and trains without its kernels."""
     import transformers  # noqa: F401
 
     gpu(monkeypatch, (8, 0))
     with pytest.raises(finetuning.TrainerError, match=r"before .*transformers.*: restart the kernel") as late:
-        finetuning.prepare(params)
+        finetuning.prepare(anywhere)
     assert "\n" not in str(late.value) and "unsloth" not in sys.modules
 
 
@@ -161,9 +169,9 @@ def test_unsloth_is_asked_for_the_same_lora_as_trl(params, collected, monkeypatc
         ("float32", (7, 5), "float32"),
     ],
 )
-def test_bfloat16_begins_at_compute_capability_8(params, monkeypatch, dtype, capability, expected):
+def test_bfloat16_begins_at_compute_capability_8(anywhere, monkeypatch, dtype, capability, expected):
     gpu(monkeypatch, capability)
-    assert finetuning.precision(changed(params, dtype=dtype)) == expected
+    assert finetuning.precision(changed(anywhere, dtype=dtype)) == expected
 
 
 def test_4_bits_need_a_gpu(params, collected, tmp_path):
@@ -184,7 +192,7 @@ def test_the_adapter_names_its_base_model_and_no_path_of_this_machine(params, co
 
 def test_the_manifest_names_the_trainer_and_why(params, collected, capsys):
     facts = finetuning.finetune(changed(params, num_train_epochs=1.0), "sft-label")
-    assert (facts["trainer"], facts["trainer_why"]) == ("trl", "no CUDA device")
+    assert (facts["trainer"], facts["trainer_why"]) == ("trl", "device is cpu")
     assert (facts["weights"], facts["autocast"], facts["peak_memory_bytes"]) == ("float32", None, None)
     assert "0 exceed max_length 512" in capsys.readouterr().out
 

@@ -1,6 +1,9 @@
 """The GPU acceptance: what of it needs no GPU; the whole of it, and unsloth itself, under the ``gpu`` marker."""
+
 import inspect
 import json
+import subprocess
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -61,6 +64,32 @@ def test_the_report_states_ratio_memory_and_what_was_left_out(tmp_path):
     assert not gpu.report(results([1.0, 0.9]), tmp_path, MACHINE)
     assert "DO NOT AGREE" in (tmp_path / "report.md").read_text()
     assert not gpu.report(results([1.0, 0.5]) | {"vllm": {"failed": "exit code 1"}}, tmp_path, MACHINE)
+    missing = {"left out": "unsloth is not installed"}
+    assert not gpu.report(results([1.0, 0.5]) | {"train-unsloth": missing}, tmp_path, MACHINE)
+
+
+def test_pieces_run_apart_and_those_that_are_done_stay_done(here, monkeypatch, capsys):
+    """A session on a GPU that ends early must not cost what it has measured."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu, "machine", lambda: MACHINE)
+    outcomes, asked = results([1.0, 0.5]), []
+
+    def run(command, env, timeout):
+        piece = command[command.index("--piece") + 1]
+        asked.append(piece)
+        assert env["HF_HUB_OFFLINE"] == "1" and str(PROJECT) in env["PYTHONPATH"]
+        if piece == "evaluate-trl" and len(asked) < 4:
+            raise subprocess.TimeoutExpired(command, timeout)
+        gpu.write_atomically(gpu.folder() / f"{piece}.json", json.dumps(outcomes[piece]))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(gpu.subprocess, "run", run)
+    assert gpu.main(["--seconds", "60"]) == 1
+    assert asked == ["train-trl", "train-unsloth", "evaluate-trl"]
+    assert gpu.main([]) == 0
+    assert asked[3:] == ["evaluate-trl", "evaluate-unsloth", "vllm"]
+    assert gpu.main([]) == 0
+    assert asked[6:] == ["vllm"]  # not installed then: it may be now
 
 
 def test_training_can_start_from_the_same_adapter_and_is_evaluated(here, monkeypatch):
