@@ -1,4 +1,4 @@
-# `make` alone lists the targets. Nothing here needs a GPU; for the GPU environment see environment.yml.
+# `make` alone lists the targets. Only gpu-acceptance needs a GPU; for the GPU environment see environment.yml.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -11,11 +11,11 @@ PIP   := $(VENV)/bin/python -m pip --disable-pip-version-check -q
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study test lab lint clean
+.PHONY: help setup study test lab lint gpu-acceptance clean
 
 help: ## List the targets
 	@echo "usage: make TARGET [PARAMS=$(PARAMS)] [PYTHON=$(PYTHON)] [VENV=$(VENV)]"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 
 setup: $(STAMP) ## Make the virtual environment and install palign into it
 
@@ -31,6 +31,9 @@ lab: setup ## Open the notebooks in JupyterLab
 lint: $(STAMP)-dev ## Check style with ruff, changing nothing
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+gpu-acceptance: ## On a CUDA machine, with PYTHON's packages: unsloth against TRL, vLLM if there; a report of it
+	$(PYTHON) -m benchmarks.gpu
 
 clean: ## Remove what studies generated: runs/, and nothing else
 	rm -rf runs

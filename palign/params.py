@@ -196,6 +196,10 @@ class Params(Strict):
     upft_tokens: Positive = _field("upft", "UPFT: tokens of the trace to learn", default=32)
     upft_structure_share: Fraction = _field("upft", "UPFT: share of whole-trace samples", default=0.1)
     upft_prompt: str = _field("upft", "UPFT: task prompt of the prefix samples", default="{question}\nBegin the draft.")
+    trainer: Literal["auto", "unsloth", "trl"] = _field(
+        "finetuning", "what trains; auto: unsloth where CUDA and unsloth are there, else trl", default="auto"
+    )
+    load_in_4bit: bool = _field("finetuning", "train on a base model quantised to 4 bits (QLoRA)", default=False)
     num_train_epochs: Annotated[float, Field(gt=0)] = _field(
         "finetuning", "passes over the training problems", default=3.0
     )
@@ -352,10 +356,10 @@ def from_notebook(namespace: dict[str, Any]) -> Params:
     """The parameters of a running notebook: every plain value defined so far, validated strictly.
 
     Call it as ``from_notebook(globals())`` right after the parameters cell. papermill only warns of unknown names;
-    here a misspelt one stops the notebook. ``arm`` and ``training_seed`` are the notebooks' own and are left out.
+    here a misspelt one stops the notebook. ``arm``, ``training_seed`` and ``repository`` are the notebooks' own.
     """
     plain = (str, int, float, bool, list, dict, type(None))
-    others = {"In", "Out", "arm", "training_seed"}
+    others = {"In", "Out", "arm", "training_seed", "repository"}
     values = {
         name: value
         for name, value in namespace.items()

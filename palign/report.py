@@ -533,11 +533,13 @@ def shown_pairs(params: Params, rows: int = 3) -> pd.DataFrame:
 
 def training_facts(manifest: dict) -> pd.Series:
     names = (
+        "trainer",
         "rows",
         "updates",
         "epochs",
         "longest_row_tokens",
         "rows_cut",
+        "rows_dropped",
         "tokens_trained",
         "last_loss",
         "train_seconds",

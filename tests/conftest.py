@@ -41,6 +41,7 @@ def small(project) -> dict:
         "student": "student",
         "training_data": "train.jsonl",
         "benchmarks": [{"name": n, "data": f"{n}.jsonl", "problems": 4} for n in ("dial-2", "dial-3")],
+        "device": "cpu",  # the same tests wherever they run; tests/test_gpu.py has those of a GPU
         "batch_size": 8,
         "arms": ["zero-shot", "p-align"],
         "sufficiency_samples": 1,

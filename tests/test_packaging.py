@@ -87,6 +87,11 @@ def test_a_machine_without_a_gpu_is_asked_for_nothing_that_needs_one():
     assert set(EXTRAS["gpu"]) == NEEDS_GPU
 
 
+def test_colab_installs_the_gpu_extra_without_vllm_at_the_same_pins():
+    """A T4 has no use for vllm, and fine-tuning on Colab must be the fine-tuning of environment.yml."""
+    assert EXTRAS["colab"] == {name: wanted for name, wanted in EXTRAS["gpu"].items() if name != "vllm"}
+
+
 def test_pre_commit_hooks_use_the_dev_extras_versions_and_clone_nothing():
     """A commit hook and `make lint` that disagree about what is well formatted."""
     config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))

@@ -1,0 +1,256 @@
+"""Fine-tuning: which trainer runs, what it is given, and that it stops at the first number that is none.
+
+unsloth needs an accelerator even to be imported. Tests that name it here replace it by a small module of the same
+name: they check the wiring (order of imports, arguments passed), not unsloth. tests/test_gpu.py runs the real one.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from palign import finetuning, plan, supervision, traces
+from palign.engines.transformers import load_tokenizer
+from palign.params import validate
+
+from .conftest import PROJECT
+
+FAKE_UNSLOTH = '''
+"""In place of unsloth: says what was loaded before it and what it was called with; the model is a plain PEFT one."""
+import sys
+
+loaded_before = [name for name in ("trl", "transformers", "peft") if name in sys.modules]
+calls = {}
+
+
+class FastLanguageModel:
+    @staticmethod
+    def from_pretrained(**arguments):
+        calls["from_pretrained"] = arguments
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_pretrained(arguments["model_name"], dtype=arguments["dtype"]), None
+
+    @staticmethod
+    def get_peft_model(model, **arguments):
+        calls["get_peft_model"] = arguments
+        from peft import LoraConfig, get_peft_model
+
+        names = ("r", "lora_alpha", "lora_dropout", "target_modules", "bias")
+        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **{name: arguments[name] for name in names}))
+'''
+
+
+@pytest.fixture
+def params(small):
+    return validate({**small, "arms": ["sft-label", "sft-long-cot"]}, "test")
+
+
+@pytest.fixture
+def collected(params):
+    return traces.collect(params)
+
+
+@pytest.fixture
+def fake_unsloth(tmp_path, monkeypatch):
+    (tmp_path / "fake" / "unsloth").mkdir(parents=True)
+    (tmp_path / "fake" / "unsloth" / "__init__.py").write_text(FAKE_UNSLOTH)
+    monkeypatch.syspath_prepend(tmp_path / "fake")
+    yield tmp_path / "fake"
+    sys.modules.pop("unsloth", None)
+
+
+def gpu(monkeypatch, capability):
+    """A GPU as far as the choice of a trainer and of a precision looks; nothing could be computed on it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+
+
+@pytest.fixture
+def anywhere(params):
+    """The same study, left to find a GPU."""
+    return changed(params, device="auto")
+
+
+def changed(params, **values):
+    return params.model_copy(update=values)
+
+
+def test_a_machine_without_cuda_trains_by_trl_and_says_why(anywhere, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert finetuning.choose(anywhere) == finetuning.Choice("trl", "no CUDA device")
+    assert finetuning.choose(changed(anywhere, device="cpu")).why == "device is cpu"
+    assert finetuning.choose(changed(anywhere, trainer="trl")).why == "asked for"
+    with pytest.raises(finetuning.TrainerError, match="unsloth cannot run here: no CUDA device; set trainer: auto"):
+        finetuning.choose(changed(anywhere, trainer="unsloth"))
+
+
+def test_cuda_alone_is_not_enough_for_unsloth(anywhere, monkeypatch):
+    gpu(monkeypatch, (8, 0))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert finetuning.choose(anywhere) == finetuning.Choice("trl", "unsloth is not installed")
+
+
+def test_auto_takes_unsloth_where_cuda_and_unsloth_are_there(anywhere, monkeypatch, fake_unsloth):
+    gpu(monkeypatch, (8, 0))
+    assert finetuning.choose(anywhere).trainer == "unsloth"
+    assert finetuning.choose(changed(anywhere, trainer="trl")).trainer == "trl"
+    assert finetuning.choose(changed(anywhere, device="cpu")).trainer == "trl"
+
+
+def test_unsloth_that_comes_too_late_is_refused_in_one_line(anywhere, monkeypatch, fake_unsloth):
+    """Imported after transformers it warns, and trains without its kernels."""
+    import transformers  # noqa: F401
+
+    gpu(monkeypatch, (8, 0))
+    with pytest.raises(finetuning.TrainerError, match=r"before .*transformers.*: restart the kernel") as late:
+        finetuning.prepare(anywhere)
+    assert "\n" not in str(late.value) and "unsloth" not in sys.modules
+
+
+def test_prepare_imports_unsloth_before_everything_it_changes(project, fake_unsloth):
+    """Wiring only: the module imported is a stand-in."""
+    code = (
+        "import torch; torch.cuda.is_available = lambda: True\n"
+        "from palign import figures, finetuning, report\n"  # as a notebook has them
+        "from palign.params import Params\n"
+        "choice = finetuning.prepare(Params())\n"
+        "import os, unsloth, transformers, trl\n"
+        "print(choice.trainer, unsloth.loaded_before, os.environ['UNSLOTH_DISABLE_STATISTICS'])\n"
+    )
+    path = os.pathsep.join([str(fake_unsloth), str(PROJECT)])
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=project, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert done.stdout.split("\n")[0] == "unsloth [] 1", done.stderr
+
+
+def test_without_unsloth_prepare_imports_none_of_the_three(project):
+    code = (
+        "import sys; from palign import finetuning; from palign.params import Params\n"
+        "finetuning.prepare(Params(device='cpu'))\n"
+        "print({'trl', 'transformers', 'peft', 'unsloth'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_unsloth_is_asked_for_the_same_lora_as_trl(params, collected, monkeypatch, fake_unsloth, tmp_path):
+    """Wiring only: the arguments, and that the rows, labels and trained modules equal TRL's."""
+    tokenizer = load_tokenizer(params)
+    rows = supervision.build(params, "sft-label")
+    trainers = [finetuning._trainer(params, tmp_path / kind, rows, tokenizer, 1, kind) for kind in ("trl", "unsloth")]
+    import unsloth
+
+    loaded, lora = unsloth.calls["from_pretrained"], unsloth.calls["get_peft_model"]
+    assert loaded["load_in_4bit"] is False and loaded["use_exact_model_name"] is True
+    assert loaded["max_seq_length"] == params.max_length and loaded["revision"] is None
+    assert loaded["use_gradient_checkpointing"] == lora["use_gradient_checkpointing"] == "unsloth"
+    assert lora["r"] == params.lora_r and lora["lora_dropout"] == params.lora_dropout
+
+    trained = [{n for n, p in t.model.named_parameters() if p.requires_grad} for t in trainers]
+    assert trained[0] == trained[1] and trained[0]
+    assert list(trainers[0].train_dataset) == list(trainers[1].train_dataset)
+    assert {"input_ids", "labels"} <= set(trainers[0].train_dataset.column_names)
+
+
+@pytest.mark.parametrize(
+    "dtype, capability, expected",
+    [
+        ("auto", (7, 5), "float16"),
+        ("bfloat16", (7, 5), "float16"),
+        ("auto", (8, 0), "bfloat16"),
+        ("bfloat16", (9, 0), "bfloat16"),
+        ("float16", (9, 0), "float16"),
+        ("float32", (7, 5), "float32"),
+    ],
+)
+def test_bfloat16_begins_at_compute_capability_8(anywhere, monkeypatch, dtype, capability, expected):
+    gpu(monkeypatch, capability)
+    assert finetuning.precision(changed(anywhere, dtype=dtype)) == expected
+
+
+def test_4_bits_need_a_gpu(params, collected, tmp_path):
+    with pytest.raises(finetuning.TrainerError, match="load_in_4bit: TRL needs a GPU"):
+        finetuning.finetune(changed(params, load_in_4bit=True), "sft-label")
+
+
+def test_the_adapter_names_its_base_model_and_no_path_of_this_machine(params, collected, project):
+    """An adapter that bears the trainer's home directory cannot be loaded, or published, by anyone else."""
+    params = changed(params, student_revision="main", num_train_epochs=1.0)
+    finetuning.finetune(params, "sft-label")
+    folder = plan.finetuning(params, "sft-label").folder.path / "adapter"
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("student", "main")
+    for file in folder.iterdir():
+        assert str(project).encode() not in file.read_bytes() and str(PROJECT).encode() not in file.read_bytes(), file
+
+
+def test_the_manifest_names_the_trainer_and_why(params, collected, capsys):
+    facts = finetuning.finetune(changed(params, num_train_epochs=1.0), "sft-label")
+    assert (facts["trainer"], facts["trainer_why"]) == ("trl", "device is cpu")
+    assert (facts["weights"], facts["autocast"], facts["peak_memory_bytes"]) == ("float32", None, None)
+    assert "0 exceed max_length 512" in capsys.readouterr().out
+
+
+def test_lengths_are_told_before_training_and_agree_with_what_was_trained(params, collected):
+    params = changed(params, max_length=150, num_train_epochs=1.0)
+    table = finetuning.token_lengths(params, "sft-long-cot")
+    assert not plan.finetuning(params, "sft-long-cot").folder.done
+    facts = finetuning.finetune(params, "sft-long-cot")
+    assert 0 < table.loc["row", "over max_length"] == facts["rows_cut"] < 12
+    assert table.loc["row", "longest"] == facts["longest_row_tokens"] and table.loc["row", "dropped"] == 0
+
+
+def test_a_row_without_room_for_its_response_is_dropped_and_counted(params, collected):
+    """Kept, it would be a row of a batch with nothing to learn; dropped in silence, a row missing from the count."""
+    params = changed(params, max_length=40, num_train_epochs=1.0)
+    dropped = finetuning.token_lengths(params, "sft-label").loc["row", "dropped"]
+    facts = finetuning.finetune(params, "sft-label")
+    assert 0 < dropped == facts["rows_dropped"] < 12
+    with pytest.raises(finetuning.TrainerError, match="max_length 10: every prompt alone fills it"):
+        finetuning.finetune(changed(params, max_length=10), "sft-label")
+
+
+def test_a_template_that_writes_a_prompt_otherwise_in_training_is_refused(params, collected):
+    """Training and evaluation on different prompts measure the base model, not the trained one."""
+    tokenizer = load_tokenizer(params)
+    tokenizer.chat_template = "{% if not add_generation_prompt %}Train: {% endif %}" + tokenizer.chat_template
+    with pytest.raises(finetuning.TrainerError, match="renders the prompt differently"):
+        finetuning.encode(params, supervision.build(params, "sft-label"), tokenizer)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_its_rows(params, collected, monkeypatch):
+    """The trainer's own log puts an average in its place."""
+    original = finetuning._trainer
+
+    def build(*args):
+        trainer = original(*args)
+        loss = trainer.compute_loss
+        trainer.compute_loss = lambda *a, **k: loss(*a, **k) * (float("nan") if trainer.state.global_step == 2 else 1)
+        return trainer
+
+    monkeypatch.setattr(finetuning, "_trainer", build)
+    with pytest.raises(finetuning.NotFinite, match=r"the loss is not finite at update 3, rows (\w+, ){3}\w+; likely"):
+        finetuning.finetune(params, "sft-label")
+
+
+def test_float16_may_overflow_now_and_then_but_not_for_good(params, collected, tmp_path):
+    """Loss scaling starts too high on purpose: its first overflows are how it finds its scale."""
+    trainer = finetuning._trainer(params, tmp_path, supervision.build(params, "sft-label"), load_tokenizer(params), 1)
+    (watch,) = [c for c in trainer.callback_handler.callbacks if type(c).__name__ == "Watch"]
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.full((1,), float("inf"))
+    model = SimpleNamespace(named_parameters=lambda: [("lora_A", parameter)])
+    half, state = SimpleNamespace(fp16=True), SimpleNamespace(global_step=0)
+    for _ in range(finetuning.SCALER_TRIES - 1):
+        watch.on_pre_optimizer_step(half, state, None, model=model)
+    with pytest.raises(finetuning.NotFinite, match="gradient of lora_A"):
+        watch.on_pre_optimizer_step(half, state, None, model=model)
+    watch.overflows = 0
+    with pytest.raises(finetuning.NotFinite):
+        watch.on_pre_optimizer_step(SimpleNamespace(fp16=False), state, None, model=model)
