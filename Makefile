@@ -11,7 +11,7 @@ PIP   := $(VENV)/bin/python -m pip --disable-pip-version-check -q
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study test lab lint gpu-acceptance clean
+.PHONY: help setup study audit test lab lint gpu-acceptance clean
 
 help: ## List the targets
 	@echo "usage: make TARGET [PARAMS=$(PARAMS)] [PYTHON=$(PYTHON)] [VENV=$(VENV)]"
@@ -21,6 +21,9 @@ setup: $(STAMP) ## Make the virtual environment and install palign into it
 
 study: setup ## Run the study PARAMS names, from its notebooks to its report
 	$(VENV)/bin/palign run $(PARAMS)
+
+audit: setup ## Test the paper's printed numbers, and with RELEASED=PATH_OR_HUB_ID released outputs
+	$(VENV)/bin/palign audit $(if $(RELEASED),--released $(RELEASED))
 
 test: setup ## Run the tests
 	$(VENV)/bin/python -m pytest

@@ -1,4 +1,4 @@
-"""The front door: ``palign run params/pocket.yaml``, and ``check``, ``status``, ``verify``."""
+"""The front door: ``palign run params/pocket.yaml``, and ``check``, ``status``, ``verify``, ``audit``."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ def main(argv: list[str] | None = None) -> int:
         command.add_argument("params", nargs="+" if name == "check" else None, type=Path, help="params file (YAML)")
         if name == "run":
             command.add_argument("--dry-run", action="store_true", help="only say what would run")
+    words = "test the paper's printed numbers, and outputs its authors released, by arithmetic"
+    command = commands.add_parser("audit", help=words, description=words)
+    command.add_argument("--released", metavar="PATH_OR_HUB_ID", help="released outputs: answer, output, label")
     args = parser.parse_args(argv)
     try:
-        return {"run": _run, "status": _status, "check": _check, "verify": _verify}[args.command](args)
+        return COMMANDS[args.command](args)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -89,6 +92,21 @@ def _verify(args: argparse.Namespace) -> int:
     faults = study.verify(loaded, ranges, headline)
     print("\n".join(faults) if faults else f"{loaded.study}: {len(ranges)} headline numbers lie in their stated ranges")
     return 1 if faults else 0
+
+
+def _audit(args: argparse.Namespace) -> int:
+    from . import audit
+
+    values = {}
+    if args.released is not None:
+        # found from where the reader stands, which need not be the project's root
+        local = Path(args.released).expanduser()
+        values["released"] = str(local.resolve()) if local.exists() else args.released
+    print(f"report: {audit.run(**values)}")
+    return 0
+
+
+COMMANDS = {"run": _run, "status": _status, "check": _check, "verify": _verify, "audit": _audit}
 
 
 if __name__ == "__main__":

@@ -306,23 +306,24 @@ def fields_of(*groups: str, effect: str | None = None) -> list[str]:
     return chosen
 
 
-def validate(values: dict[str, Any], where: str) -> Params:
-    """Build :class:`Params`, or raise :class:`ParamsError` one line per fault: where, key, value, mend."""
+def validate(values: dict[str, Any], where: str, model: type[Strict] = Params) -> Any:
+    """Build a :class:`Params` (or another ``model``), or raise :class:`ParamsError`, one line per fault: where, key,
+    value, mend.
+    """
     try:
-        return Params(**values)
+        return model(**values)
     except ValidationError as error:
-        raise ParamsError("\n".join(_line(fault, where) for fault in error.errors())) from None
+        raise ParamsError("\n".join(_line(fault, where, model) for fault in error.errors())) from None
 
 
-def _line(fault: dict, where: str) -> str:
+def _line(fault: dict, where: str, model: type[Strict]) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         import difflib
 
-        near = difflib.get_close_matches(str(fault["loc"][-1]), list(Params.model_fields), 1)
-        return f"{where}: {key}: unknown key" + (
-            f"; did you mean {near[0]}?" if near else "; see palign/params.py for the keys"
-        )
+        near = difflib.get_close_matches(str(fault["loc"][-1]), list(model.model_fields), 1)
+        keys = f"{model.__module__.replace('.', '/')}.py"
+        return f"{where}: {key}: unknown key" + (f"; did you mean {near[0]}?" if near else f"; see {keys} for the keys")
     if fault["type"] == "value_error":
         return f"{where}: {fault['msg'].removeprefix('Value error, ')}"
     value = fault["input"]
@@ -352,11 +353,12 @@ def load(path: str | Path) -> Params:
     return validate({str(key): value for key, value in values.items()}, str(path))
 
 
-def from_notebook(namespace: dict[str, Any]) -> Params:
+def from_notebook(namespace: dict[str, Any], model: type[Strict] = Params) -> Any:
     """The parameters of a running notebook: every plain value defined so far, validated strictly.
 
     Call it as ``from_notebook(globals())`` right after the parameters cell. papermill only warns of unknown names;
     here a misspelt one stops the notebook. ``arm``, ``training_seed`` and ``repository`` are the notebooks' own.
+    ``model``: what they are parameters of, if not of a study.
     """
     plain = (str, int, float, bool, list, dict, type(None))
     others = {"In", "Out", "arm", "training_seed", "repository"}
@@ -365,7 +367,7 @@ def from_notebook(namespace: dict[str, Any]) -> Params:
         for name, value in namespace.items()
         if not name.startswith("_") and name not in others and isinstance(value, plain)
     }
-    return validate(values, "notebook parameters")
+    return validate(values, "notebook parameters", model)
 
 
 def check_arm(arm: str, params: Params, training_seed: int | None = None) -> str:

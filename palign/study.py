@@ -196,7 +196,8 @@ PAGE = """<!doctype html>
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
 img {{ max-width: 100%; height: auto; }}
-table {{ border-collapse: collapse; font-size: .85rem; margin: 1rem 0; display: block; overflow-x: auto; }}
+table {{ border-collapse: collapse; font-size: .85rem; margin: 1rem 0; display: block; overflow-x: auto;
+  border: 0; width: max-content; max-width: 100%; }}
 th, td {{ padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top; }}
 th:first-child, td:first-child {{ text-align: left; }}
 pre {{ white-space: pre-wrap; background: #f6f6f6; padding: .6rem; font-size: .85rem; }}
