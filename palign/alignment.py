@@ -37,6 +37,7 @@ def user_turn(params: Params, question: str, prefix: str) -> str:
     return fill(params.answer_prompt, question=question)
 
 
+@plan.held(plan.alignment)
 def align(params: Params, strategy: str) -> list[dict]:
     """Aligned pairs as records: the source's fields, ``continuation``, its ``outcome`` and whether it is ``kept``.
 

@@ -55,6 +55,7 @@ def sufficient_sentences(trace: Trace) -> int | None:
     return len(sentences)
 
 
+@plan.held(plan.traces)
 def collect(params: Params) -> list[Trace]:
     """The study's training problems with their traces.
 
