@@ -47,6 +47,7 @@ def sampling_of(params: Params) -> Sampling:
     )
 
 
+@plan.held(plan.alignment)
 def align(params: Params, strategy: str) -> list[dict]:
     """Aligned pairs as records: the source's fields, ``continuation``, its ``outcome`` and whether it is ``kept``.
 

@@ -30,6 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+    except OSError as error:  # a disk that is full, a folder that cannot be written
+        print(f"palign: {error}; mend that, and the same command goes on from here", file=sys.stderr)
+        return 2
     except (ValueError, RuntimeError) as error:  # ours: each message is a line that says what, where, how to mend it
         if type(error).__module__.split(".")[0] != "palign":
             raise

@@ -15,6 +15,7 @@ from .problems import check_disjoint
 from .prompts import fill, render
 
 
+@plan.held(plan.evaluation)
 def respond(params: Params, arm: str, seed: int | None = None) -> list[dict]:
     """The arm's responses as records, ``n_samples`` a problem; resumes after a kill.
 

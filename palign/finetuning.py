@@ -168,6 +168,7 @@ def updates(params: Params, rows: int, full: int) -> int:
     return math.ceil(params.num_train_epochs * math.ceil((full if params.equal_updates else rows) / per_update))
 
 
+@plan.held(plan.finetuning)
 def finetune(params: Params, arm: str, seed: int | None = None) -> dict | None:
     """Train the arm's adapter and return the manifest; ``None`` for an arm that is not trained.
 

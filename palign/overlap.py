@@ -51,6 +51,7 @@ def shared_ngrams(training: Sequence[str], tests: Sequence[str], n: int) -> list
     return found
 
 
+@plan.held(plan.overlap)
 def find(params: Params) -> list[dict]:
     """The pairs of this study's training and test questions that share 8 or 13 words in a row, as records."""
     task = plan.overlap(params)

@@ -11,13 +11,14 @@ False
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, wraps
 from pathlib import Path
 
 from .arms import ARMS
 from .params import Params, resolve, root
-from .store import RunFolder, digest, fingerprint
+from .store import RunFolder, StoreError, digest, fingerprint
 
 
 class TaskMissing(RuntimeError):
@@ -57,10 +58,32 @@ class Task:
                 f"{self.name} has not been run for these parameters; run notebook {NOTEBOOKS[self.stage]} with the "
                 "same parameters first, or `palign run` with the params file"
             )
+        found = self.folder.manifest().get("key")
+        if found != self.key:
+            raise StoreError(
+                f"{self.folder.manifest_path}: holds {found}, not {self.key}; delete its folder to redo it"
+            )
         return self.folder
 
     def finish(self, **facts) -> None:
         self.folder.finish(self.params.model_dump(mode="json"), task=self.name, key=self.key, **facts)
+
+
+def held(task_of: Callable[..., Task | None]) -> Callable:
+    """Decorate the function that makes a task's result, and takes the same arguments: one process at a time runs it."""
+
+    def decorate(function: Callable) -> Callable:
+        @wraps(function)
+        def alone(*args, **kwargs):
+            task = task_of(*args, **kwargs)
+            if task is None or task.folder.done:
+                return function(*args, **kwargs)
+            with task.folder.hold():
+                return function(*args, **kwargs)
+
+        return alone
+
+    return decorate
 
 
 NOTEBOOKS = {

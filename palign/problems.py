@@ -122,6 +122,7 @@ def load_benchmark(benchmark: Benchmark) -> list[Problem]:
     return problems
 
 
+@plan.held(plan.benchmarks)
 def collect_benchmarks(params: Params) -> list[dict]:
     """The study's test problems as records: ``benchmark``, ``id``, ``question``, ``answer``."""
     task = plan.benchmarks(params)

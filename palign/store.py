@@ -11,6 +11,8 @@ meet, and going back to earlier parameters costs nothing. The manifest's existen
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -18,10 +20,13 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+VERSION = 1
+"""Of the records and manifests; raised when an older reader would misread a newer one."""
 
 
 class StoreError(RuntimeError):
@@ -87,10 +92,46 @@ class RunFolder:
 
     @property
     def done(self) -> bool:
-        return self.manifest_path.exists()
+        """Whether there is a manifest, and beside it all the records it was written for.
+
+        A file that is missing, cut or grown makes the task undone: its rerun keeps the good records and adds the rest.
+        """
+        if not self.manifest_path.exists():
+            return False
+        return self._sizes() == self.manifest()["files"]
 
     def manifest(self) -> dict:
-        return json.loads(self.manifest_path.read_text(encoding="utf-8"))
+        """Raises :class:`StoreError` for what is no manifest, or one of a newer palign."""
+        try:
+            manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
+            version = manifest["version"]
+        except (ValueError, TypeError, KeyError):
+            raise StoreError(
+                f"{self.manifest_path}: not a manifest; delete the file to redo what it stood for"
+            ) from None
+        if version != VERSION:
+            raise StoreError(
+                f"{self.manifest_path}: version {version}, this palign reads {VERSION}; use a newer palign"
+            )
+        return manifest
+
+    def _sizes(self) -> dict[str, int]:
+        return {path.name: path.stat().st_size for path in sorted(self.path.glob("*.jsonl"))}
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep other processes out while this one works here; where another is at work, wait for its end.
+
+        A killed study's kernel lives on for a moment: without this, it and the next run would both append.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.with_name(f".{self.path.name}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                print(f"{self.path}: another process is at work here; waiting for it", file=sys.stderr)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def read(self, name: str) -> list[dict]:
         """All complete records of ``name``.jsonl, in the order written; empty when there is no such file."""
@@ -118,6 +159,8 @@ class RunFolder:
         write_atomically(
             self.path / f"{name}.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
         )
+        if self.manifest_path.exists():  # graded anew
+            self._seal(self.manifest())
 
     def fill(
         self,
@@ -160,7 +203,10 @@ class RunFolder:
 
     def finish(self, params: dict, **facts: Any) -> None:
         """Write the manifest: parameters, code, packages, hardware the task's own ``facts``. Last, atomically."""
-        manifest = {"params": params, **facts, "seconds": self.seconds(), "provenance": provenance()}
+        self._seal({"params": params, **facts, "seconds": self.seconds(), "provenance": provenance()})
+
+    def _seal(self, manifest: dict) -> None:
+        manifest = manifest | {"version": VERSION, "files": self._sizes()}
         write_atomically(self.manifest_path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 
 

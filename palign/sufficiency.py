@@ -113,6 +113,7 @@ def over_traces(
     return Estimate(value, float(min(low, value)), float(max(high, value)), len(groups))
 
 
+@plan.held(plan.sufficiency)
 def measure(params: Params) -> list[dict]:
     """Judge every prefix of a sample of the traces, continue some, and grade: one record a continued prefix.
 

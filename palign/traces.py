@@ -91,6 +91,7 @@ def sufficient_sentences(trace: Trace, rule: Rule = RULES["released"]) -> int | 
     return len(sentences)
 
 
+@plan.held(plan.traces)
 def collect(params: Params) -> list[Trace]:
     """The study's training problems with their traces.
 

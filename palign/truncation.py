@@ -223,6 +223,7 @@ class JudgeFailed(RuntimeError):
     """Every verdict was an error; going on would turn P-ALIGN into something else."""
 
 
+@plan.held(lambda params, strategy="adaptive": plan.truncation(params, strategy))
 def truncate(params: Params, strategy: str = "adaptive") -> list[dict]:
     """The prefixes of all training traces as records, in the traces' order. Resumes what a kill left.
 

@@ -1,6 +1,8 @@
 """Nothing written is lost, nothing is written twice, and a torn line is redone."""
 
 import json
+import multiprocessing
+import threading
 
 import pytest
 from hypothesis import given
@@ -98,3 +100,62 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
 @given(st.dictionaries(st.text(), st.integers() | st.text() | st.none()))
 def test_digest_does_not_depend_on_the_order_of_keys(value):
     assert digest(value) == digest(dict(reversed(value.items()))) == digest(json.loads(json.dumps(value)))
+
+
+def finished(path, records=3):
+    folder = RunFolder(path)
+    folder.append("a", [{"id": str(i)} for i in range(records)])
+    folder.finish({}, key="k")
+    return folder
+
+
+@pytest.mark.parametrize("fault", ["cut", "grown", "missing"])
+def test_records_that_are_not_those_of_the_manifest_are_not_done(tmp_path, fault):
+    """A manifest alone proves nothing once its data were lost or copied over."""
+    folder = finished(tmp_path / "task")
+    assert folder.done
+    path = folder.path / "a.jsonl"
+    if fault == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-4] if fault == "cut" else path.read_bytes() + b'{"id": "3"}\n')
+    assert not folder.done
+
+
+def test_grading_anew_leaves_a_task_done(tmp_path):
+    folder = finished(tmp_path / "task")
+    folder.write("a", [{"id": "0", "right": True}])
+    assert folder.done and folder.manifest()["key"] == "k"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("", "not a manifest"), ("[]", "not a manifest"), ("{}", "not a manifest"), ('{"version": 99}', "newer palign")],
+)
+def test_a_foreign_manifest_is_refused_by_name(tmp_path, text, says):
+    folder = finished(tmp_path / "task")
+    folder.manifest_path.write_text(text)
+    with pytest.raises(StoreError, match=f"manifest.json: .*{says}"):
+        _ = folder.done
+
+
+def test_two_processes_take_turns(tmp_path, capfd):
+    """The kernel of a killed study outlives it by a moment, and the next run must not write beside it."""
+    context, folder = multiprocessing.get_context("fork"), RunFolder(tmp_path / "task")
+    inside, leave = context.Event(), context.Event()
+
+    def first():
+        with folder.hold():
+            inside.set()
+            leave.wait(20)
+            folder.append("a", [{"id": "first"}])
+
+    process = context.Process(target=first)
+    process.start()
+    assert inside.wait(20)
+    threading.Timer(0.2, leave.set).start()
+    with folder.hold():
+        folder.append("a", [{"id": "second"}])
+    process.join()
+    assert [record["id"] for record in folder.read("a")] == ["first", "second"]
+    assert "another process is at work" in capfd.readouterr().err

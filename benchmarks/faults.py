@@ -1,0 +1,238 @@
+"""Is anything lost? ``python -m benchmarks.faults [--kills 200]``: a short study, stopped in many ways and run again.
+
+Each study runs the road of the notebooks, from data to report tables, on a few problems of the pocket world. It is
+stopped by a fault, at a moment drawn at random, and started again until it ends; then its tables and records are
+compared, byte by byte, with those of a study that nothing disturbed. Exits with 1 if any differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from palign import alignment, evaluation, finetuning, overlap, params, problems, report, store, traces, truncation
+
+POCKET = Path(__file__).resolve().parent.parent / "palign" / "pocket"
+TIMES = {"costs.csv", "seconds.jsonl", "train_seconds.jsonl"}  # what measures time may differ
+
+
+def prepare(folder: Path) -> params.Params:
+    """A study of a dozen traces and two arms, in a project folder of its own."""
+    for name, lines in (("train", 12), ("dial-2", 6), ("dial-3", 6)):
+        head = (POCKET / "data" / f"{name}.jsonl").read_text().splitlines(keepends=True)[:lines]
+        (folder / f"{name}.jsonl").write_text("".join(head))
+    (folder / "params").mkdir()
+    (folder / "notebooks").mkdir()  # the two make a folder a project's root
+    (folder / "student").symlink_to(POCKET / "student")
+    return params.Params(
+        study="faults",
+        student="student",
+        training_data="train.jsonl",
+        benchmarks=[params.Benchmark(name=n, data=f"{n}.jsonl", problems=6) for n in ("dial-2", "dial-3")],
+        batch_size=2,
+        arms=["zero-shot", "p-align"],
+        sufficiency_samples=1,
+        num_train_epochs=2.0,
+        per_device_train_batch_size=4,
+        save_steps=1,
+    )
+
+
+def road(study: params.Params) -> None:
+    """What the notebooks call, in their order."""
+    problems.collect_benchmarks(study)
+    traces.collect(study)
+    overlap.find(study)
+    truncation.truncate(study)
+    alignment.align(study, "adaptive")
+    for arm in study.arms:
+        finetuning.finetune(study, arm)
+        evaluation.respond(study, arm)
+    report.write(study, {})
+
+
+def results(folder: Path) -> dict[str, list[str]]:
+    """Every record and every line of every table, sorted: resumed records are appended in another order."""
+    files = [*folder.rglob("runs/**/*.jsonl"), *folder.rglob("reports/**/*.csv"), *folder.rglob("reports/**/*.json")]
+    return {
+        f"{path.parent.name}/{path.name}": sorted(path.read_text().splitlines())
+        for path in files
+        if path.name not in TIMES
+    }
+
+
+def start(study: params.Params, before: Callable[[], None] = lambda: None) -> int:
+    """The road in a forked process, which has everything imported already; its process id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, 1)
+        os.dup2(sink, 2)
+        before()
+        road(study)
+        code = 0
+    except KeyboardInterrupt:
+        code = 130
+    except (OSError, store.StoreError, MemoryError):
+        code = 2
+    except BaseException:
+        Path("fault.log").write_text(traceback.format_exc())
+    finally:
+        os._exit(code)
+
+
+def ended(pid: int) -> str:
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        return signal.Signals(os.WTERMSIG(status)).name
+    return {0: "ended", 2: "refused", 130: "interrupted"}.get(os.WEXITSTATUS(status), "failed")
+
+
+def stage(folder: Path) -> str:
+    """Where a study stopped: the stage whose folder was written to last."""
+    files = [path for path in folder.rglob("runs/faults/*/*/*") if path.is_file()]
+    return max(files, key=lambda path: path.stat().st_mtime_ns).parent.parent.name if files else "start"
+
+
+def by_signal(number: int) -> Callable:
+    def fault(study: params.Params, after: float) -> str:
+        pid = start(study)
+        time.sleep(after)
+        os.kill(pid, number)
+        return ended(pid)
+
+    return fault
+
+
+def by_exception(study: params.Params, after: float) -> str:
+    """An exception out of the middle of whatever is computed at that moment."""
+
+    def before() -> None:
+        def raise_it(*_):
+            raise MemoryError("made up")
+
+        signal.signal(signal.SIGALRM, raise_it)
+        signal.setitimer(signal.ITIMER_REAL, after)
+
+    return ended(start(study, before))
+
+
+def by_full_disk(study: params.Params, after: float) -> str:
+    """No file may grow beyond a few kilobytes, as on a disk that fills up; ``after`` draws how many."""
+
+    def before() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        limit = 200 + int(after * 4000)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    return ended(start(study, before))
+
+
+def by_twin(study: params.Params, after: float) -> str:
+    """Two runs of the same study at once."""
+    first = start(study)
+    time.sleep(after / 10)
+    second = start(study)
+    return f"{ended(first)}, {ended(second)}"
+
+
+def by_torn_file(study: params.Params, after: float) -> str:
+    """A run killed, then one of its files cut in the middle of a line."""
+    outcome = by_signal(signal.SIGKILL)(study, after)
+    files = [path for path in Path("runs").rglob("*.jsonl") if path.stat().st_size > 1]
+    if files:
+        path = random.choice(files)
+        os.truncate(path, random.randrange(1, path.stat().st_size))
+    return f"{outcome}, cut"
+
+
+FAULTS = {
+    "SIGKILL": (by_signal(signal.SIGKILL), 1.0),
+    "SIGINT": (by_signal(signal.SIGINT), 0.1),
+    "SIGTERM": (by_signal(signal.SIGTERM), 0.1),
+    "exception": (by_exception, 0.1),
+    "full disk": (by_full_disk, 0.1),
+    "two runs at once": (by_twin, 0.05),
+    "torn file": (by_torn_file, 0.1),
+}
+"""Each fault and how often it is tried, as a share of ``--kills``."""
+
+
+def campaign(name: str, times: int, whole: dict, duration: float, folder: Path, study: params.Params) -> dict:
+    """Inject ``times`` faults of one kind over as many studies as that takes; compare each study that ended."""
+    fault, _ = FAULTS[name]
+    outcomes, stages, studies, lost, doubled, different = collections.Counter(), collections.Counter(), 0, 0, 0, 0
+    while outcomes.total() < times:
+        shutil.rmtree(folder / "runs", ignore_errors=True)
+        shutil.rmtree(folder / "reports", ignore_errors=True)
+        for _ in range(min(12, times - outcomes.total())):
+            outcome = fault(study, random.uniform(0, duration / 3))
+            if outcome == "ended":  # before the fault could strike
+                break
+            outcomes[outcome] += 1
+            stages[stage(folder)] += 1
+        outcome = ended(start(study))  # undisturbed, to its end
+        studies += 1
+        found = results(folder) if outcome == "ended" else {}
+        for file, lines in whole.items():
+            have = collections.Counter(found.get(file, []))
+            lost += sum((collections.Counter(lines) - have).values())
+            doubled += sum((have - collections.Counter(lines)).values())
+        different += found != whole
+    return {
+        "fault": name,
+        "injected": outcomes.total(),
+        "outcomes": ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common()),
+        "while in": ", ".join(f"{where} {count}" for where, count in stages.most_common()),
+        "studies ended": studies,
+        "lines lost": lost,
+        "doubled or changed": doubled,
+        "studies that differ": different,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--kills", type=int, default=200, help="kills by SIGKILL; other faults in proportion")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    random.seed(options.seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.chdir(folder)
+        study = prepare(folder)
+        import peft  # noqa: F401  here, so that no forked study has to
+
+        began = time.perf_counter()
+        if ended(start(study)) != "ended":
+            sys.exit(f"the undisturbed study did not end: {Path('fault.log').read_text()}")
+        duration, whole = time.perf_counter() - began, results(folder)
+        print(f"undisturbed: {duration:.1f} s, {sum(map(len, whole.values()))} lines in {len(whole)} files", flush=True)
+        rows = []
+        for fault, (_, share) in FAULTS.items():
+            rows.append(campaign(fault, max(1, round(options.kills * share)), whole, duration, folder, study))
+            print(json.dumps(rows[-1]), flush=True)
+    table = pd.DataFrame(rows)
+    print(f"\n{table.to_string(index=False)}")
+    return int(bool(table["studies that differ"].sum()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
