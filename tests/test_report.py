@@ -20,7 +20,7 @@ def study(monkeypatch):
             second_budget=None,
         )
 
-        def load_grades(params, arm):
+        def load_grades(params, arm, seed=None):
             rng = np.random.default_rng(0)  # the same luck for every arm
             return [
                 {"benchmark": name, "problem": str(i), "sample": sample, "right": bool(rng.random() < skills[arm])}
@@ -67,7 +67,7 @@ def test_benchmarks_of_unlike_size_have_both_averages(study):
 def test_a_missing_response_stops_the_report(study, monkeypatch):
     params = study(**{"zero-shot": 0.5})
     whole = report.evaluation.load_grades
-    monkeypatch.setattr(report.evaluation, "load_grades", lambda params, arm: whole(params, arm)[1:])
+    monkeypatch.setattr(report.evaluation, "load_grades", lambda params, arm, seed=None: whole(params, arm)[1:])
     with pytest.raises(ValueError, match="zero-shot: responses"):
         report.accuracy(params)
 
