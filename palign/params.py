@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from .arms import ARMS
 
 GROUPS = {
-    "01_generation": ("study", "data", "benchmarks"),
+    "01_generation": ("study", "data", "teacher", "benchmarks"),
     "02_truncation": ("student", "truncation"),
     "03_alignment": ("alignment",),
     "04_finetuning": ("answering", "finetuning", "upft"),
@@ -65,7 +65,11 @@ class Strict(BaseModel):
 
 
 class Benchmark(Strict):
-    """A test set as data: where it is, how many problems it has (asserted), and which columns hold what."""
+    """A test set as data: where it is, how many problems it has (asserted), and which columns hold what.
+
+    ``split`` may be a slice of a hub set (``test[:100]``). ``answer_kind``: ``integer`` for whole numbers, however they
+    are written (``025``, ``142.0``), each checked to be one; ``latex`` for anything else.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
     data: str
@@ -73,6 +77,7 @@ class Benchmark(Strict):
     revision: str | None = None
     problems: Positive
     columns: dict[Literal["id", "question", "answer"], str] = {"question": "question", "answer": "answer"}
+    answer_kind: Literal["integer", "latex"] = "latex"
 
 
 POCKET_BENCHMARKS = [
@@ -108,11 +113,34 @@ class Params(Strict):
         "our name -> column: question, answer, trace; optional id, sufficient_chars",
         default={"question": "question", "answer": "answer", "trace": "trace", "sufficient_chars": "sufficient_chars"},
     )
+    training_answers: Literal["answer", "solution"] = _field(
+        "data",
+        "what the answer column holds: the answer, or solutions of which some end in one",
+        default="answer",
+    )
     training_limit: Positive | None = _field("data", "use only the first so many training problems", default=None)
     drop_overlap: Annotated[int, Field(ge=0)] = _field(
         "data",
         "leave out training questions that share this many words in a row with a test question; 0: none",
         default=0,
+    )
+    teacher: str | None = _field(
+        "teacher", "model that writes the traces: hub id or local folder; null: the data set holds them", default=None
+    )
+    teacher_revision: str | None = _field("teacher", "revision of a hub model", default=None)
+    teacher_dtype: Literal["float32", "bfloat16", "float16", "auto"] = _field(
+        "teacher", "its weights' type", default="auto"
+    )
+    teacher_chat_template_kwargs: dict[str, Any] = _field("teacher", "switches of its chat template", default={})
+    teacher_prompt: str = _field(
+        "teacher", "instruction to solve {question}", default="{question}\nWork step by step. Box the answer."
+    )
+    teacher_temperature: float = _field("teacher", "sampling temperature of traces (0 = greedy)", default=0.6, ge=0)
+    teacher_top_p: Fraction = _field("teacher", "nucleus of traces", default=0.95)
+    teacher_max_new_tokens: Positive = _field("teacher", "token budget of a trace", default=512)
+    teacher_max_model_len: Positive = _field("teacher", "its longest prompt plus trace in tokens", default=1024)
+    teacher_cut: Literal["exclude", "keep"] = _field(
+        "teacher", "traces that the budget cut off: leave out, or keep as they are", default="exclude"
     )
     benchmarks: list[Benchmark] = _field(
         "benchmarks", "test sets", default_factory=lambda: [Benchmark(**b) for b in POCKET_BENCHMARKS], min_length=1
@@ -223,16 +251,18 @@ class Params(Strict):
             "judge_prompt": {"question", "prefix"},
             "continue_prompt": {"question", "prefix"},
             "upft_prompt": {"question"},
+            "teacher_prompt": {"question"},
         }.items():
             for name in names:
                 if getattr(self, key).count("{" + name + "}") != 1:
                     refuse(key, f"must contain {{{name}}} exactly once")
-        missing = {"question", "answer", "trace"} - set(self.training_columns)
+        needed = {"question", "answer"} | (set() if self.teacher else {"trace"})
+        missing = needed - set(self.training_columns)
         unknown = set(self.training_columns) - {"id", "question", "answer", "trace", "sufficient_chars"}
         if missing or unknown:
             refuse(
                 "training_columns",
-                f"missing {sorted(missing)}, unknown {sorted(unknown)}; needs question, answer, trace",
+                f"missing {sorted(missing)}, unknown {sorted(unknown)}; needs {', '.join(sorted(needed))}",
             )
         for key, values in {"benchmarks": [b.name for b in self.benchmarks], "arms": self.arms}.items():
             if len(set(values)) < len(values):
@@ -242,6 +272,12 @@ class Params(Strict):
                 refuse(
                     key, f"{getattr(self, key)} leaves no room for a prompt within max_model_len {self.max_model_len}"
                 )
+        if self.teacher_max_new_tokens >= self.teacher_max_model_len:
+            refuse(
+                "teacher_max_new_tokens",
+                f"{self.teacher_max_new_tokens} leaves no room for a prompt within teacher_max_model_len "
+                f"{self.teacher_max_model_len}",
+            )
         if self.second_budget is not None and self.second_budget >= self.max_new_tokens:
             refuse("second_budget", f"{self.second_budget} must be smaller than max_new_tokens {self.max_new_tokens}")
         if self.n_samples > 1 and self.temperature == 0:
