@@ -1,4 +1,4 @@
-"""The front door: ``palign run params/pocket.yaml``, and ``check``, ``status``, ``verify``."""
+"""The front door: ``palign run params/pocket.yaml``, and ``check``, ``plan``, ``status``, ``verify``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def main(argv: list[str] | None = None) -> int:
         "run": "run the study's notebooks in order, leaving out what is done",
         "status": "say what is done and what is left",
         "check": "validate params files without running anything",
+        "plan": "say what the study will cost in tokens, hours and memory, before running it",
         "verify": "compare a finished study's headline numbers with their stated ranges",
     }.items():
         command = commands.add_parser(name, help=words, description=words)
@@ -23,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
             command.add_argument("--dry-run", action="store_true", help="only say what would run")
     args = parser.parse_args(argv)
     try:
-        return {"run": _run, "status": _status, "check": _check, "verify": _verify}[args.command](args)
+        return {"run": _run, "status": _status, "check": _check, "plan": _plan, "verify": _verify}[args.command](args)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -69,6 +70,13 @@ def _check(args: argparse.Namespace) -> int:
         else:
             print(f"{path}: valid; study {loaded.study}, arms {', '.join(loaded.arms)}")
     return 2 if faults else 0
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from . import costs, params
+
+    print(costs.show(params.load(args.params)))
+    return 0
 
 
 def _verify(args: argparse.Namespace) -> int:

@@ -26,7 +26,7 @@ GROUPS = {
     "03_alignment": ("alignment",),
     "04_finetuning": ("answering", "finetuning", "upft"),
     "05_evaluation": ("evaluation",),
-    "06_report": ("report",),
+    "06_report": ("report", "costs"),
 }
 """Which groups of fields each notebook's parameters cell shows."""
 
@@ -78,6 +78,74 @@ class Benchmark(Strict):
     problems: Positive
     columns: dict[Literal["id", "question", "answer"], str] = {"question": "question", "answer": "answer"}
     answer_kind: Literal["integer", "latex"] = "latex"
+
+
+class Costs(Strict):
+    """What ``palign plan`` computes a study's cost from: means expected, rates in tokens a second, the model's shape.
+
+    ``training_problems``: those with an answer and a trace. ``instruction_tokens``: of a prompt beside the question and
+    the prefix. ``judge_calls``: a trace. ``prefix_share``: of the trace's tokens. ``retention``: share kept by the
+    filter; ``student_right``: the same without a prefix. ``response_tokens``: by arm, of evaluation; ``zero-shot`` also
+    stands for the student's own answers to training problems. ``start_seconds``: of a notebook, until its engine runs.
+    ``device``: what the rates are of.
+    """
+
+    device: str
+    training_problems: Positive
+    question_tokens: Positive
+    instruction_tokens: Positive
+    trace_tokens: Positive
+    judge_calls: Annotated[float, Field(gt=0)]
+    prefix_share: Fraction
+    continuation_tokens: Positive
+    retention: Fraction
+    student_right: Fraction
+    response_tokens: dict[str, Positive]
+    read_tokens_per_second: Positive
+    generate_tokens_per_second: Positive
+    train_tokens_per_second: Positive
+    start_seconds: Annotated[int, Field(ge=0)]
+    parameters_billion: Annotated[float, Field(gt=0)]
+    layers: Positive
+    heads: Positive
+    kv_heads: Positive
+    head_dim: Positive
+    hidden_size: Positive
+    intermediate_size: Positive
+    vocabulary: Positive
+
+    @model_validator(mode="after")
+    def _zero_shot(self) -> Costs:
+        if "zero-shot" not in self.response_tokens:
+            raise ValueError("costs: response_tokens: needs zero-shot, the untrained student's mean response in tokens")
+        return self
+
+
+POCKET_COSTS = {
+    "device": "two CPU cores",
+    "training_problems": 320,
+    "question_tokens": 25,
+    "instruction_tokens": 20,
+    "trace_tokens": 140,
+    "judge_calls": 4.8,
+    "prefix_share": 0.31,
+    "continuation_tokens": 31,
+    "retention": 0.75,
+    "student_right": 0.36,
+    "response_tokens": {"zero-shot": 21},
+    "read_tokens_per_second": 20000,
+    "generate_tokens_per_second": 4000,
+    "train_tokens_per_second": 3300,
+    "start_seconds": 10,
+    "parameters_billion": 0.0008,
+    "layers": 4,
+    "heads": 4,
+    "kv_heads": 2,
+    "head_dim": 32,
+    "hidden_size": 128,
+    "intermediate_size": 320,
+    "vocabulary": 686,
+}
 
 
 POCKET_BENCHMARKS = [
@@ -240,6 +308,13 @@ class Params(Strict):
     repetition_penalty: float = _field("evaluation", "repetition penalty", default=1.05, ge=1)
     max_new_tokens: Positive = _field("evaluation", "response budget in tokens", default=256)
     second_budget: Positive | None = _field("evaluation", "a smaller budget reported beside it", default=128)
+
+    costs: Costs = _field(
+        "costs",
+        "lengths and rates to expect; `palign plan` computes the study's cost from them",
+        default_factory=lambda: Costs(**POCKET_COSTS),
+        effect="speed",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Params:
