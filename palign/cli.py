@@ -73,9 +73,9 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from . import costs, params
+    from . import estimates, params
 
-    print(costs.show(params.load(args.params)))
+    print(estimates.show(params.load(args.params)))
     return 0
 
 

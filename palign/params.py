@@ -136,7 +136,7 @@ POCKET_COSTS = {
     "read_tokens_per_second": 20000,
     "generate_tokens_per_second": 4000,
     "train_tokens_per_second": 3300,
-    "start_seconds": 10,
+    "start_seconds": 16,
     "parameters_billion": 0.0008,
     "layers": 4,
     "heads": 4,

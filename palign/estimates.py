@@ -88,7 +88,7 @@ def line(params: Params) -> str:
 
 
 def _hours(hours: float) -> str:
-    return f"{60 * hours:.0f} minutes" if hours < 1 else f"{hours:.1f} hours" if hours < 10 else f"{hours:.0f} hours"
+    return f"{60 * hours:.0f} min" if hours < 1 else f"{hours:.1f} h" if hours < 10 else f"{hours:.0f} h"
 
 
 def _millions(tokens: float) -> str:
