@@ -281,7 +281,8 @@ def success_summary(params: Params) -> pd.DataFrame:
 
 def costs(params: Params) -> pd.DataFrame:
     """What each task cost: tokens read, generated and trained on, updates, and seconds of computing."""
-    tasks = [plan.truncation(params, s) for s in plan.strategies(params) if s != "empty"]
+    tasks = [plan.traces(params)] if params.teacher else []  # otherwise they were only read
+    tasks += [plan.truncation(params, s) for s in plan.strategies(params) if s != "empty"]
     tasks += [plan.alignment(params, s) for s in plan.strategies(params)]
     tasks += [t for arm in params.arms if (t := plan.finetuning(params, arm))]
     tasks += [plan.evaluation(params, arm) for arm in params.arms]
