@@ -44,7 +44,7 @@ clean: ## Remove what studies generated: runs/, and nothing else
 # The stamp comes last, so its existence means that the install completed, and it carries the time of the install's
 # start, so an edit of pyproject.toml meanwhile is not missed. `.installing` marks an install of ours that stopped
 # part-way: that environment is emptied and made anew. One that works, ours or the user's, is added to, not emptied.
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml requirements.lock
 	@if [ -e $(VENV)/.installing ] || ! $(VENV)/bin/python -m pip --version >/dev/null 2>&1; then \
 		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 			echo "palign needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) -V 2>/dev/null || echo missing);" \
@@ -55,9 +55,9 @@ $(STAMP): pyproject.toml
 	fi
 	@echo "Installing palign into $(VENV); the first time takes a few minutes"
 	@touch $(VENV)/.installing
-	@$(PIP) install -e '.[test]'
+	@$(PIP) install -c requirements.lock -e '.[test]'
 	@mv $(VENV)/.installing $(STAMP)
 
 $(STAMP)-dev: $(STAMP)
-	@$(PIP) install -e '.[test,dev]'
+	@$(PIP) install -c requirements.lock -e '.[test,dev]'
 	@touch $@

@@ -1,4 +1,4 @@
-"""The front door: ``palign run params/pocket.yaml``, and ``check``, ``status``, ``verify``, ``audit``."""
+"""The front door: ``palign run params/pocket.yaml``, and ``check``, ``plan``, ``status``, ``verify``, ``audit``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def main(argv: list[str] | None = None) -> int:
         "run": "run the study's notebooks in order, leaving out what is done",
         "status": "say what is done and what is left",
         "check": "validate params files without running anything",
+        "plan": "say what the study will cost in tokens, hours and memory, before running it",
         "verify": "compare a finished study's headline numbers with their stated ranges",
     }.items():
         command = commands.add_parser(name, help=words, description=words)
@@ -79,6 +80,13 @@ def _check(args: argparse.Namespace) -> int:
     return 2 if faults else 0
 
 
+def _plan(args: argparse.Namespace) -> int:
+    from . import estimates, params
+
+    print(estimates.show(params.load(args.params)))
+    return 0
+
+
 def _verify(args: argparse.Namespace) -> int:
     import yaml
 
@@ -109,7 +117,7 @@ def _audit(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"run": _run, "status": _status, "check": _check, "verify": _verify, "audit": _audit}
+COMMANDS = {"run": _run, "status": _status, "check": _check, "plan": _plan, "verify": _verify, "audit": _audit}
 
 
 if __name__ == "__main__":

@@ -21,12 +21,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from .arms import ARMS, DEFAULT_ARMS
 
 GROUPS = {
-    "01_generation": ("study", "data", "benchmarks"),
+    "01_generation": ("study", "data", "teacher", "benchmarks"),
     "02_truncation": ("student", "judge", "truncation", "other-judge", "boundary", "infogain"),
     "03_alignment": ("alignment", "sufficiency"),
     "04_finetuning": ("answering", "finetuning", "upft"),
     "05_evaluation": ("evaluation",),
-    "06_report": ("report",),
+    "06_report": ("report", "costs"),
 }
 """Which groups of fields each notebook's parameters cell shows."""
 
@@ -65,7 +65,11 @@ class Strict(BaseModel):
 
 
 class Benchmark(Strict):
-    """A test set as data: where it is, how many problems it has (asserted), and which columns hold what."""
+    """A test set as data: where it is, how many problems it has (asserted), and which columns hold what.
+
+    ``split`` may be a slice of a hub set (``test[:100]``). ``answer_kind``: ``integer`` for whole numbers, however they
+    are written (``025``, ``142.0``), each checked to be one; ``latex`` for anything else.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
     data: str
@@ -73,6 +77,75 @@ class Benchmark(Strict):
     revision: str | None = None
     problems: Positive
     columns: dict[Literal["id", "question", "answer"], str] = {"question": "question", "answer": "answer"}
+    answer_kind: Literal["integer", "latex"] = "latex"
+
+
+class Costs(Strict):
+    """What ``palign plan`` computes a study's cost from: means expected, rates in tokens a second, the model's shape.
+
+    ``training_problems``: those with an answer and a trace. ``instruction_tokens``: of a prompt beside the question and
+    the prefix. ``judge_calls``: a trace. ``prefix_share``: of the trace's tokens. ``retention``: share kept by the
+    filter; ``student_right``: the same without a prefix. ``response_tokens``: by arm, of evaluation; ``zero-shot`` also
+    stands for the student's own answers to training problems. ``start_seconds``: of a notebook, until its engine runs.
+    ``device``: what the rates are of.
+    """
+
+    device: str
+    training_problems: Positive
+    question_tokens: Positive
+    instruction_tokens: Positive
+    trace_tokens: Positive
+    judge_calls: Annotated[float, Field(gt=0)]
+    prefix_share: Fraction
+    continuation_tokens: Positive
+    retention: Fraction
+    student_right: Fraction
+    response_tokens: dict[str, Positive]
+    read_tokens_per_second: Positive
+    generate_tokens_per_second: Positive
+    train_tokens_per_second: Positive
+    start_seconds: Annotated[int, Field(ge=0)]
+    parameters_billion: Annotated[float, Field(gt=0)]
+    layers: Positive
+    heads: Positive
+    kv_heads: Positive
+    head_dim: Positive
+    hidden_size: Positive
+    intermediate_size: Positive
+    vocabulary: Positive
+
+    @model_validator(mode="after")
+    def _zero_shot(self) -> Costs:
+        if "zero-shot" not in self.response_tokens:
+            raise ValueError("costs: response_tokens: needs zero-shot, the untrained student's mean response in tokens")
+        return self
+
+
+POCKET_COSTS = {
+    "device": "two CPU cores",
+    "training_problems": 320,
+    "question_tokens": 25,
+    "instruction_tokens": 20,
+    "trace_tokens": 140,
+    "judge_calls": 4.8,
+    "prefix_share": 0.31,
+    "continuation_tokens": 31,
+    "retention": 0.75,
+    "student_right": 0.36,
+    "response_tokens": {"zero-shot": 21},
+    "read_tokens_per_second": 20000,
+    "generate_tokens_per_second": 4000,
+    "train_tokens_per_second": 3300,
+    "start_seconds": 16,
+    "parameters_billion": 0.0008,
+    "layers": 4,
+    "heads": 4,
+    "kv_heads": 2,
+    "head_dim": 32,
+    "hidden_size": 128,
+    "intermediate_size": 320,
+    "vocabulary": 686,
+}
 
 
 POCKET_BENCHMARKS = [
@@ -108,11 +181,34 @@ class Params(Strict):
         "our name -> column: question, answer, trace; optional id, sufficient_chars",
         default={"question": "question", "answer": "answer", "trace": "trace", "sufficient_chars": "sufficient_chars"},
     )
+    training_answers: Literal["answer", "solution"] = _field(
+        "data",
+        "what the answer column holds: the answer, or solutions of which some end in one",
+        default="answer",
+    )
     training_limit: Positive | None = _field("data", "use only the first so many training problems", default=None)
     drop_overlap: Annotated[int, Field(ge=0)] = _field(
         "data",
         "leave out training questions that share this many words in a row with a test question; 0: none",
         default=0,
+    )
+    teacher: str | None = _field(
+        "teacher", "model that writes the traces: hub id or local folder; null: the data set holds them", default=None
+    )
+    teacher_revision: str | None = _field("teacher", "revision of a hub model", default=None)
+    teacher_dtype: Literal["float32", "bfloat16", "float16", "auto"] = _field(
+        "teacher", "its weights' type", default="auto"
+    )
+    teacher_chat_template_kwargs: dict[str, Any] = _field("teacher", "switches of its chat template", default={})
+    teacher_prompt: str = _field(
+        "teacher", "instruction to solve {question}", default="{question}\nWork step by step. Box the answer."
+    )
+    teacher_temperature: float = _field("teacher", "sampling temperature of traces (0 = greedy)", default=0.6, ge=0)
+    teacher_top_p: Fraction = _field("teacher", "nucleus of traces", default=0.95)
+    teacher_max_new_tokens: Positive = _field("teacher", "token budget of a trace", default=512)
+    teacher_max_model_len: Positive = _field("teacher", "its longest prompt plus trace in tokens", default=1024)
+    teacher_cut: Literal["exclude", "keep"] = _field(
+        "teacher", "traces that the budget cut off: leave out, or keep as they are", default="exclude"
     )
     benchmarks: list[Benchmark] = _field(
         "benchmarks", "test sets", default_factory=lambda: [Benchmark(**b) for b in POCKET_BENCHMARKS], min_length=1
@@ -239,6 +335,13 @@ class Params(Strict):
     max_new_tokens: Positive = _field("evaluation", "response budget in tokens", default=256)
     second_budget: Positive | None = _field("evaluation", "a smaller budget reported beside it", default=128)
 
+    costs: Costs = _field(
+        "costs",
+        "lengths and rates to expect; `palign plan` computes the study's cost from them",
+        default_factory=lambda: Costs(**POCKET_COSTS),
+        effect="speed",
+    )
+
     @model_validator(mode="after")
     def _consistent(self) -> Params:
         def refuse(key: str, why: str) -> None:
@@ -250,16 +353,18 @@ class Params(Strict):
             "boundary_prompt": {"question", "numbered"},
             "continue_prompt": {"question", "prefix"},
             "upft_prompt": {"question"},
+            "teacher_prompt": {"question"},
         }.items():
             for name in names:
                 if getattr(self, key).count("{" + name + "}") != 1:
                     refuse(key, f"must contain {{{name}}} exactly once")
-        missing = {"question", "answer", "trace"} - set(self.training_columns)
+        needed = {"question", "answer"} | (set() if self.teacher else {"trace"})
+        missing = needed - set(self.training_columns)
         unknown = set(self.training_columns) - {"id", "question", "answer", "trace", "sufficient_chars"}
         if missing or unknown:
             refuse(
                 "training_columns",
-                f"missing {sorted(missing)}, unknown {sorted(unknown)}; needs question, answer, trace",
+                f"missing {sorted(missing)}, unknown {sorted(unknown)}; needs {', '.join(sorted(needed))}",
             )
         for key, values in {"benchmarks": [b.name for b in self.benchmarks], "arms": self.arms}.items():
             if len(set(values)) < len(values):
@@ -276,6 +381,12 @@ class Params(Strict):
                 refuse(
                     key, f"{getattr(self, key)} leaves no room for a prompt within max_model_len {self.max_model_len}"
                 )
+        if self.teacher_max_new_tokens >= self.teacher_max_model_len:
+            refuse(
+                "teacher_max_new_tokens",
+                f"{self.teacher_max_new_tokens} leaves no room for a prompt within teacher_max_model_len "
+                f"{self.teacher_max_model_len}",
+            )
         if self.second_budget is not None and self.second_budget >= self.max_new_tokens:
             refuse("second_budget", f"{self.second_budget} must be smaller than max_new_tokens {self.max_new_tokens}")
         if self.n_samples > 1 and self.temperature == 0:

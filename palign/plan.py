@@ -66,6 +66,11 @@ class Task:
         return self.folder
 
     def finish(self, **facts) -> None:
+        """Write the manifest, with the commits that a hub model was read from, whatever the params' revision said."""
+        named = self.params.values(*self.groups)
+        models = ((named.get(key), named.get(f"{key}_revision")) for key in ("student", "teacher"))
+        commits = {model: commit for model, revision in models if model and (commit := commit_of(model, revision))}
+        facts |= {"model_revisions": commits} if commits else {}
         self.folder.finish(self.params.model_dump(mode="json"), task=self.name, key=self.key, **facts)
 
 
@@ -101,7 +106,7 @@ NOTEBOOKS = {
 
 def _inputs(values: dict) -> list[str]:
     """The data sets and models named in ``values``."""
-    names = [values[key] for key in ("training_data", "student", "judge") if values.get(key)]
+    names = [values[key] for key in ("training_data", "student", "judge", "teacher") if values.get(key)]
     return names + [benchmark["data"] for benchmark in values.get("benchmarks", [])]
 
 
@@ -120,13 +125,24 @@ def _fingerprint(path: Path, unchanged: tuple) -> str:
     return fingerprint(path)
 
 
+def commit_of(model: str, revision: str | None) -> str | None:
+    """The commit of a hub model in the local cache, which every engine loads through; ``None`` for a local folder."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(resolve(model)).exists():
+        return None
+    path = try_to_load_from_cache(model, "config.json", revision=revision)
+    return Path(path).parent.name if isinstance(path, str) else None
+
+
 def benchmarks(params: Params) -> Task:
     return Task(params, "benchmarks", "test", ("benchmarks",))
 
 
 def traces(params: Params) -> Task:
     """Without the test questions, unless those decide which training problems stay."""
-    return Task(params, "traces", "training", ("data",), (benchmarks(params),) if params.drop_overlap else ())
+    groups = ("study", "data", "teacher") if params.teacher else ("data",)
+    return Task(params, "traces", "training", groups, (benchmarks(params),) if params.drop_overlap else ())
 
 
 def overlap(params: Params) -> Task:

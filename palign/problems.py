@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,10 +36,19 @@ FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "cs
 
 
 def load_rows(data: str, split: str, revision: str | None, columns: dict[str, str]) -> list[dict[str, Any]]:
-    """Rows of a data set with its ``columns`` renamed to ours.
+    """Rows of a data set with its ``columns`` renamed to ours; see :func:`load_rows_of` for what raises."""
+    return load_rows_of(data, split, revision, columns)[0]
 
-    ``data``: a hub id, or a local JSONL, JSON, Parquet or CSV file. Raises :class:`DataError` for a missing file or
-    column and for a file that cannot be read, naming the line where there is one.
+
+def load_rows_of(
+    data: str, split: str, revision: str | None, columns: dict[str, str]
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Rows of a data set with its ``columns`` renamed to ours, and the hub's commit they came from.
+
+    ``data``: a hub id, a local copy of one in the hub's layout, or a local JSONL, JSON, Parquet or CSV file (for a
+    file, ``split`` is ignored). The commit is ``None`` for local data. With ``HF_HUB_OFFLINE=1`` a hub id is read from
+    the cache. Raises :class:`DataError` for a missing file or column, for what is not in the cache, and for a file that
+    cannot be read, naming the line where there is one.
     """
     import datasets
 
@@ -54,6 +65,13 @@ def load_rows(data: str, split: str, revision: str | None, columns: dict[str, st
             rows = datasets.load_dataset(FORMATS[path.suffix], data_files=str(path), split="train")
         else:
             rows = datasets.load_dataset(str(path) if path.is_dir() else data, split=split, revision=revision)
+    except ConnectionError:
+        offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+        why = "HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached"
+        raise DataError(
+            f"{data}: neither a local path nor in the cache, and {why}; load it once with a "
+            "network, or name a local copy"
+        ) from None
     except Exception as error:  # datasets raises many types; each means the same to the reader
         raise DataError(f"{data}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
     missing = [column for column in columns.values() if column not in rows.column_names]
@@ -61,7 +79,13 @@ def load_rows(data: str, split: str, revision: str | None, columns: dict[str, st
         raise DataError(
             f"{data}: no column {', '.join(missing)}; it has {', '.join(rows.column_names)}; name them in the params"
         )
-    return [{ours: row[theirs] for ours, theirs in columns.items()} for row in rows]
+    return [{ours: row[theirs] for ours, theirs in columns.items()} for row in rows], _commit(rows.info)
+
+
+def _commit(info) -> str | None:
+    """The commit in the addresses a hub data set was downloaded from; the cache keeps them."""
+    found = {m[1] for address in info.download_checksums or () if (m := re.search(r"@([0-9a-f]{40})/", address))}
+    return found.pop() if len(found) == 1 else None
 
 
 def _check_lines(path: Path, data: str) -> None:
@@ -92,6 +116,60 @@ def gold_answer(value: Any) -> str | None:
     return (boxed if boxed is not None else text).strip() or None
 
 
+def integer_answer(value: Any) -> str | None:
+    """:func:`gold_answer` of a whole number in one spelling: ``025``, ``25.0`` and ``$25$`` are ``25``.
+
+    Raises ``ValueError`` for anything else.
+    """
+    text = gold_answer(value)
+    if text is None:
+        return None
+    whole = re.fullmatch(r"([+-]?)0*([0-9]+)(?:\.0*)?", text.strip("$ "))
+    if not whole:
+        raise ValueError(f"{text[:40]!r} is not a whole number")
+    return ("-" if whole[1] == "-" and whole[2] != "0" else "") + whole[2]
+
+
+BARE_LENGTH, BARE_WORDS = 100, 3
+_TEX_NAME = re.compile(r"\\(?:text|textbf|mathrm|mbox|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+|\\.")
+_MATH = re.compile(r"\$[^$]*\$|\\\(.*?\\\)|\\\[.*?\\\]")
+_VERDICT = re.compile(r"yes|no|true|false", re.IGNORECASE)
+
+
+def solution_answer(value: Any) -> tuple[str | None, str]:
+    """The gold answer of a solution, and its kind: ``boxed``, ``bare`` or ``none``.
+
+    Solutions of s1K are of three kinds. One with a box answers with its last box. A bare answer is recognised only
+    where nothing speaks against it: one line of at most 100 characters that holds a digit or mathematics, with no
+    sentence's end inside, no second equals sign and no arrow (a derivation), and outside its mathematics at most three
+    words (a unit, an "or") and no full stop behind them; or yes, no, true, false or a single letter (of a multiple
+    choice). Everything else is a full solution or a proof that states no answer apart: better no gold answer, and one
+    problem fewer, than a wrong one (Eq. 9 would keep wrong continuations).
+    """
+    text = "" if value is None or isinstance(value, bool) else str(value).strip()
+    boxed = last_box(text)
+    if boxed is not None and boxed.strip():
+        return boxed.strip(), "boxed"
+    answer = gold_answer(value)
+    return (answer, "bare") if answer is not None and boxed is None and _is_bare(answer) else (None, "none")
+
+
+def _is_bare(text: str) -> bool:
+    stopped = text.endswith(".")
+    text = text.removesuffix(".").strip()
+    derived = text.count("=") > 1 or re.search(r"\\(?:implies|(?:Long)?[Rr]ightarrow)\b|[⇒→]", text)
+    if not text or "\n" in text or len(text) > BARE_LENGTH or derived:
+        return False
+    outside = _TEX_NAME.sub(" ", _MATH.sub(" ", text))
+    words = re.findall(r"[^\W\d_]{2,}", outside)
+    mathematical = outside != text or re.search(r"\d", text) or not words
+    sentences = re.search(r"[.!?;:]\s", outside)
+    if _VERDICT.fullmatch(text):
+        return True
+    prose = sentences or len(words) > BARE_WORDS or (stopped and words)
+    return bool(mathematical and re.search(r"\w", text) and not prose)
+
+
 def identify(rows: list[dict[str, Any]], data: str) -> list[dict[str, Any]]:
     """Rows with an ``id``: their own, or a hash of the question. Raises :class:`DataError` when two are alike."""
     seen: dict[str, int] = {}
@@ -108,18 +186,31 @@ def identify(rows: list[dict[str, Any]], data: str) -> list[dict[str, Any]]:
 def load_benchmark(benchmark: Benchmark) -> list[Problem]:
     """A test set, complete or not at all.
 
-    Raises :class:`DataError` for a question or an answer that is missing, and for a wrong number of problems.
+    Raises :class:`DataError` for a question or an answer that is missing, for an answer that is not of the stated
+    kind, and for a wrong number of problems.
     """
-    rows = identify(
-        load_rows(benchmark.data, benchmark.split, benchmark.revision, dict(benchmark.columns)), benchmark.data
-    )
-    problems = [Problem(row["id"], row["question"], gold_answer(row["answer"])) for row in rows]
+    return load_benchmark_of(benchmark)[0]
+
+
+def load_benchmark_of(benchmark: Benchmark) -> tuple[list[Problem], str | None]:
+    """:func:`load_benchmark`, and the hub's commit it came from (``None`` for local data)."""
+    rows, commit = load_rows_of(benchmark.data, benchmark.split, benchmark.revision, dict(benchmark.columns))
+    read = {"integer": integer_answer, "latex": gold_answer}[benchmark.answer_kind]
+    problems = []
+    for number, row in enumerate(identify(rows, benchmark.data), start=1):
+        try:
+            problems.append(Problem(row["id"], row["question"], read(row["answer"])))
+        except ValueError as error:
+            raise DataError(
+                f"{benchmark.data}: row {number}: answer_kind {benchmark.answer_kind}: {error}; mend the row, or set "
+                "answer_kind: latex"
+            ) from None
     for number, problem in enumerate(problems, start=1):
         if not (problem.question or "").strip() or problem.answer is None:
             raise DataError(f"{benchmark.data}: row {number}: empty question or answer; a benchmark needs both")
     if len(problems) != benchmark.problems:
         raise DataError(f"{benchmark.data}: {len(problems)} problems, the params file says {benchmark.problems}")
-    return problems
+    return problems, commit
 
 
 @plan.held(plan.benchmarks)
@@ -128,13 +219,13 @@ def collect_benchmarks(params: Params) -> list[dict]:
     task = plan.benchmarks(params)
     if task.folder.done:
         return task.folder.read("problems")
-    records = [
-        {"benchmark": benchmark.name, **asdict(problem)}
-        for benchmark in params.benchmarks
-        for problem in load_benchmark(benchmark)
-    ]
+    loaded = {benchmark.name: load_benchmark_of(benchmark) for benchmark in params.benchmarks}
+    records = [{"benchmark": name, **asdict(problem)} for name, (problems, _) in loaded.items() for problem in problems]
     task.folder.write("problems", records)
-    task.finish(problems={b.name: b.problems for b in params.benchmarks})
+    task.finish(
+        problems={b.name: b.problems for b in params.benchmarks},
+        data_revisions={b.data: loaded[b.name][1] for b in params.benchmarks if loaded[b.name][1]},
+    )
     return records
 
 

@@ -377,7 +377,8 @@ def costs(params: Params) -> pd.DataFrame:
 
     Summed over an arm's training seeds, but for rows and epochs, which are each seed's own.
     """
-    tasks = [(plan.truncation(params, s), 0) for s in plan.strategies(params) if s != "empty"]
+    tasks = [(plan.traces(params), 0)] if params.teacher else []  # otherwise they were only read
+    tasks += [(plan.truncation(params, s), 0) for s in plan.strategies(params) if s != "empty"]
     tasks += [(plan.alignment(params, s), 0) for s in plan.strategies(params)]
     tasks += [(task, 0) for task in (plan.sufficiency(params),) if task]
     tasks += [(t, seed) for arm, seed in runs(params) if (t := plan.finetuning(params, arm, seed))]

@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from . import overlap, plan, problems
+from .engines import Sampling, open_engine, seed_of
 from .params import Params
+from .prompts import fill, render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,27 +95,34 @@ def sufficient_sentences(trace: Trace, rule: Rule = RULES["released"]) -> int | 
 
 @plan.held(plan.traces)
 def collect(params: Params) -> list[Trace]:
-    """The study's training problems with their traces.
+    """The study's training problems with their traces, from the data set or, where ``teacher`` is set, from a model.
 
     A row without a question, an answer or a trace cannot be used (Eq. 9 needs the gold answer); it is left out and
-    counted by reason in the manifest. So is, with ``drop_overlap``, a question that a test question repeats in part.
+    counted by reason in the manifest. So is, with ``drop_overlap``, a question that a test question repeats in part,
+    and, with ``teacher_cut: exclude``, one whose trace the budget cut off. Resumes a teacher's work after a kill.
     Raises ``DataError`` when nothing is left.
     """
     task = plan.traces(params)
     if not task.folder.done:
-        rows = problems.load_rows(
-            params.training_data, params.training_split, params.training_revision, params.training_columns
+        own = {"trace", "sufficient_chars"} if params.teacher else set()  # the data set's trace, which is not wanted
+        rows, commit = problems.load_rows_of(
+            params.training_data,
+            params.training_split,
+            params.training_revision,
+            {ours: theirs for ours, theirs in params.training_columns.items() if ours not in own},
         )
         rows = problems.identify(rows[: params.training_limit], params.training_data)
+        golds = {row["id"]: _gold(params, row["answer"]) for row in rows}
         kept, excluded = [], []
         for row in rows:
-            answer = problems.gold_answer(row["answer"])
-            reasons = {"no question": row["question"], "no answer": answer, "no trace": row["trace"]}
+            answer, kind = golds[row["id"]]
+            absent = "no answer" if kind == "empty" else "no answer stated in the solution"
+            reasons = {"no question": row["question"], absent: answer, "no trace": row.get("trace", params.teacher)}
             reason = next((why for why, value in reasons.items() if not (value or "").strip()), None)
             if reason:
                 excluded.append({"id": row["id"], "reason": reason})
             else:
-                kept.append(Trace(row["id"], row["question"], answer, row["trace"], row.get("sufficient_chars")))
+                kept.append(Trace(row["id"], row["question"], answer, row.get("trace"), row.get("sufficient_chars")))
         if params.drop_overlap:
             tests = [record["question"] for record in plan.benchmarks(params).require().read("problems")]
             found = overlap.shared_ngrams([trace.question for trace in kept], tests, params.drop_overlap)
@@ -122,13 +131,108 @@ def collect(params: Params) -> list[Trace]:
                 {"id": i, "reason": f"shares {params.drop_overlap} words with a test question"} for i in sorted(shared)
             ]
             kept = [trace for trace in kept if trace.id not in shared]
+        facts = {"data_revisions": {params.training_data: commit}} if commit else {}
+        if params.teacher and kept:
+            kept, failed, costs = _teach(params, task, kept)
+            excluded, facts = excluded + failed, facts | costs
         counts = dict(Counter(record["reason"] for record in excluded))
         if not kept:
             raise problems.DataError(f"{params.training_data}: no usable row of {len(rows)}: {counts}")
         task.folder.write("traces", map(asdict, kept))
         task.folder.write("excluded", excluded)
-        task.finish(rows=len(rows), kept=len(kept), excluded=counts)
+        kinds = Counter(kind for _, kind in golds.values())
+        task.finish(rows=len(rows), kept=len(kept), excluded=counts, answers=dict(kinds), **facts)
     return load(params)
+
+
+def _gold(params: Params, value: object) -> tuple[str | None, str]:
+    """The gold answer of a row and its kind, for the manifest's count."""
+    answer, kind = (
+        problems.solution_answer(value)
+        if params.training_answers == "solution"
+        else (problems.gold_answer(value), "given")
+    )
+    return answer, "empty" if problems.gold_answer(value) is None else kind
+
+
+def thoughts(text: str) -> str:
+    """The thinking part of a reasoning model's reply; the whole reply where it marks none.
+
+    Some chat templates open the block in the prompt, so its opening mark may be missing.
+
+    >>> thoughts("<think>One and one. Two.</think>The answer is 2.")
+    'One and one. Two.'
+    """
+    head, mark, _ = text.partition("</think>")
+    return (head if mark else text).strip().removeprefix("<think>").strip()
+
+
+def _teach(params: Params, task: plan.Task, items: list[Trace]) -> tuple[list[Trace], list[dict], dict]:
+    """The teacher's traces for ``items``, those left out with the reason, and what it cost (Table 8)."""
+    student = {
+        "student": params.teacher,
+        "student_revision": params.teacher_revision,
+        "dtype": params.teacher_dtype,
+        "chat_template_kwargs": params.teacher_chat_template_kwargs,
+        "max_model_len": params.teacher_max_model_len,
+    }
+    # the engine opens "the student": here that is the teacher
+    engine = open_engine(params.model_copy(update=student))
+    sampling = Sampling(params.teacher_max_new_tokens, params.teacher_temperature, params.teacher_top_p)
+
+    def work(batch: list[Trace]) -> list[dict]:
+        prompts = [
+            render(
+                engine.tokenizer,
+                fill(params.teacher_prompt, question=item.question),
+                params.teacher_chat_template_kwargs,
+            )
+            for item in batch
+        ]
+        seeds = [seed_of(params.seed, "teacher", item.id) for item in batch]
+        return [
+            {
+                "id": item.id,
+                "text": completion.text,
+                "finish": completion.finish,
+                "prompt_tokens": completion.prompt_tokens,
+                "new_tokens": completion.new_tokens,
+            }
+            for item, completion in zip(batch, engine.generate(prompts, sampling, seeds), strict=True)
+        ]
+
+    records = task.folder.fill("generated", items, lambda item: item.id, work, params.batch_size, "teacher traces")
+    reasons = {"prompt too long": "question too long for the teacher"}
+    if params.teacher_cut == "exclude":
+        reasons["length"] = f"trace cut at {params.teacher_max_new_tokens} tokens"
+    kept, failed = [], []
+    for item, record in zip(items, records, strict=True):
+        trace = thoughts(record["text"])
+        reason = reasons.get(record["finish"]) or (None if trace else "no trace")
+        if reason:
+            failed.append({"id": item.id, "reason": reason})
+        else:
+            kept.append(replace(item, trace=trace))
+    costs = {
+        "traces_cut": sum(record["finish"] == "length" for record in records),
+        "tokens_read": sum(record["prompt_tokens"] for record in records),
+        "tokens_generated": sum(record["new_tokens"] for record in records),
+    }
+    return kept, failed, costs
+
+
+def account(params: Params) -> pd.DataFrame:
+    """What became of the training rows, and how their gold answers stood: counts of rows, for the reader."""
+    import pandas as pd
+
+    manifest = plan.traces(params).require().manifest()
+    rows = [("rows", "kept", manifest["kept"])]
+    rows += [("rows", f"left out: {reason}", count) for reason, count in manifest["excluded"].items()]
+    rows += [("answers", kind, count) for kind, count in sorted(manifest["answers"].items())]
+    if params.teacher:
+        rows.append(("teacher", f"cut at the budget ({params.teacher_cut})", manifest["traces_cut"]))
+    table = pd.DataFrame(rows, columns=["of", "what", "count"])
+    return table.assign(share=(table["count"] / manifest["rows"]).round(3)).set_index(["of", "what"])
 
 
 def load(params: Params) -> list[Trace]:

@@ -64,6 +64,64 @@ def test_pins_agree_between_pyproject_and_environment(environment):
         assert requirement.specifier.contains(version), f"environment.yml has {pinned[name]}, pyproject {requirement}"
 
 
+def lock():
+    """The lock's requirements; one with an environment marker says where it is needed."""
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    return by_name(line for line in lines if line.strip() and not line.startswith("#"))
+
+
+def test_the_lock_holds_the_same_versions_as_pyproject_and_environment(environment):
+    """A lock that was not renewed installs other versions than the ones the project names."""
+    locked = lock()
+    for name, requirement in (CORE | EXTRAS["test"]).items():
+        assert name in locked, f"requirements.lock: {name} is missing; renew it as its head says"
+        assert exact(locked[name]) == exact(requirement), f"requirements.lock: {locked[name]}, pyproject {requirement}"
+    pinned = by_name(line for line in environment if not line.startswith("-e"))
+    for name in set(pinned) & set(locked):
+        assert exact(pinned[name]) == exact(locked[name])
+
+
+def test_the_lock_is_exact_sorted_and_names_no_place():
+    locked = lock()
+    assert all(exact(requirement) and not requirement.url for requirement in locked.values())
+    assert list(locked) == sorted(locked)
+    assert not NEEDS_GPU & set(locked)
+
+
+def test_make_setup_holds_pip_to_the_lock():
+    installs = [line for line in (ROOT / "Makefile").read_text(encoding="utf-8").splitlines() if "install -" in line]
+    assert installs and all("-c requirements.lock" in line for line in installs if "-e '.[test" in line)
+
+
+def resolve(what, folder):
+    """What pip would install into an empty environment under the lock: ``{name: version without a local label}``."""
+    report = folder / "report.json"
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
+    subprocess.run([*command, "--report", report, "-c", "requirements.lock", what], cwd=ROOT, check=True, timeout=900)
+    found = json.loads(report.read_text(encoding="utf-8"))["install"]
+    found = {canonicalize_name(entry["metadata"]["name"]): entry["metadata"]["version"] for entry in found}
+    return {name: version.split("+")[0] for name, version in found.items() if name != "palign"}
+
+
+@pytest.mark.slow
+def test_the_lock_still_resolves_and_is_whole(tmp_path):
+    """A version withdrawn from the index, or a dependency the lock forgot and that may change any day."""
+    locked = {n: exact(r) for n, r in lock().items() if r.marker is None or r.marker.evaluate()}
+    found = resolve(".[test]", tmp_path)
+    # torch's CUDA build, on Linux, brings packages that torch itself pins
+    brought = {name for name in found if name.startswith(("nvidia-", "cuda-")) or name == "triton"}
+    assert {name: version for name, version in found.items() if name not in brought} == locked
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the gpu extra is for Linux")
+def test_the_gpu_extra_resolves_beside_the_lock(tmp_path, environment):
+    """unsloth and vLLM each narrow what the other may have."""
+    found = resolve(".[gpu,test]", tmp_path)
+    pinned = by_name(line for line in environment if not line.startswith("-e"))
+    assert {name: found[name] for name in pinned} == {name: exact(pinned[name]) for name in pinned}
+
+
 def test_environment_installs_the_project_itself_with_its_gpu_extra(environment):
     assert [line for line in environment if line.startswith("-e")] == ["-e .[gpu,test]"]
 
