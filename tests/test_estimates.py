@@ -30,8 +30,8 @@ def test_every_task_that_costs_is_in_the_estimate(path):
 
 
 def test_the_pocket_estimate_lies_near_what_its_report_measured():
-    """Tokens of each kind and seconds in all, within a third; truncation reads each trace once, as the engine does."""
-    total = estimates.versus(POCKET, estimates.measured(POCKET)).loc["total"]
+    """Tokens of each kind, within a third; seconds are the machine's own."""
+    total = estimates.versus(POCKET, estimates.measured(POCKET)).loc["total"].drop("seconds")
     assert total.between(0.67, 1.5).all(), total
 
 
