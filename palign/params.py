@@ -218,6 +218,11 @@ class Params(Strict):
         "student", "judge, continuer and trainee: hub id or local folder", default="palign/pocket/student"
     )
     student_revision: str | None = _field("student", "revision of a hub model", default=None)
+    engine: Literal["transformers", "vllm", "endpoint"] = _field(
+        "student",
+        "what generates and judges: transformers, vllm, or an OpenAI-compatible endpoint",
+        default="transformers",
+    )
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = _field(
         "student", "weights' type when generating", default="float32"
     )
