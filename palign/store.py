@@ -210,6 +210,10 @@ class RunFolder:
         write_atomically(self.manifest_path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 
 
+ENVIRONMENT = ("OMP_NUM_THREADS", "HF_HUB_OFFLINE", "VLLM_BATCH_INVARIANT")
+"""Variables on which results or their speed depend; none of them is a secret."""
+
+
 def progress(describe: str, total: int, done: int = 0):
     """A progress bar in plain ascii text: it reads the same in a terminal, under papermill and in a saved notebook."""
     from tqdm import tqdm
@@ -226,6 +230,7 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in packages if _version(name)},
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count(), **_gpu()},
+        "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 

@@ -202,7 +202,7 @@ def _teach(params: Params, task: plan.Task, items: list[Trace]) -> tuple[list[Tr
         ]
 
     records = task.folder.fill("generated", items, lambda item: item.id, work, params.batch_size, "teacher traces")
-    reasons = {"prompt too long": "question too long for the teacher"}
+    reasons = {"prompt too long": "question too long for the teacher", "endpoint error": "the endpoint failed"}
     if params.teacher_cut == "exclude":
         reasons["length"] = f"trace cut at {params.teacher_max_new_tokens} tokens"
     kept, failed = [], []

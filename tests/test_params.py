@@ -65,6 +65,14 @@ BAD = {
     "arm twice": ("study: x\narms: [upft, upft]", "arms: names must differ"),
     "a training seed twice": ("study: x\ntraining_seeds: [1, 1]", "training_seeds: seeds must differ, got [1, 1]"),
     "no training seed": ("study: x\ntraining_seeds: []", "training_seeds"),
+    "an endpoint that cannot compare": (
+        "study: x\nstudent: endpoint:m\narms: [zero-shot]",
+        "verdict: an endpoint gives no label log-probabilities to compare; set verdict: decode",
+    ),
+    "an endpoint that cannot be trained": (
+        "study: x\nstudent: endpoint:m\nverdict: decode\narms: [zero-shot, upft]",
+        "student: an endpoint cannot be fine-tuned, and the arms ['upft'] are",
+    ),
     "another judge without a name": (
         "study: x\narms: [p-align-other-judge]",
         "judge: p-align-other-judge needs another model, a hub id or local folder",

@@ -26,9 +26,14 @@ class Sampling:
     repetition_penalty: float = 1.0
 
 
+NEVER_ANSWERED = ("prompt too long", "endpoint error")
+"""Ways of a completion's ``finish`` in which the model said nothing."""
+
+
 @dataclass(frozen=True)
 class Completion:
-    """``finish``: ``stop`` (ended by itself), ``length`` (budget used up) or ``prompt too long`` (never run).
+    """``finish``: ``stop`` (ended by itself), ``length`` (budget used up), ``prompt too long`` (never run) or
+    ``endpoint error`` (every try failed; the text says why).
 
     ``new_tokens`` counts the end-of-turn token. ``token_ids`` are the response's, without it.
     """
@@ -97,8 +102,23 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()[:8], "big") >> 1
 
 
+class EngineError(RuntimeError):
+    """An engine that cannot be opened or cannot do what is asked; the message is one line."""
+
+
 def open_engine(params: Params, adapter: Path | None = None) -> Engine:
-    """The study's engine on its student, with a LoRA adapter merged in if one is given."""
+    """The engine of the study on its student, with a LoRA adapter if one is given.
+
+    A model named ``endpoint:NAME`` is asked at ``endpoint_urls``, whatever ``engine`` says.
+    """
+    if params.student.startswith("endpoint:"):
+        from .endpoint import EndpointEngine
+
+        return EndpointEngine.open(params, adapter)
+    if params.engine == "vllm":
+        from .vllm import VllmEngine
+
+        return VllmEngine.open(params, adapter)
     from .transformers import TransformersEngine
 
     return TransformersEngine.open(params, adapter)
