@@ -68,7 +68,7 @@ def test_a_missing_response_stops_the_report(study, monkeypatch):
     params = study(**{"zero-shot": 0.5})
     whole = report.evaluation.load_grades
     monkeypatch.setattr(report.evaluation, "load_grades", lambda params, arm, seed=None: whole(params, arm)[1:])
-    with pytest.raises(ValueError, match="zero-shot: responses"):
+    with pytest.raises(ValueError, match="zero-shot seed 0: responses"):
         report.accuracy(params)
 
 
