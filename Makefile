@@ -26,7 +26,7 @@ audit: setup ## Test the paper's printed numbers, and with RELEASED=PATH_OR_HUB_
 	$(VENV)/bin/palign audit $(if $(RELEASED),--released $(RELEASED))
 
 test: setup ## Run the tests
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 test-vllm: .venv-vllm/.installed ## Test the vLLM engine on a CPU, in an environment of its own (.venv-vllm)
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/test_vllm.py

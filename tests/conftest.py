@@ -4,8 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
+import hypothesis
 import pytest
 import yaml
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # a test that times itself fails on a busy machine
+hypothesis.settings.load_profile("untimed")
 
 PROJECT = Path(__file__).resolve().parent.parent
 POCKET = PROJECT / "palign" / "pocket"

@@ -174,7 +174,7 @@ def test_a_study_of_the_untrained_student_alone_has_a_report(small, project, cap
 def test_a_study_of_other_arms_and_several_seeds_has_a_report(small, project, capsys):
     """No p-align among them: what the notebooks take for granted must be there, or be said to be missing."""
     path = project / "params" / "other.yaml"
-    arms = ["zero-shot", "p-align-infogain", "segment-middle"]
+    arms = ["zero-shot", "segment-middle"]
     values = {**small, "study": "other", "arms": arms, "training_seeds": [0, 1]}
     path.write_text(yaml.safe_dump(values))
     assert main(["run", str(path)]) == 0, capsys.readouterr().err
