@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from . import plan
 from .arms import ARMS
+from .engines.transformers import TransformersEngine
 from .finetuning import updates
 from .params import Params, ParamsError
 from .study import report_path, steps
@@ -144,6 +145,7 @@ def _costs(params: Params) -> list[Cost]:
             formula = {
                 "traces": _traces,
                 "truncation": _truncation,
+                "entropy": _entropy,
                 "alignment": _alignment,
                 "sufficiency": _sufficiency,
                 "finetuning": _finetuning,
@@ -174,6 +176,15 @@ def _truncation(params: Params, task: plan.Task, arm: None) -> list[Cost]:
     decoded = n * calls * min(ANSWER_TOKENS, params.verdict_max_new_tokens) if params.verdict == "decode" else 0
     held = _generating(params, n, prompt + c.instruction_tokens)
     return [Cost(task.name, None, n * (prompt + calls * c.instruction_tokens), decoded, held=held)]
+
+
+def _entropy(params: Params, task: plan.Task, arm: None) -> list[Cost]:
+    """Some traces are read once each; logits of a block of positions and two tables of their size are held."""
+    c, n = params.costs, min(params.entropy_traces, params.costs.training_problems)
+    tokens = c.question_tokens + c.instruction_tokens + c.trace_tokens
+    at_once = min(n, params.batch_size, max(1, TransformersEngine.READ_TOKENS // tokens))
+    logits = 3 * 4 * min(TransformersEngine.LOGITS, at_once * tokens * c.vocabulary)
+    return [Cost(task.name, None, n * tokens, held=_generating(params, at_once, tokens) + logits)]
 
 
 def _alignment(params: Params, task: plan.Task, arm: None) -> list[Cost]:

@@ -389,3 +389,24 @@ def released_lengths(table: pd.DataFrame, budget: int) -> plt.Figure:
     counts = ", ".join(f"{(table['block'] == name).sum()} {name}" for name in order)
     _caption(figure, f"n = {len(table)} responses: {counts}. Dashed: {budget:,} tokens of 4 characters.")
     return figure
+
+
+def entropy(table: pd.DataFrame) -> plt.Figure:
+    """The student's token entropy over ten equal chunks of the trace (Figure 4a); ``table`` of ``entropy.by_chunk``."""
+    theme()
+    if table.empty:
+        return _nothing()
+    rows = table[table.index.str.isdigit()]
+    figure, axis = plt.subplots(figsize=(5.6, 3.4))
+    spread = [(rows["value"] - rows["low"]).clip(lower=0), (rows["high"] - rows["value"]).clip(lower=0)]
+    axis.errorbar(range(1, len(rows) + 1), rows["value"], yerr=spread, fmt="o-", ms=5, capsize=3)
+    mean = table.loc["trace", "value"]
+    axis.axhline(mean, ls="--", lw=1, color="grey", label=f"mean over the trace, {mean:.2f}")
+    axis.set(xlabel="tenth of the trace's tokens", ylabel="entropy (nats a token)", xticks=range(1, len(rows) + 1))
+    axis.set_ylim(bottom=0)
+    axis.legend(frameon=False, fontsize="small")
+    figure.tight_layout()
+    _caption(
+        figure, f"n = {int(rows['n'].iloc[0])} traces, read by the untrained student. Bars: 95 % intervals over them."
+    )
+    return figure

@@ -22,7 +22,7 @@ from .arms import ARMS, DEFAULT_ARMS
 
 GROUPS = {
     "01_generation": ("study", "data", "teacher", "benchmarks"),
-    "02_truncation": ("student", "judge", "truncation", "other-judge", "boundary", "infogain"),
+    "02_truncation": ("student", "judge", "truncation", "other-judge", "boundary", "infogain", "entropy"),
     "03_alignment": ("alignment", "sufficiency"),
     "04_finetuning": ("answering", "finetuning", "upft"),
     "05_evaluation": ("evaluation",),
@@ -266,6 +266,10 @@ class Params(Strict):
     )
     infogain_share: Fraction = _field(
         "infogain", "share of the largest information gain a prefix must reach, for p-align-infogain", default=0.9
+    )
+
+    entropy_traces: Annotated[int, Field(ge=0)] = _field(
+        "entropy", "traces along which the student's token entropy is measured (0 = none)", default=200
     )
 
     continue_prompt: str = _field(

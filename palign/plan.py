@@ -96,6 +96,7 @@ NOTEBOOKS = {
     "benchmarks": "01_generation",
     "overlap": "01_generation",
     "truncation": "02_truncation",
+    "entropy": "02_truncation",
     "alignment": "03_alignment",
     "sufficiency": "03_alignment",
     "finetuning": "04_finetuning",
@@ -164,6 +165,14 @@ def truncation(params: Params, strategy: str) -> Task:
     return Task(params, "truncation", strategy, ("student", *groups), (traces(params),), fields)
 
 
+def entropy(params: Params) -> Task | None:
+    """``None`` where it is not measured, or no arm has prefixes, which it is to explain."""
+    if not params.entropy_traces or set(strategies(params)) <= {"empty"}:
+        return None
+    groups = ("study", "student", "answering", "entropy")
+    return Task(params, "entropy", "student", groups, (traces(params),))
+
+
 def alignment(params: Params, strategy: str) -> Task:
     """Without a prefix the student answers under the answer prompt, and the judge has no part in it."""
     groups = ("study", "student", "alignment")
@@ -217,5 +226,5 @@ def strategies(params: Params) -> list[str]:
 
 def report(params: Params) -> Task:
     needs = [evaluation(params, arm, seed) for arm in params.arms for seed in seeds(params, arm)]
-    judged = sufficiency(params)
-    return Task(params, "report", params.study, ("report",), (*needs, *((judged,) if judged else ())))
+    needs += [task for task in (entropy(params), sufficiency(params)) if task]
+    return Task(params, "report", params.study, ("report",), tuple(needs))

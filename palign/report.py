@@ -380,7 +380,7 @@ def costs(params: Params) -> pd.DataFrame:
     tasks = [(plan.traces(params), 0)] if params.teacher else []  # otherwise they were only read
     tasks += [(plan.truncation(params, s), 0) for s in plan.strategies(params) if s != "empty"]
     tasks += [(plan.alignment(params, s), 0) for s in plan.strategies(params)]
-    tasks += [(task, 0) for task in (plan.sufficiency(params),) if task]
+    tasks += [(task, 0) for task in (plan.entropy(params), plan.sufficiency(params)) if task]
     tasks += [(t, seed) for arm, seed in runs(params) if (t := plan.finetuning(params, arm, seed))]
     tasks += [(plan.evaluation(params, arm, seed), seed) for arm, seed in runs(params)]
     columns = ("tokens_read", "tokens_generated", "tokens_trained", "rows", "updates", "epochs")

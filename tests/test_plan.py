@@ -62,6 +62,10 @@ def test_the_study_of_the_judge_touches_nothing_else():
     assert changed(judged_samples=2) == {"sufficiency/judge"}
 
 
+def test_entropy_along_traces_touches_nothing_else():
+    assert changed(entropy_traces=7) == {"entropy/student"}
+
+
 def test_training_data_do_not_touch_the_untrained_student():
     assert changed(training_limit=5) == ALL - {"benchmarks/test", "evaluation/zero-shot"}
 

@@ -135,6 +135,46 @@ class TransformersEngine:
             sums.append(logprobs[row, at, torch.tensor(tail)].sum().item())
         return [sums[i : i + len(tails)] for i in range(0, len(sums), len(tails))]
 
+    def entropies(self, prompts: Sequence[str], responses: Sequence[str]) -> list[list[float] | None]:
+        """Entropy (nats) of the prediction of each token of a response, behind its prompt and the tokens before it.
+
+        One list a response, as long as its tokens; ``None`` where the two do not fit. Teacher-forced, at temperature 1.
+        """
+        heads = [self.tokenizer(prompt, add_special_tokens=False).input_ids for prompt in prompts]
+        tails = [self.tokenizer(response, add_special_tokens=False).input_ids for response in responses]
+        encoded = [head + tail for head, tail in zip(heads, tails, strict=True)]
+        fits = [i for i, ids in enumerate(encoded) if len(ids) <= self.max_model_len]
+        done: dict[int, list[float]] = {}
+        todo = sorted(fits, key=lambda i: len(encoded[i]))
+        while todo:
+            rows = todo[: max(1, min(self.batch_size, self.READ_TOKENS // max(1, len(encoded[todo[0]]))))]
+            todo = todo[len(rows) :]
+            found = self._entropies([encoded[i] for i in rows])
+            # the prediction of a token stands at the one before it
+            done.update({i: found[k][len(heads[i]) - 1 : len(encoded[i]) - 1] for k, i in enumerate(rows)})
+        return [done.get(i) for i in range(len(encoded))]
+
+    READ_TOKENS, LOGITS = 2**15, 2**28  # held at once: tokens of texts, and single logits (a GiB of them)
+
+    def _entropies(self, encoded: list[list[int]]) -> list[list[float]]:
+        """Of the prediction at every position. Padded on the right, where causal attention does not see it; read in
+        blocks of columns, since all logits of a long trace and a large vocabulary would not fit."""
+        import torch
+        from transformers import DynamicCache
+
+        width = max(map(len, encoded))
+        ids = torch.full((len(encoded), width), self._pad_id())
+        for row, tokens in enumerate(encoded):
+            ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
+        ids = ids.to(self.model.device)
+        block = max(1, self.LOGITS // (self.model.config.vocab_size * len(encoded)))
+        cache, parts = DynamicCache(config=self.model.config), []
+        with torch.inference_mode():
+            for start in range(0, width, block):
+                logits = self.model(ids[:, start : start + block], past_key_values=cache, use_cache=True).logits
+                parts.append(torch.special.entr(logits.float().softmax(-1)).sum(-1))
+        return torch.cat(parts, dim=1).tolist()
+
     def reader(self, texts: Sequence[str]) -> Reader:
         """One that reads each text once; where the model's attention is not plain, one that reads anew each time."""
         layers = set(getattr(self.model.config, "layer_types", None) or ["full_attention"])
