@@ -410,3 +410,43 @@ def entropy(table: pd.DataFrame) -> plt.Figure:
         figure, f"n = {int(rows['n'].iloc[0])} traces, read by the untrained student. Bars: 95 % intervals over them."
     )
     return figure
+
+
+PREFERENCES = {
+    "win": ("prefers the first-named", 0),
+    "tie": ("tie", 7),
+    "inconsistent": ("order decides", 8),
+    "unparseable": ("no verdict", 5),
+    "loss": ("prefers the other", 1),
+}
+
+
+def preference(table: pd.DataFrame, judge: str) -> plt.Figure:
+    """Outcomes of each pair of arms (Figure 3d's question); ``table`` of ``preference.table``, ``judge`` in words."""
+    theme()
+    if table.empty:
+        return _nothing()
+    table = table.assign(pair=table["arm"] + " over " + table["against"])
+    names = list(table["pair"].unique())
+    figure, axis = plt.subplots(figsize=(7.6, 0.32 * len(names) + 1.4))
+    palette = sns.color_palette("colorblind", 10)
+    left = pd.Series(0.0, index=names)
+    for outcome, (label, colour) in PREFERENCES.items():
+        rows = table[table["measure"] == outcome].set_index("pair").loc[names]
+        axis.barh(names, 100 * rows["value"], left=100 * left, color=palette[colour], label=label, height=0.7)
+        left = left + rows["value"]
+        # wins are read from the left edge, losses from the right one: so are their intervals
+        for i, row in enumerate(rows.itertuples()) if outcome in ("win", "loss") else ():
+            ends = (row.low, row.high) if outcome == "win" else (1 - row.high, 1 - row.low)
+            axis.hlines(i, 100 * ends[0], 100 * ends[1], color="black", lw=1.5)
+    axis.set(xlabel="problems (%)", xlim=(0, 100))
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    figure.tight_layout()
+    _caption(
+        figure,
+        f"Judge: {judge}. n = {int(table['n'].max())} problems a pair, each asked in both orders.\n"
+        "Black: 95 % intervals of the first-named arm's wins (from the left) and losses (from the right).",
+    )
+    return figure

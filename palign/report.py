@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import evaluation, overlap, plan, statistics, sufficiency
+from . import entropy, evaluation, overlap, plan, preference, statistics, sufficiency
 from .arms import ARMS
 from .costs import reads
 from .params import Params
@@ -383,6 +383,7 @@ def costs(params: Params) -> pd.DataFrame:
     tasks += [(task, 0) for task in (plan.entropy(params), plan.sufficiency(params)) if task]
     tasks += [(t, seed) for arm, seed in runs(params) if (t := plan.finetuning(params, arm, seed))]
     tasks += [(plan.evaluation(params, arm, seed), seed) for arm, seed in runs(params)]
+    tasks += [(task, 0) for task in (plan.preference(params),) if task]  # tokens of the judge, not of the student
     columns = ("tokens_read", "tokens_generated", "tokens_trained", "rows", "updates", "epochs")
     rows = []
     for task, seed in tasks:
@@ -443,6 +444,10 @@ def write(params: Params, figures: dict) -> Path:
     if plan.sufficiency(params):
         tables["monotone"] = sufficiency.summary(params).rename_axis("measure")
         tables["reliability"] = sufficiency.reliability(params)
+    if plan.entropy(params):
+        tables["entropy"] = entropy.by_chunk(params)
+    if plan.preference(params):
+        tables["preference"] = preference.table(params)
     target = report_path(params).parent
     for name, table in tables.items():
         indexed = table.index.name is not None or not isinstance(table.index, pd.RangeIndex)

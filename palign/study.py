@@ -74,7 +74,8 @@ def steps(params: Params) -> list[Step]:
             if trained:
                 found.append(Step(params, "04_finetuning", arm, (trained,), seed))
             found.append(Step(params, "05_evaluation", arm, (plan.evaluation(params, arm, seed),), seed))
-    found.append(Step(params, "06_report", None, (plan.report(params),)))
+    compared = plan.preference(params)
+    found.append(Step(params, "06_report", None, (*((compared,) if compared else ()), plan.report(params))))
     return found
 
 

@@ -11,8 +11,9 @@ BASE = Params()
 
 
 def keys(params: Params) -> dict[str, str]:
+    """Without the report and the preferences, which stand on every arm."""
     tasks = {task.name: task.key for step in steps(params) for task in step.tasks}
-    return {name: key for name, key in tasks.items() if not name.startswith("report")}
+    return {name: key for name, key in tasks.items() if not name.startswith(("report", "preference"))}
 
 
 def changed(**values) -> set[str]:
