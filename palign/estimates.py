@@ -181,12 +181,11 @@ def _truncation(params: Params, task: plan.Task, arm: None) -> list[Cost]:
 
 
 def _entropy(params: Params, task: plan.Task, arm: None) -> list[Cost]:
-    """Some traces are read once each; logits of a block of positions and two tables of their size are held."""
+    """Some traces are read once, one by one; logits of a block of tokens and two tables of their size are held."""
     c, n = params.costs, min(params.entropy_traces, params.costs.training_problems)
     tokens = c.question_tokens + c.instruction_tokens + c.trace_tokens
-    at_once = min(n, params.batch_size, max(1, TransformersEngine.READ_TOKENS // tokens))
-    logits = 3 * 4 * min(TransformersEngine.LOGITS, at_once * tokens * c.vocabulary)
-    return [Cost(task.name, None, n * tokens, held=_generating(params, at_once, tokens) + logits)]
+    logits = 3 * 4 * min(TransformersEngine.LOGITS, tokens * c.vocabulary)
+    return [Cost(task.name, None, n * tokens, held=_generating(params, 1, tokens) + logits)]
 
 
 def _alignment(params: Params, task: plan.Task, arm: None) -> list[Cost]:

@@ -47,8 +47,8 @@ PROMPTS = ["The dial starts at four.", "First pewter.", "Where does it end?"]
 
 
 def test_it_equals_a_direct_computation(engine, monkeypatch):
-    """One text at a time, no padding, no cache; the batch in blocks of a few columns gives the same."""
-    monkeypatch.setattr(TransformersEngine, "LOGITS", 3 * 7 * engine.model.config.vocab_size)
+    """The whole text at once, without a cache; blocks of seven tokens give the same."""
+    monkeypatch.setattr(TransformersEngine, "LOGITS", 7 * engine.model.config.vocab_size)
     found = engine.entropies(PROMPTS, TEXTS)
     for prompt, text, values in zip(PROMPTS, TEXTS, found, strict=True):
         head, tail = (engine.tokenizer(t, add_special_tokens=False).input_ids for t in (prompt, text))
@@ -88,9 +88,7 @@ def test_the_task_runs_resumes_and_makes_its_table(small, project):
     whole = path.read_bytes()
     task.folder.manifest_path.unlink()
     path.write_bytes(whole[: len(whole) // 2])
-    again = entropy.measure(loaded)  # in another batch, whose padding may move the last digits
-    assert [r["id"] for r in again] == [r["id"] for r in records]
-    assert np.allclose([r["chunks"] for r in again], [r["chunks"] for r in records], atol=1e-5)
+    assert entropy.measure(loaded) == records  # whatever batch a trace is in
 
 
 def test_an_engine_without_logits_is_told_in_one_line(small, project, monkeypatch):

@@ -135,45 +135,35 @@ class TransformersEngine:
             sums.append(logprobs[row, at, torch.tensor(tail)].sum().item())
         return [sums[i : i + len(tails)] for i in range(0, len(sums), len(tails))]
 
+    LOGITS = 2**28  # held at once by entropies: a GiB in float32
+
     def entropies(self, prompts: Sequence[str], responses: Sequence[str]) -> list[list[float] | None]:
         """Entropy (nats) of the prediction of each token of a response, behind its prompt and the tokens before it.
 
         One list a response, as long as its tokens; ``None`` where the two do not fit. Teacher-forced, at temperature 1.
+        One text at a time: a long one fills the machine, and without company its values are the same in every run.
         """
-        heads = [self.tokenizer(prompt, add_special_tokens=False).input_ids for prompt in prompts]
-        tails = [self.tokenizer(response, add_special_tokens=False).input_ids for response in responses]
-        encoded = [head + tail for head, tail in zip(heads, tails, strict=True)]
-        fits = [i for i, ids in enumerate(encoded) if len(ids) <= self.max_model_len]
-        done: dict[int, list[float]] = {}
-        todo = sorted(fits, key=lambda i: len(encoded[i]))
-        while todo:
-            rows = todo[: max(1, min(self.batch_size, self.READ_TOKENS // max(1, len(encoded[todo[0]]))))]
-            todo = todo[len(rows) :]
-            found = self._entropies([encoded[i] for i in rows])
+        found: list[list[float] | None] = []
+        for prompt, response in zip(prompts, responses, strict=True):
+            head, tail = (self.tokenizer(text, add_special_tokens=False).input_ids for text in (prompt, response))
+            fits = len(head) + len(tail) <= self.max_model_len
             # the prediction of a token stands at the one before it
-            done.update({i: found[k][len(heads[i]) - 1 : len(encoded[i]) - 1] for k, i in enumerate(rows)})
-        return [done.get(i) for i in range(len(encoded))]
+            found.append(self._entropies(head + tail)[len(head) - 1 : -1] if fits else None)
+        return found
 
-    READ_TOKENS, LOGITS = 2**15, 2**28  # held at once: tokens of texts, and single logits (a GiB of them)
-
-    def _entropies(self, encoded: list[list[int]]) -> list[list[float]]:
-        """Of the prediction at every position. Padded on the right, where causal attention does not see it; read in
-        blocks of columns, since all logits of a long trace and a large vocabulary would not fit."""
+    def _entropies(self, tokens: list[int]) -> list[float]:
+        """Of the prediction at every position, in blocks: all logits of a long text would not fit."""
         import torch
         from transformers import DynamicCache
 
-        width = max(map(len, encoded))
-        ids = torch.full((len(encoded), width), self._pad_id())
-        for row, tokens in enumerate(encoded):
-            ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
-        ids = ids.to(self.model.device)
-        block = max(1, self.LOGITS // (self.model.config.vocab_size * len(encoded)))
+        ids = torch.tensor([tokens], device=self.model.device)
+        block = max(1, self.LOGITS // self.model.config.vocab_size)
         cache, parts = DynamicCache(config=self.model.config), []
         with torch.inference_mode():
-            for start in range(0, width, block):
-                logits = self.model(ids[:, start : start + block], past_key_values=cache, use_cache=True).logits
+            for start in range(0, len(tokens), block):
+                logits = self.model(ids[:, start : start + block], past_key_values=cache, use_cache=True).logits[0]
                 parts.append(torch.special.entr(logits.float().softmax(-1)).sum(-1))
-        return torch.cat(parts, dim=1).tolist()
+        return torch.cat(parts).tolist()
 
     def reader(self, texts: Sequence[str]) -> Reader:
         """One that reads each text once; where the model's attention is not plain, one that reads anew each time."""
