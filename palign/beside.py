@@ -19,7 +19,7 @@ from .params import Params
 from .statistics import Estimate
 from .sufficiency import over_traces
 
-COLUMNS = ["form", "source", "name", "value", "low", "high", "n"]
+COLUMNS = ["form", "source", "name", "value", "low", "high", "n", "note"]
 HERE = "this study"
 
 
@@ -140,21 +140,21 @@ def printed() -> pd.DataFrame:
             n = int(own["pairs_before_filter"])
             share = own["pairs_after_filter"] / n
             low, high = published.wilson(share, n)
-            found.append((form, student, "kept", 100 * share, 100 * low, 100 * high, n))
+            found.append((form, student, "kept", 100 * share, 100 * low, 100 * high, n, ""))
             continue
         names = FORMS[form].names
-        found += [(form, student, names[quantity], value, np.nan, np.nan, pd.NA) for quantity, value in own.items()]
+        found += [(form, student, names[quantity], value, np.nan, np.nan, pd.NA, "") for quantity, value in own.items()]
     return pd.DataFrame(found, columns=COLUMNS).astype({"n": "Int64"})
 
 
 def table(params: Params) -> pd.DataFrame:
     """One row a form, ``source`` (a student of the paper, or ``this study``) and ``name``, in the form's unit.
 
-    ``value``; ``low`` and ``high`` (95 % over problems or traces), ``n`` of them. Only forms of which the study has
-    something.
+    ``value``; ``low`` and ``high`` (95 % over problems or traces), ``n`` of them; ``note``: who judged, where that is a
+    matter. Only forms of which the study has something.
     """
     rows = [
-        (form, HERE, name, e.value, e.low, e.high, e.n)
+        (form, HERE, name, e.value, e.low, e.high, e.n, preference.name_of(params) if form == "figure3d" else "")
         for form, spec in FORMS.items()
         for name, e in spec.measure(params).items()
     ]
@@ -170,7 +170,9 @@ def wide(params: Params) -> pd.DataFrame:
     cells = [
         f"{r.value:,.1f}" + (f" [{r.low:,.1f}, {r.high:,.1f}]" if pd.notna(r.low) else "") for r in found.itertuples()
     ]
-    found = found.assign(cell=cells, what=[f"{FORMS[f].title}, {FORMS[f].unit}" for f in found["form"]])
+    notes = {r.form: f"; this study's judge: {r.note}" for r in found.itertuples() if r.note}
+    what = [f"{FORMS[form].title}, {FORMS[form].unit}{notes.get(form, '')}" for form in found["form"]]
+    found = found.assign(cell=cells, what=what)
     index = found[["what", "name"]].drop_duplicates()
     wide = found.pivot(index=["what", "name"], columns="source", values="cell").fillna("")
     return wide.reindex(index=pd.MultiIndex.from_frame(index), columns=list(dict.fromkeys(found["source"])))

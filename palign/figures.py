@@ -568,7 +568,8 @@ def beside(table: pd.DataFrame) -> plt.Figure:
             # shares have one scale wherever they are from; lengths and counts have not
             axis.set_xlim(0, 102 if "%" in FORMS[form].unit else 1.08 * rows[["value", "high"]].max().max())
         left.set_title(FORMS[form].title + ": as printed", fontsize="medium", loc="left")
-        right.set_title(HERE, fontsize="medium", loc="left")
+        note = "".join(sorted(set(table[table["form"] == form]["note"])))
+        right.set_title(f"{HERE}, by {note}" if note else HERE, fontsize="medium", loc="left")
     handles = [plt.Line2D([], [], ls="", marker=styles[s][1], color=styles[s][0], label=s) for s in students]
     handles.append(plt.Line2D([], [], ls="", marker="D", color="black", label=HERE))
     figure.tight_layout()

@@ -35,7 +35,7 @@ def test_every_printed_number_is_carried_under_its_rows_name():
 
 def made_up(forms) -> pd.DataFrame:
     own = [
-        (form, beside.HERE, name, 50.0 + i, 45.0, 60.0, 8)
+        (form, beside.HERE, name, 50.0 + i, 45.0, 60.0, 8, "a rubric" if form == "figure3d" else "")
         for form in forms
         for i, name in enumerate(beside.FORMS[form].names.values())
     ]
@@ -49,6 +49,8 @@ def test_printed_and_measured_values_are_drawn_where_they_are(forms):
     table = made_up(forms)
     figure = figures.beside(table)
     assert len(figure.axes) == 2 * len(forms)
+    titles = [axis.get_title(loc="left") for axis in figure.axes]
+    assert ("this study, by a rubric" in titles) == ("figure3d" in forms)  # a rubric is not to pass for a model
     for k, form in enumerate(forms):
         for axis, here in zip(figure.axes[2 * k : 2 * k + 2], (False, True), strict=True):
             rows = table[(table["form"] == form) & ((table["source"] == beside.HERE) == here)]
