@@ -274,7 +274,7 @@ def _preference(params: Params, task: plan.Task, arm: None) -> list[Cost]:
     prompt = c.question_tokens + c.instruction_tokens
     read = n * sum(prompt + _response(params, a) + _response(params, b) for a, b in pairs)
     new = n * len(pairs) * params.preference_max_new_tokens  # a judge reasons before its verdict, at most so long
-    remote = params.preference_engine == "endpoint"
+    remote = str(params.preference_judge).startswith("endpoint:")
     held = 0 if remote else _generating(params, n, read / (n * len(pairs)) + params.preference_max_new_tokens)
     return [Cost(task.name, None, read, new, held=held)]
 

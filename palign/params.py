@@ -346,12 +346,12 @@ class Params(Strict):
 
     preference_judge: str | None = _field(
         "preference",
-        "judge of whose response is better: rubric (scripted, no model), a model's hub id, folder or name, null (none)",
+        "judge of whose response is better: rubric (scripted, no model), hub id, folder, endpoint:NAME, or null (none)",
         default="rubric",
     )
     preference_judge_revision: str | None = _field("preference", "revision of a hub judge", default=None)
-    preference_engine: Literal["transformers", "vllm", "endpoint"] = _field(
-        "preference", "what runs that model; see engine", default="transformers"
+    preference_engine: Literal["transformers", "vllm"] = _field(
+        "preference", "what runs that model, as engine does the student", default="transformers"
     )
     preference_problems: Positive = _field(
         "preference", "test problems on which arms' responses are compared", default=200

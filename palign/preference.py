@@ -44,6 +44,7 @@ MARGIN = 0.1
 STEPS = 2
 """Sentences before the answer that make a response of the rubric a stated chain and no bare answer."""
 
+ANSWERED = ("stop", "length")
 _LABEL = re.compile(r"\[(A|B|TIE)\]")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
@@ -52,6 +53,11 @@ def verdict(text: str) -> str | None:
     """The one label of ``[A]``, ``[B]``, ``[TIE]`` that a judge's answer holds; ``None`` for none or several."""
     found = set(_LABEL.findall(text))
     return found.pop() if len(found) == 1 else None
+
+
+def _verdict(answer: Completion) -> str | None:
+    """Of an answer; a prompt too long or a failed request has none, whatever its text says."""
+    return verdict(answer.text) if answer.finish in ANSWERED else None
 
 
 def outcome(shown_first: str | None, shown_second: str | None) -> Outcome:
@@ -166,7 +172,7 @@ def compare(params: Params) -> list[dict]:
     def work(batch: list[dict]) -> list[dict]:
         return [
             {key: item[key] for key in kept}
-            | {"text": answer.text, "verdict": verdict(answer.text), "finish": answer.finish}
+            | {"text": answer.text, "verdict": _verdict(answer), "finish": answer.finish}
             | {"prompt_tokens": answer.prompt_tokens, "new_tokens": answer.new_tokens}
             for item, answer in zip(batch, ask(batch), strict=True)
         ]
@@ -183,7 +189,7 @@ def compare(params: Params) -> list[dict]:
         judge=name_of(params),
         verdicts=len(asked),
         unparseable=sum(r["verdict"] is None for r in asked),
-        never_asked=sum(r["finish"] == "prompt too long" for r in asked),
+        never_answered=sum(r["finish"] not in ANSWERED for r in asked),
         tokens_read=sum(r["prompt_tokens"] for r in asked),
         tokens_generated=sum(r["new_tokens"] for r in asked),
     )

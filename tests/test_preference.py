@@ -35,6 +35,11 @@ def test_an_unparseable_verdict_is_never_a_win():
         assert outcome(None, label) == outcome(label, None) == "unparseable"
 
 
+def test_a_request_that_failed_has_no_verdict():
+    assert preference._verdict(Completion("[A]", "stop", 1, 1)) == "A"
+    assert preference._verdict(Completion("500: [A]", "endpoint error", 1, 0)) is None
+
+
 @given(st.sampled_from(LABELS), st.sampled_from(LABELS))
 def test_the_other_arm_has_the_mirrored_outcome(first, second):
     """Where one arm is shown first the other is shown second: the same two verdicts, changed about."""
