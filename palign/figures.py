@@ -582,3 +582,35 @@ def beside(table: pd.DataFrame) -> plt.Figure:
         "that of Table 7 follows from its counts.\nScales of tokens and calls differ, as students and problems do.",
     )
     return figure
+
+
+def claims(ledger: pd.DataFrame) -> plt.Figure:
+    """Gains in accuracy that the paper claims: this study's with intervals, and the printed ones; ``ledger.table``."""
+    theme()
+    rows = ledger[ledger["unit"] == "points"]
+    rows = rows[rows["metric"].astype(str).str.startswith("pass@")]
+    if rows.empty:
+        return _nothing()
+    metrics = sorted(rows["metric"].unique())
+    names = list(dict.fromkeys(rows["claim"] + rows["note"].map(lambda note: f" ({note})" if note else "")))
+    figure, axes = plt.subplots(
+        1, len(metrics), figsize=(5.2 + 2.8 * len(metrics), 0.34 * len(names) + 1.4), sharey=True, squeeze=False
+    )
+    here, paper = sns.color_palette("colorblind", 2)
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        part = rows[rows["metric"] == metric]
+        labels = part["claim"] + part["note"].map(lambda note: f" ({note})" if note else "")
+        at = [names.index(label) for label in labels]
+        axis.axvline(0, color="grey", lw=1)
+        axis.hlines(at, part["low"], part["high"], color=here, lw=2, label="this study, 95 %")
+        axis.plot(part["value"], at, "o", ms=5, color=here, label="this study")
+        printed = pd.to_numeric(part["printed"])
+        axis.plot(printed, at, "D", ms=5, color=paper, label="printed, mean over settings")
+        axis.set(title=metric, xlabel="gain (points)", yticks=range(len(names)), yticklabels=names)
+        axis.set_ylim(len(names) - 0.4, -0.6)
+    figure.tight_layout()
+    axes[0][0].legend(loc="upper left", bbox_to_anchor=(0, -0.9 / (0.34 * len(names))), frameon=False, ncols=3)
+    _caption(
+        figure, f"n = {int(rows['n'].max())} problems of this study, paired; other students, problems and budgets."
+    )
+    return figure

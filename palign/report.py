@@ -71,6 +71,12 @@ def _per_problem(frame: pd.DataFrame, column: str, metric: str, n: int) -> dict[
     }
 
 
+def per_problem(params: Params, arm: str, metric: str) -> dict[str, np.ndarray]:
+    """Benchmark -> one value a problem of an arm, at the main budget; over its training seeds, their mean."""
+    frame = grades(params.model_copy(update={"arms": [arm]}))
+    return _per_problem(frame, "right", metric, params.n_samples)
+
+
 def metrics(params: Params) -> list[str]:
     return ["pass@1"] if params.n_samples < 3 else ["pass@1", "pass@3"]
 
@@ -459,7 +465,7 @@ def headline(params: Params) -> dict[str, float]:
 
 def write(params: Params, figures: dict) -> Path:
     """Keep the tables (csv), the figures (svg, png) and the headline numbers; returns the report's folder."""
-    from . import beside  # it reads this module
+    from . import beside, ledger  # they read this module
     from .figures import save
 
     tables = {"accuracy": accuracy(params), "differences": differences(params), "responses": responses(params)}
@@ -480,6 +486,7 @@ def write(params: Params, figures: dict) -> Path:
         tables["entropy"] = entropy.by_chunk(params)
     if plan.preference(params):
         tables["preference"] = preference.table(params)
+    tables["claims"] = ledger.table(params)
     if len(printed := beside.table(params)):
         tables["beside"] = printed
     target = report_path(params).parent
