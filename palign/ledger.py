@@ -2,7 +2,7 @@
 
 A claim that one arm beats another is *reproduced* where the interval of the paired difference lies above zero and its
 p, corrected for the claims tested on the same metric, is below 0.05; *contradicted* where it lies below; otherwise *not
-distinguishable*; *not tested* where the study lacks what it takes. Beside each stands what this design could have found.
+p, corrected for the claims tested on the same metric, is below 0.05; *contradicted* where it lies below; else *not
 
 >>> table(params)[["claim", "metric", "printed", "value", "low", "high", "verdict"]]
 """
