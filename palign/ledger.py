@@ -1,9 +1,9 @@
 """The claims ledger: each claim of the paper put to a study's own results.
 
 A claim that one arm beats another is *reproduced* where the interval of the paired difference lies above zero and its
-p, corrected for the claims tested on the same metric, is below 0.05; it is *contradicted* where the interval lies below,
-otherwise *not distinguishable*, or *not tested* where the study lacks what it takes. Beside each stands what this design
-could have found.
+p, corrected for the claims tested on the same metric, is below 0.05; it is *contradicted* where the interval lies
+below, otherwise *not distinguishable*, or *not tested* where the study lacks what it takes. Beside each stands what
+this design could have found.
 
 >>> table(params)[["claim", "metric", "printed", "value", "low", "high", "verdict"]]
 """
