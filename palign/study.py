@@ -210,7 +210,8 @@ pre {{ white-space: pre-wrap; background: #f6f6f6; padding: .6rem; font-size: .8
 
 
 def render(notebook: Path, target: Path) -> None:
-    """The executed report notebook as one self-contained HTML page without code, scripts or outside links."""
+    """The executed report notebook as one self-contained HTML page without code, progress, scripts or outside links."""
+    import nbformat
     from nbconvert import HTMLExporter
 
     from .store import write_atomically
@@ -218,7 +219,11 @@ def render(notebook: Path, target: Path) -> None:
     exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_anchor_links=True)
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     exporter.embed_images = True
-    body, _ = exporter.from_filename(str(notebook))
+    executed = nbformat.read(notebook, as_version=4)
+    for cell in executed.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    body, _ = exporter.from_notebook_node(executed)
     title = f"palign: {target.parent.name}"
     write_atomically(target, PAGE.format(title=title, body=body))
 
