@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 from . import plan
 from .arms import ARMS
+from .engines.transformers import TransformersEngine
 from .finetuning import updates
 from .params import Params, ParamsError
+from .preference import RUBRIC, arm_pairs
 from .study import report_path, steps
 
 if TYPE_CHECKING:
@@ -144,10 +146,12 @@ def _costs(params: Params) -> list[Cost]:
             formula = {
                 "traces": _traces,
                 "truncation": _truncation,
+                "entropy": _entropy,
                 "alignment": _alignment,
                 "sufficiency": _sufficiency,
                 "finetuning": _finetuning,
                 "evaluation": _evaluation,
+                "preference": _preference,
             }.get(task.stage)
             found += formula(params, task, step.arm) if formula else []
     return found
@@ -174,6 +178,14 @@ def _truncation(params: Params, task: plan.Task, arm: None) -> list[Cost]:
     decoded = n * calls * min(ANSWER_TOKENS, params.verdict_max_new_tokens) if params.verdict == "decode" else 0
     held = _generating(params, n, prompt + c.instruction_tokens)
     return [Cost(task.name, None, n * (prompt + calls * c.instruction_tokens), decoded, held=held)]
+
+
+def _entropy(params: Params, task: plan.Task, arm: None) -> list[Cost]:
+    """Some traces are read once, one by one; logits of a block of tokens and two tables of their size are held."""
+    c, n = params.costs, min(params.entropy_traces, params.costs.training_problems)
+    tokens = c.question_tokens + c.instruction_tokens + c.trace_tokens
+    logits = 3 * 4 * min(TransformersEngine.LOGITS, tokens * c.vocabulary)
+    return [Cost(task.name, None, n * tokens, held=_generating(params, 1, tokens) + logits)]
 
 
 def _alignment(params: Params, task: plan.Task, arm: None) -> list[Cost]:
@@ -240,11 +252,31 @@ def _finetuning(params: Params, task: plan.Task, arm: str) -> list[Cost]:
 def _evaluation(params: Params, task: plan.Task, arm: str) -> list[Cost]:
     c = params.costs
     n = sum(benchmark.problems for benchmark in params.benchmarks) * params.n_samples
-    prompt = c.question_tokens + c.instruction_tokens
+    prompt, new = c.question_tokens + c.instruction_tokens, _response(params, arm)
+    return [Cost(task.name, arm, n * prompt, n * new, held=_generating(params, n, prompt + new))]
+
+
+def _response(params: Params, arm: str) -> float:
+    """Tokens of one response of the arm."""
+    c = params.costs
     # an arm that shows whole traces now and then answers with whole traces
     like = c.trace_tokens if ARMS[arm].target == "upft" else _target(params, arm) if ARMS[arm].target else 0
-    new = min(c.response_tokens.get(arm, like), params.max_new_tokens)
-    return [Cost(task.name, arm, n * prompt, n * new, held=_generating(params, n, prompt + new))]
+    return min(c.response_tokens.get(arm, like), params.max_new_tokens)
+
+
+def _preference(params: Params, task: plan.Task, arm: None) -> list[Cost]:
+    """Two orders of every pair; the scripted rubric is free. Hours at the student's rates, memory as if it judged."""
+    if params.preference_judge == RUBRIC:
+        return [Cost(task.name, None)]
+    c = params.costs
+    n = 2 * min(params.preference_problems, sum(b.problems for b in params.benchmarks))
+    pairs = arm_pairs(params.arms)
+    prompt = c.question_tokens + c.instruction_tokens
+    read = n * sum(prompt + _response(params, a) + _response(params, b) for a, b in pairs)
+    new = n * len(pairs) * params.preference_max_new_tokens  # a judge reasons before its verdict, at most so long
+    remote = str(params.preference_judge).startswith("endpoint:")
+    held = 0 if remote else _generating(params, n, read / (n * len(pairs)) + params.preference_max_new_tokens)
+    return [Cost(task.name, None, read, new, held=held)]
 
 
 def weights(params: Params) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from .arms import ARMS
 from .params import Params
@@ -388,4 +389,228 @@ def released_lengths(table: pd.DataFrame, budget: int) -> plt.Figure:
     figure.tight_layout()
     counts = ", ".join(f"{(table['block'] == name).sum()} {name}" for name in order)
     _caption(figure, f"n = {len(table)} responses: {counts}. Dashed: {budget:,} tokens of 4 characters.")
+    return figure
+
+
+def entropy(table: pd.DataFrame) -> plt.Figure:
+    """The student's token entropy over ten equal chunks of the trace (Figure 4a); ``table`` of ``entropy.by_chunk``."""
+    theme()
+    if table.empty:
+        return _nothing()
+    rows = table[table.index.str.isdigit()]
+    figure, axis = plt.subplots(figsize=(5.6, 3.4))
+    spread = [(rows["value"] - rows["low"]).clip(lower=0), (rows["high"] - rows["value"]).clip(lower=0)]
+    axis.errorbar(range(1, len(rows) + 1), rows["value"], yerr=spread, fmt="o-", ms=5, capsize=3)
+    mean = table.loc["trace", "value"]
+    axis.axhline(mean, ls="--", lw=1, color="grey", label=f"mean over the trace, {mean:.2f}")
+    axis.set(xlabel="tenth of the trace's tokens", ylabel="entropy (nats a token)", xticks=range(1, len(rows) + 1))
+    axis.set_ylim(bottom=0)
+    axis.legend(frameon=False, fontsize="small")
+    figure.tight_layout()
+    _caption(
+        figure, f"n = {int(rows['n'].iloc[0])} traces, read by the untrained student. Bars: 95 % intervals over them."
+    )
+    return figure
+
+
+COLOURBLIND = sns.color_palette("colorblind", 10)
+PREFERENCES = {
+    "win": ("prefers the first-named", COLOURBLIND[0]),
+    "tie": ("tie", "0.7"),
+    "inconsistent": ("order decides", "0.5"),
+    "unparseable": ("no verdict", "0.3"),
+    "loss": ("prefers the other", COLOURBLIND[1]),
+}
+
+
+def preference(table: pd.DataFrame, judge: str) -> plt.Figure:
+    """Outcomes of each pair of arms (Figure 3d's question); ``table`` of ``preference.table``, ``judge`` in words."""
+    theme()
+    if table.empty:
+        return _nothing()
+    table = table.assign(pair=table["arm"] + " over " + table["against"])
+    names = list(table["pair"].unique())
+    figure, axis = plt.subplots(figsize=(7.6, 0.32 * len(names) + 1.4))
+    left = pd.Series(0.0, index=names)
+    for outcome, (label, colour) in PREFERENCES.items():
+        rows = table[table["measure"] == outcome].set_index("pair").loc[names]
+        axis.barh(names, 100 * rows["value"], left=100 * left, color=colour, label=label, height=0.7)
+        left = left + rows["value"]
+        # wins are read from the left edge, losses from the right one: so are their intervals
+        for i, row in enumerate(rows.itertuples()) if outcome in ("win", "loss") else ():
+            ends = (row.low, row.high) if outcome == "win" else (1 - row.high, 1 - row.low)
+            axis.hlines(i, 100 * ends[0], 100 * ends[1], color="black", lw=1.5)
+    axis.set(xlabel="problems (%)", xlim=(0, 100))
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    figure.tight_layout()
+    _caption(
+        figure,
+        f"Judge: {judge}. n = {int(table['n'].max())} problems a pair, each asked in both orders.\n"
+        "Black: 95 % intervals of the first-named arm's wins (from the left) and losses (from the right).",
+    )
+    return figure
+
+
+def ratios(table: pd.DataFrame, params: Params) -> plt.Figure:
+    """Prefixes of a fixed share of the trace against adaptive ones (Figures 3a-b): a panel a metric.
+
+    ``table`` of ``report.accuracy``. The paper's own points are not carried here: it draws them, and prints no numbers.
+    """
+    theme()
+    fixed = {int(arm.rpartition("-")[2]): arm for arm in params.arms if arm.startswith("fixed-ratio-")}
+    if len(fixed) < 2:
+        return _nothing()
+    name = "average" if "average" in set(table["benchmark"]) else table["benchmark"].iloc[0]
+    table = table[(table["budget"] == params.max_new_tokens) & (table["benchmark"] == name)]
+    metrics, at = list(table["metric"].unique()), sorted(fixed)
+    figure, axes = plt.subplots(1, len(metrics), figsize=(4.4 * len(metrics), 3.6), sharey=True, squeeze=False)
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        panel = table[table["metric"] == metric].set_index("arm")
+        rows = panel.loc[[fixed[percent] for percent in at]]
+        colour, marker = STYLES[fixed[at[-1]]]
+        fmt = f"{marker}-"
+        axis.errorbar(
+            at, 100 * rows["value"], yerr=_spread(rows), fmt=fmt, capsize=3, color=colour, label="fixed share"
+        )
+        if "p-align" in panel.index:
+            row, colour = panel.loc["p-align"], COLOURS["p-align"]
+            axis.axhline(100 * row["value"], color=colour, label="p-align (adaptive)")
+            axis.axhspan(100 * row["low"], 100 * row["high"], color=colour, alpha=0.2, lw=0)
+        axis.set(title=metric.capitalize(), xlabel="prefix (% of the trace's sentences)", xlim=(0, 100), xticks=at)
+    axes[0][0].set_ylabel(f"{name} (%)")
+    axes[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    figure.tight_layout()
+    n = int(table["n"].iloc[0])
+    _caption(figure, f"n = {n} problems, {_samples(params)}. Bars and band: 95 % intervals over problems.")
+    return figure
+
+
+def pareto(table: pd.DataFrame, spent: pd.DataFrame, params: Params) -> plt.Figure:
+    """Average Pass@1 against tokens of training, and against all tokens of making the arm (``report.spent``).
+
+    The stepped line joins the arms that no arm equals at lower cost; what costs nothing is the dashed line.
+    """
+    theme()
+    name = "average" if "average" in set(table["benchmark"]) else table["benchmark"].iloc[0]
+    rows = table[(table["metric"] == "pass@1") & (table["budget"] == params.max_new_tokens)]
+    rows = rows[rows["benchmark"] == name].set_index("arm")
+    free = [arm for arm in params.arms if not spent.loc[arm, "total"]]
+    paid = [arm for arm in params.arms if arm not in free]
+    if not paid:
+        return _nothing()
+    labels = {"trained": "tokens trained on", "total": "tokens judged, continued and trained on"}
+    figure, axes = plt.subplots(1, 2, figsize=(10.4, 5.0 if len(params.arms) > MANY else 3.8), sharey=True)
+    for axis, (column, label) in zip(axes, labels.items(), strict=True):
+        for arm in free:
+            axis.axhline(100 * rows.loc[arm, "value"], ls="--", lw=1, color=COLOURS[arm], label=arm)
+        for arm in paid:
+            row, (colour, marker) = rows.loc[[arm]], STYLES[arm]
+            at = [spent.loc[arm, column]]
+            axis.errorbar(at, 100 * row["value"], yerr=_spread(row), fmt=marker, capsize=3, color=colour, label=arm)
+        order = sorted(paid, key=lambda arm: (spent.loc[arm, column], -rows.loc[arm, "value"]))
+        best = [100 * rows.loc[order[: i + 1], "value"].max() for i in range(len(order))]
+        axis.step(spent.loc[order, column], best, where="post", color="grey", lw=1, zorder=0)
+        axis.set(xscale="log", xlabel=label, ylim=(-3, 103))
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    axes[0].set_ylabel("average Pass@1 (%)" if name == "average" else f"{name}, Pass@1 (%)")
+    small = "x-small" if len(params.arms) > MANY else None
+    axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=small)
+    figure.tight_layout()
+    _caption(
+        figure,
+        f"n = {int(rows['n'].iloc[0])} problems, {_samples(params)}; bars: 95 % intervals over problems. Tokens of one "
+        "training seed.\nGrey: the best accuracy for so many tokens or fewer. Dashed: costs none.",
+    )
+    return figure
+
+
+def beside(table: pd.DataFrame) -> plt.Figure:
+    """The paper's printed values, and this study's beside them: a row a figure or table; ``table`` of ``beside.table``.
+
+    Lengths and counts have an axis of their own in each panel: students, problems and traces differ.
+    """
+    from .beside import FORMS, HERE
+
+    theme()
+    if table.empty:
+        return _nothing()
+    forms = [form for form in FORMS if form in set(table["form"])]
+    names = {
+        form: [n for n in FORMS[form].names.values() if n in set(table[table["form"] == form]["name"])]
+        for form in forms
+    }
+    heights = [len(names[form]) + 1.6 for form in forms]
+    figure, axes = plt.subplots(
+        len(forms), 2, figsize=(9.6, 0.36 * sum(heights) + 0.6), height_ratios=heights, squeeze=False
+    )
+    students = [source for source in table["source"].unique() if source != HERE]
+    styles = dict(zip([*students, HERE], zip(sns.color_palette("colorblind"), "os^vD", strict=False), strict=False))
+    for (left, right), form in zip(axes, forms, strict=True):
+        for axis, sources in ((left, students), (right, [HERE])):
+            rows = table[(table["form"] == form) & table["source"].isin(sources)]
+            present = [source for source in sources if source in set(rows["source"])]
+            for k, source in enumerate(present):
+                own = rows[rows["source"] == source].set_index("name")
+                colour, marker = styles[source] if source != HERE else ("black", "D")
+                for i, name in enumerate(names[form]):
+                    if name not in own.index:
+                        continue
+                    row, at = own.loc[name], i + 0.2 * (k - (len(present) - 1) / 2)
+                    if pd.notna(row["low"]):
+                        axis.hlines(at, row["low"], row["high"], color=colour, lw=1.5)
+                    axis.plot(row["value"], at, marker, ms=5, color=colour)
+            axis.set(yticks=range(len(names[form])), yticklabels=names[form] if axis is left else [])
+            axis.set(ylim=(len(names[form]) - 0.4, -0.6), xlabel=FORMS[form].unit)
+            # shares have one scale wherever they are from; lengths and counts have not
+            axis.set_xlim(0, 102 if "%" in FORMS[form].unit else 1.08 * rows[["value", "high"]].max().max())
+        left.set_title(FORMS[form].title + ": as printed", fontsize="medium", loc="left")
+        note = "".join(sorted(set(table[table["form"] == form]["note"])))
+        right.set_title(f"{HERE}, by {note}" if note else HERE, fontsize="medium", loc="left")
+    handles = [plt.Line2D([], [], ls="", marker=styles[s][1], color=styles[s][0], label=s) for s in students]
+    handles.append(plt.Line2D([], [], ls="", marker="D", color="black", label=HERE))
+    figure.tight_layout()
+    figure.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, ncols=len(handles))
+    counts = sorted({int(n) for n in table[table["source"] == HERE]["n"]})
+    each = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+    _caption(
+        figure,
+        f"n = {each} problems, traces or pairs of this study; lines: 95 % intervals over them. The paper has none; "
+        "that of Table 7 follows from its counts.\nScales of tokens and calls differ, as students and problems do.",
+    )
+    return figure
+
+
+def claims(ledger: pd.DataFrame) -> plt.Figure:
+    """Gains in accuracy that the paper claims: this study's with intervals, and the printed ones; ``ledger.table``."""
+    theme()
+    rows = ledger[ledger["unit"] == "points"]
+    rows = rows[rows["metric"].astype(str).str.startswith("pass@")]
+    if rows.empty:
+        return _nothing()
+    metrics = sorted(rows["metric"].unique())
+    names = list(dict.fromkeys(rows["claim"] + rows["note"].map(lambda note: f" ({note})" if note else "")))
+    figure, axes = plt.subplots(
+        1, len(metrics), figsize=(5.2 + 2.8 * len(metrics), 0.34 * len(names) + 1.4), sharey=True, squeeze=False
+    )
+    here, paper = sns.color_palette("colorblind", 2)
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        part = rows[rows["metric"] == metric]
+        labels = part["claim"] + part["note"].map(lambda note: f" ({note})" if note else "")
+        at = [names.index(label) for label in labels]
+        axis.axvline(0, color="grey", lw=1)
+        axis.hlines(at, part["low"], part["high"], color=here, lw=2, label="this study, 95 %")
+        axis.plot(part["value"], at, "o", ms=5, color=here, label="this study")
+        printed = pd.to_numeric(part["printed"])
+        axis.plot(printed, at, "D", ms=5, color=paper, label="printed, mean over settings")
+        axis.set(title=metric, xlabel="gain (points)", yticks=range(len(names)), yticklabels=names)
+        axis.set_ylim(len(names) - 0.4, -0.6)
+    figure.tight_layout()
+    axes[0][0].legend(loc="upper left", bbox_to_anchor=(0, -0.9 / (0.34 * len(names))), frameon=False, ncols=3)
+    _caption(
+        figure, f"n = {int(rows['n'].max())} problems of this study, paired; other students, problems and budgets."
+    )
     return figure

@@ -22,11 +22,11 @@ from .arms import ARMS, DEFAULT_ARMS
 
 GROUPS = {
     "01_generation": ("study", "data", "teacher", "benchmarks"),
-    "02_truncation": ("student", "judge", "truncation", "other-judge", "boundary", "infogain"),
+    "02_truncation": ("student", "judge", "truncation", "other-judge", "boundary", "infogain", "entropy"),
     "03_alignment": ("alignment", "sufficiency"),
     "04_finetuning": ("answering", "finetuning", "upft"),
     "05_evaluation": ("evaluation",),
-    "06_report": ("report", "costs"),
+    "06_report": ("report", "preference", "costs"),
 }
 """Which groups of fields each notebook's parameters cell shows."""
 
@@ -283,6 +283,10 @@ class Params(Strict):
         "infogain", "share of the largest information gain a prefix must reach, for p-align-infogain", default=0.9
     )
 
+    entropy_traces: Annotated[int, Field(ge=0)] = _field(
+        "entropy", "traces along which the student's token entropy is measured (0 = none)", default=200
+    )
+
     continue_prompt: str = _field(
         "alignment",
         "instruction to continue {prefix} of {question}",
@@ -355,6 +359,26 @@ class Params(Strict):
     max_new_tokens: Positive = _field("evaluation", "response budget in tokens", default=256)
     second_budget: Positive | None = _field("evaluation", "a smaller budget reported beside it", default=128)
 
+    preference_judge: str | None = _field(
+        "preference",
+        "judge of whose response is better: rubric (scripted, no model), hub id, folder, endpoint:NAME, or null (none)",
+        default="rubric",
+    )
+    preference_judge_revision: str | None = _field("preference", "revision of a hub judge", default=None)
+    preference_engine: Literal["transformers", "vllm"] = _field(
+        "preference", "what runs that model, as engine does the student", default="transformers"
+    )
+    preference_problems: Positive = _field(
+        "preference", "test problems on which arms' responses are compared", default=200
+    )
+    preference_prompt: str = _field(
+        "preference",
+        "instruction to compare the responses {first} and {second} to {question}",
+        default="{question}\nResponse A: {first}\nResponse B: {second}\nWhich response is better? A good one is "
+        "complete and logical, reflects on its steps, repeats nothing and is concise. Reply [A], [B] or [TIE].",
+    )
+    preference_max_new_tokens: Positive = _field("preference", "token budget of a verdict", default=256)
+
     costs: Costs = _field(
         "costs",
         "lengths and rates to expect; `palign plan` computes the study's cost from them",
@@ -374,6 +398,7 @@ class Params(Strict):
             "continue_prompt": {"question", "prefix"},
             "upft_prompt": {"question"},
             "teacher_prompt": {"question"},
+            "preference_prompt": {"question", "first", "second"},
         }.items():
             for name in names:
                 if getattr(self, key).count("{" + name + "}") != 1:
@@ -396,7 +421,8 @@ class Params(Strict):
                 refuse("judge", f"{arm} needs another model, a hub id or local folder; leave the arm out or name one")
             if ARMS[arm].strategy == "oracle" and "sufficient_chars" not in self.training_columns:
                 refuse("training_columns", f"{arm} needs sufficient_chars, which only artificial data know")
-        for key in ("max_new_tokens", "alignment_max_new_tokens", "verdict_max_new_tokens"):
+        budgets = ("max_new_tokens", "alignment_max_new_tokens", "verdict_max_new_tokens", "preference_max_new_tokens")
+        for key in budgets:
             if getattr(self, key) >= self.max_model_len:
                 refuse(
                     key, f"{getattr(self, key)} leaves no room for a prompt within max_model_len {self.max_model_len}"

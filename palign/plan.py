@@ -96,17 +96,20 @@ NOTEBOOKS = {
     "benchmarks": "01_generation",
     "overlap": "01_generation",
     "truncation": "02_truncation",
+    "entropy": "02_truncation",
     "alignment": "03_alignment",
     "sufficiency": "03_alignment",
     "finetuning": "04_finetuning",
     "evaluation": "05_evaluation",
+    "preference": "06_report",
     "report": "06_report",
 }
 
 
 def _inputs(values: dict) -> list[str]:
     """The data sets and models named in ``values``."""
-    names = [values[key] for key in ("training_data", "student", "judge", "teacher") if values.get(key)]
+    keys = ("training_data", "student", "judge", "teacher", "preference_judge")
+    names = [values[key] for key in keys if values.get(key)]
     return names + [benchmark["data"] for benchmark in values.get("benchmarks", [])]
 
 
@@ -166,6 +169,14 @@ def truncation(params: Params, strategy: str) -> Task:
     return Task(params, "truncation", strategy, ("student", *groups), (traces(params),), fields)
 
 
+def entropy(params: Params) -> Task | None:
+    """``None`` where it is not measured, or no arm has prefixes, which it is to explain."""
+    if not params.entropy_traces or set(strategies(params)) <= {"empty"}:
+        return None
+    groups = ("study", "student", "answering", "entropy")
+    return Task(params, "entropy", "student", groups, (traces(params),))
+
+
 def alignment(params: Params, strategy: str) -> Task:
     """Without a prefix the student answers under the answer prompt, and the judge has no part in it."""
     groups = ("study", "student", "alignment")
@@ -206,6 +217,14 @@ def evaluation(params: Params, arm: str, seed: int | None = None) -> Task:
     return Task(params, "evaluation", _seeded(params, arm, seed) if trained else arm, groups, needs)
 
 
+def preference(params: Params) -> Task | None:
+    """``None`` without a judge or a second arm. It compares the responses of each arm's first training seed."""
+    if params.preference_judge is None or len(params.arms) < 2:
+        return None
+    needs = (benchmarks(params), *(evaluation(params, arm) for arm in params.arms))
+    return Task(params, "preference", "responses", ("study", "preference"), needs)
+
+
 def _seeded(params: Params, arm: str, seed: int | None) -> str:
     """Training seed 0 bears the arm's name alone: a study that adds seeds keeps what it has."""
     seed = params.training_seeds[0] if seed is None else seed
@@ -219,5 +238,5 @@ def strategies(params: Params) -> list[str]:
 
 def report(params: Params) -> Task:
     needs = [evaluation(params, arm, seed) for arm in params.arms for seed in seeds(params, arm)]
-    judged = sufficiency(params)
-    return Task(params, "report", params.study, ("report",), (*needs, *((judged,) if judged else ())))
+    needs += [task for task in (entropy(params), sufficiency(params), preference(params)) if task]
+    return Task(params, "report", params.study, ("report",), tuple(needs))

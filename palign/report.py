@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import evaluation, overlap, plan, statistics, sufficiency
+from . import entropy, evaluation, overlap, plan, preference, statistics, sufficiency
 from .arms import ARMS
 from .costs import reads
 from .params import Params
@@ -69,6 +69,12 @@ def _per_problem(frame: pd.DataFrame, column: str, metric: str, n: int) -> dict[
         .mean(axis=1)
         for benchmark in frame["benchmark"].unique()
     }
+
+
+def per_problem(params: Params, arm: str, metric: str) -> dict[str, np.ndarray]:
+    """Benchmark -> one value a problem of an arm, at the main budget; over its training seeds, their mean."""
+    frame = grades(params.model_copy(update={"arms": [arm]}))
+    return _per_problem(frame, "right", metric, params.n_samples)
 
 
 def metrics(params: Params) -> list[str]:
@@ -210,6 +216,13 @@ def _p(value: float) -> str:
 def _main(table: pd.DataFrame, params: Params) -> pd.DataFrame:
     """The rows of the main metric and budget."""
     return table[(table["metric"] == "pass@1") & (table["budget"] == params.max_new_tokens)]
+
+
+def main_average(table: pd.DataFrame, params: Params) -> pd.DataFrame:
+    """Of an accuracy table, each arm's average over benchmarks (or its one benchmark) at the main metric and budget."""
+    rows = _main(table, params)
+    single = AVERAGE if len(params.benchmarks) > 1 else params.benchmarks[0].name
+    return rows[rows["benchmark"] == single]
 
 
 def grading(params: Params) -> pd.DataFrame:
@@ -380,9 +393,10 @@ def costs(params: Params) -> pd.DataFrame:
     tasks = [(plan.traces(params), 0)] if params.teacher else []  # otherwise they were only read
     tasks += [(plan.truncation(params, s), 0) for s in plan.strategies(params) if s != "empty"]
     tasks += [(plan.alignment(params, s), 0) for s in plan.strategies(params)]
-    tasks += [(task, 0) for task in (plan.sufficiency(params),) if task]
+    tasks += [(task, 0) for task in (plan.entropy(params), plan.sufficiency(params)) if task]
     tasks += [(t, seed) for arm, seed in runs(params) if (t := plan.finetuning(params, arm, seed))]
     tasks += [(plan.evaluation(params, arm, seed), seed) for arm, seed in runs(params)]
+    tasks += [(task, 0) for task in (plan.preference(params),) if task]  # tokens of the judge, not of the student
     columns = ("tokens_read", "tokens_generated", "tokens_trained", "rows", "updates", "epochs")
     rows = []
     for task, seed in tasks:
@@ -397,6 +411,30 @@ def costs(params: Params) -> pd.DataFrame:
     total = {c: each.get(c, lambda column: column.sum(min_count=1)) for c in table.columns[1:]}
     table = table.groupby("task", sort=False).agg(total)
     return table if len(params.training_seeds) > 1 else table.drop(columns="seeds")
+
+
+def spent(params: Params) -> pd.DataFrame:
+    """Tokens that each arm costs by itself until it is trained, with one training seed (the mean of several).
+
+    ``judged``: read and generated to find its prefixes; ``continued``: the same to continue them; ``trained``: seen in
+    training; ``total``. Arms that share prefixes each count them whole. The teacher's traces and the evaluation are not
+    in it.
+    """
+
+    def tokens(task: plan.Task, *names: str) -> int:
+        manifest = task.require().manifest()
+        return sum(manifest.get(name) or 0 for name in names)
+
+    rows = []
+    for arm in params.arms:
+        strategy, of_student = ARMS[arm].strategy, ("tokens_read", "tokens_generated")
+        judged = tokens(plan.truncation(params, strategy), *of_student) if strategy not in (None, "empty") else 0
+        continued = tokens(plan.alignment(params, strategy), *of_student) if strategy else 0
+        tasks = [plan.finetuning(params, arm, seed) for seed in plan.seeds(params, arm)]
+        trained = round(np.mean([tokens(task, "tokens_trained") if task else 0 for task in tasks]))
+        rows.append({"arm": arm, "judged": judged, "continued": continued, "trained": trained})
+    table = pd.DataFrame(rows).set_index("arm")
+    return table.assign(total=table.sum(axis=1))
 
 
 def worked_case(params: Params) -> dict:
@@ -427,11 +465,12 @@ def headline(params: Params) -> dict[str, float]:
 
 def write(params: Params, figures: dict) -> Path:
     """Keep the tables (csv), the figures (svg, png) and the headline numbers; returns the report's folder."""
+    from . import beside, ledger  # they read this module
     from .figures import save
 
     tables = {"accuracy": accuracy(params), "differences": differences(params), "responses": responses(params)}
     tables |= {"power": power(params), "grading": grading(params), "overlap": overlap.summary(params)}
-    tables |= {"costs": costs(params), "arms": arms_table(params)}
+    tables |= {"costs": costs(params), "arms": arms_table(params), "spent": spent(params)}
     if plan.strategies(params):
         tables["strategies"] = strategies(params)
     if len(params.training_seeds) > 1:
@@ -443,6 +482,13 @@ def write(params: Params, figures: dict) -> Path:
     if plan.sufficiency(params):
         tables["monotone"] = sufficiency.summary(params).rename_axis("measure")
         tables["reliability"] = sufficiency.reliability(params)
+    if plan.entropy(params):
+        tables["entropy"] = entropy.by_chunk(params)
+    if plan.preference(params):
+        tables["preference"] = preference.table(params)
+    tables["claims"] = ledger.table(params)
+    if len(printed := beside.table(params)):
+        tables["beside"] = printed
     target = report_path(params).parent
     for name, table in tables.items():
         indexed = table.index.name is not None or not isinstance(table.index, pd.RangeIndex)

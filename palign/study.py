@@ -61,9 +61,10 @@ def steps(params: Params) -> list[Step]:
     """All steps in order: the shared notebooks once, fine-tuning and evaluation once an arm and seed, the report."""
     found = [Step(params, "01_generation", None, (plan.benchmarks(params), plan.traces(params), plan.overlap(params)))]
     strategies = plan.strategies(params)
-    searched = tuple(plan.truncation(params, s) for s in strategies if s != "empty")
+    searched = [plan.truncation(params, s) for s in strategies if s != "empty"]
     if searched:
-        found.append(Step(params, "02_truncation", None, searched))
+        tasks = [*searched, plan.entropy(params)]
+        found.append(Step(params, "02_truncation", None, tuple(task for task in tasks if task)))
     if strategies:
         tasks = [*(plan.alignment(params, s) for s in strategies), plan.sufficiency(params)]
         found.append(Step(params, "03_alignment", None, tuple(task for task in tasks if task)))
@@ -73,7 +74,8 @@ def steps(params: Params) -> list[Step]:
             if trained:
                 found.append(Step(params, "04_finetuning", arm, (trained,), seed))
             found.append(Step(params, "05_evaluation", arm, (plan.evaluation(params, arm, seed),), seed))
-    found.append(Step(params, "06_report", None, (plan.report(params),)))
+    compared = plan.preference(params)
+    found.append(Step(params, "06_report", None, (*((compared,) if compared else ()), plan.report(params))))
     return found
 
 

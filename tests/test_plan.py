@@ -11,8 +11,9 @@ BASE = Params()
 
 
 def keys(params: Params) -> dict[str, str]:
+    """Without the report and the preferences, which stand on every arm."""
     tasks = {task.name: task.key for step in steps(params) for task in step.tasks}
-    return {name: key for name, key in tasks.items() if not name.startswith("report")}
+    return {name: key for name, key in tasks.items() if not name.startswith(("report", "preference"))}
 
 
 def changed(**values) -> set[str]:
@@ -60,6 +61,10 @@ def test_alignment_sampling_touches_both_strategies():
 
 def test_the_study_of_the_judge_touches_nothing_else():
     assert changed(judged_samples=2) == {"sufficiency/judge"}
+
+
+def test_entropy_along_traces_touches_nothing_else():
+    assert changed(entropy_traces=7) == {"entropy/student"}
 
 
 def test_training_data_do_not_touch_the_untrained_student():

@@ -146,6 +146,36 @@ class TransformersEngine:
             sums.append(logprobs[row, at, torch.tensor(tail)].sum().item())
         return [sums[i : i + len(tails)] for i in range(0, len(sums), len(tails))]
 
+    LOGITS = 2**28  # held at once by entropies: a GiB in float32
+
+    def entropies(self, prompts: Sequence[str], responses: Sequence[str]) -> list[list[float] | None]:
+        """Entropy (nats) of the prediction of each token of a response, behind its prompt and the tokens before it.
+
+        One list a response, as long as its tokens; ``None`` where the two do not fit. Teacher-forced, at temperature 1.
+        One text at a time: a long one fills the machine, and without company its values are the same in every run.
+        """
+        found: list[list[float] | None] = []
+        for prompt, response in zip(prompts, responses, strict=True):
+            head, tail = (self.tokenizer(text, add_special_tokens=False).input_ids for text in (prompt, response))
+            fits = len(head) + len(tail) <= self.max_model_len
+            # the prediction of a token stands at the one before it
+            found.append(self._entropies(head + tail)[len(head) - 1 : -1] if fits else None)
+        return found
+
+    def _entropies(self, tokens: list[int]) -> list[float]:
+        """Of the prediction at every position, in blocks: all logits of a long text would not fit."""
+        import torch
+        from transformers import DynamicCache
+
+        ids = torch.tensor([tokens], device=self.model.device)
+        block = max(1, self.LOGITS // self.model.config.vocab_size)
+        cache, parts = DynamicCache(config=self.model.config), []
+        with torch.inference_mode():
+            for start in range(0, len(tokens), block):
+                logits = self.model(ids[:, start : start + block], past_key_values=cache, use_cache=True).logits[0]
+                parts.append(torch.special.entr(logits.float().softmax(-1)).sum(-1))
+        return torch.cat(parts).tolist()
+
     def reader(self, texts: Sequence[str]) -> Reader:
         """One that reads each text once; where the model's attention is not plain, one that reads anew each time."""
         layers = set(getattr(self.model.config, "layer_types", None) or ["full_attention"])
