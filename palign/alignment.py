@@ -79,7 +79,7 @@ def align(params: Params, strategy: str) -> list[dict]:
                 "prompt_tokens": completion.prompt_tokens,
                 "new_tokens": completion.new_tokens,
             }
-            | ({"reason": completion.reason} if completion.reason else {})
+            | completion.why
             for record, completion in zip(batch, continue_all([(r, 0) for r in batch]), strict=True)
         ]
 

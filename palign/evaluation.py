@@ -66,7 +66,7 @@ def respond(params: Params, arm: str, seed: int | None = None) -> list[dict]:
                 "finish": completion.finish,
                 "prompt_tokens": completion.prompt_tokens,
                 "new_tokens": completion.new_tokens,
-            } | ({"reason": completion.reason} if completion.reason else {})
+            } | completion.why
             if params.second_budget is not None:
                 record["cut"] = engine.tokenizer.decode(
                     completion.token_ids[: params.second_budget], skip_special_tokens=True

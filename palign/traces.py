@@ -198,6 +198,7 @@ def _teach(params: Params, task: plan.Task, items: list[Trace]) -> tuple[list[Tr
                 "prompt_tokens": completion.prompt_tokens,
                 "new_tokens": completion.new_tokens,
             }
+            | completion.why
             for item, completion in zip(batch, engine.generate(prompts, sampling, seeds), strict=True)
         ]
 

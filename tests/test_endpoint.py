@@ -301,9 +301,7 @@ def test_a_served_students_errors_are_outcomes(service, script, reason):
     (found,) = engine.generate(["Take two."], SAMPLING, [0])
     assert (found.finish, found.reason, found.text, len(seen)) == ("endpoint error", reason, "", 2)
     if "ended" not in reason:
-        params = Params(
-            student=STUDENT, max_model_len=200, max_new_tokens=100, alignment_max_new_tokens=100, second_budget=None
-        )
+        params = Params(student=STUDENT)
         (verdict,) = Judge(engine, params).open([("1+1?", ["One and one.", "Two."])])([(0, 1)])
         assert (verdict.label, verdict.reason) == ("error", f"endpoint: {reason}")
 

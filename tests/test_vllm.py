@@ -196,7 +196,7 @@ def test_an_adapters_rank_is_rounded_up_to_one_that_vllm_takes(tmp_path):
         lora_rank(tmp_path)
 
 
-def test_an_adapter_is_served_as_if_merged(adapter, served):
+def test_an_adapter_is_served_as_if_merged(served, adapter):
     """Two engines in one process are too many for some machines, so the one with an adapter has its own."""
     code = (
         "import json, sys; from palign.params import Params; from palign.engines import Sampling, open_engine\n"

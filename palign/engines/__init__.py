@@ -48,6 +48,11 @@ class Completion:
     token_ids: list[int] = field(repr=False, default_factory=list)
     reason: str = ""
 
+    @property
+    def why(self) -> dict[str, str]:
+        """``reason`` as a field of a record, where there is one."""
+        return {"reason": self.reason} if self.reason else {}
+
 
 class Engine(Protocol):
     """``settings``: how it runs, for the manifest. ``cache_tokens``: what its prefix cache holds at once, in tokens;
