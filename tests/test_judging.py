@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palign.engines import PlainReader, Sampling, open_engine
+from palign.engines import EngineStopped, PlainReader, Sampling, open_engine
 from palign.engines.transformers import CachedReader
 from palign.judging import LABELS, Judge
 from palign.params import Params
@@ -141,6 +141,22 @@ def test_a_failure_is_asked_again_and_then_recorded(engine):
     twice = session([(0, 3), (1, 3)])
     assert {v.label for v in twice} == {"error"} and "no memory left" in twice[0].reason
     assert [v.label for v in session([(0, 3), (1, 3)])] == [v.label for v in expected]
+
+
+def test_an_engine_that_is_gone_is_no_traces_outcome(engine):
+    """Every trace after its end would have been recorded as failed, for good; stopping loses nothing."""
+
+    class Gone:
+        tokenizer, cache_tokens = engine.tokenizer, None
+
+        def reader(self, texts):
+            return self
+
+        def choose(self, asked, labels):
+            raise EngineStopped("gone")
+
+    with pytest.raises(EngineStopped):
+        Judge(Gone(), PARAMS).open([("1+1?", ["One and one.", "Two."])])([(0, 1)])
 
 
 def test_a_trace_is_read_once_whatever_the_judge_says(engine):
