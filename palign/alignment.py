@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from . import plan, traces
-from .engines import NEVER_ANSWERED, Completion, Sampling, open_engine, seed_of
+from .engines import FAILED, NEVER_ANSWERED, Completion, Sampling, open_engine, seed_of
 from .grading import grade_all
 from .params import Params
 from .prompts import fill, render
@@ -79,12 +79,13 @@ def align(params: Params, strategy: str) -> list[dict]:
                 "prompt_tokens": completion.prompt_tokens,
                 "new_tokens": completion.new_tokens,
             }
+            | completion.why
             for record, completion in zip(batch, continue_all([(r, 0) for r in batch]), strict=True)
         ]
 
     def measure(batch: list[tuple[dict, int]]) -> list[dict]:
         return [
-            {"id": f"{record['id']}/{sample}", "of": record["id"], "text": completion.text}
+            {"id": f"{record['id']}/{sample}", "of": record["id"], "text": completion.text, "finish": completion.finish}
             for (record, sample), completion in zip(batch, continue_all(batch), strict=True)
         ]
 
@@ -98,7 +99,8 @@ def align(params: Params, strategy: str) -> list[dict]:
     right = defaultdict(list)
     checked = grade_all([s["text"] for s in measured], [gold[s["of"]] for s in measured], False, "grading")
     for sample, grade in zip(measured, checked, strict=True):
-        right[sample["of"]].append(grade.right)
+        if sample.get("finish") not in FAILED:  # a service that was down says nothing of the prefix
+            right[sample["of"]].append(grade.right)
     pairs = []
     for record, grade in zip(filled, judged, strict=True):
         of = right[record["id"]]
@@ -107,7 +109,10 @@ def align(params: Params, strategy: str) -> list[dict]:
         pairs.append({**record, "outcome": outcome, "kept": grade.right, "success_rate": rate})
     task.folder.write("pairs", pairs)
     task.finish(
+        engine=engine.settings,
         pairs=len(pairs),
+        never_answered=sum(pair["finish"] in NEVER_ANSWERED for pair in pairs),
+        samples_lost=sum(sample.get("finish") in FAILED for sample in measured),
         kept=sum(pair["kept"] for pair in pairs),
         tokens_read=sum(pair["prompt_tokens"] for pair in pairs),
         tokens_generated=sum(pair["new_tokens"] for pair in pairs),

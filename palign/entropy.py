@@ -80,6 +80,7 @@ def measure(params: Params) -> list[dict]:
     records = task.folder.fill("entropies", sample, lambda t: t.id, work, params.batch_size, "entropy along traces")
     good = [record for record in records if record["status"] == "ok"]
     task.finish(
+        engine=engine.settings,
         traces=len(records),
         left_out=len(records) - len(good),
         tokens_read=sum(r["prompt_tokens"] + r["tokens"] for r in records if r["status"] != "too long"),

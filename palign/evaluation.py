@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from . import plan, traces
 from .behaviour import describe
-from .engines import Sampling, open_engine, seed_of
+from .engines import NEVER_ANSWERED, Sampling, open_engine, seed_of
 from .grading import grade_all
 from .params import Params
 from .problems import check_disjoint
@@ -66,7 +66,7 @@ def respond(params: Params, arm: str, seed: int | None = None) -> list[dict]:
                 "finish": completion.finish,
                 "prompt_tokens": completion.prompt_tokens,
                 "new_tokens": completion.new_tokens,
-            }
+            } | completion.why
             if params.second_budget is not None:
                 record["cut"] = engine.tokenizer.decode(
                     completion.token_ids[: params.second_budget], skip_special_tokens=True
@@ -77,7 +77,9 @@ def respond(params: Params, arm: str, seed: int | None = None) -> list[dict]:
     responses = folder.fill("responses", items, lambda item: item["id"], work, params.batch_size, task.name)
     folder.write("grades", _grade(responses, arm))
     task.finish(
+        engine=engine.settings,
         responses=len(responses),
+        never_answered=sum(record["finish"] in NEVER_ANSWERED for record in responses),
         tokens_read=sum(record["prompt_tokens"] for record in responses),
         tokens_generated=sum(record["new_tokens"] for record in responses),
     )

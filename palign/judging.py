@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .engines import Engine, PlainReader, Reader, Reading
+from .engines import NEVER_ANSWERED, Engine, EngineStopped, PlainReader, Reader, Reading
+from .engines.labels import LabelReader
 from .params import Params
 from .prompts import LABELS, fill, render
 from .traces import RULES
@@ -85,7 +86,7 @@ class Session:
         verdicts = self._ask(asked, self.reader)
         failed = [k for k, verdict in enumerate(verdicts) if verdict.label == "error"]
         if failed:
-            again = self._ask([asked[k] for k in failed], PlainReader(self.judge.engine))
+            again = self._ask([asked[k] for k in failed], self._afresh())
             for k, verdict in zip(failed, again, strict=True):
                 verdicts[k] = verdict
         return verdicts
@@ -97,9 +98,15 @@ class Session:
                 return [_compared(reading) for reading in reader.choose(prompts, LABELS)]
             budget = self.judge.params.verdict_max_new_tokens
             return [_decoded(reading) for reading in reader.generate(prompts, budget)]
+        except EngineStopped:  # nothing will be answered any more: no verdict on any trace
+            raise
         except (RuntimeError, OSError) as error:  # out of memory, a server that is gone
-            self.reader = PlainReader(self.judge.engine)  # the other may have stopped half-way
+            self.reader = self._afresh()
             return [Verdict("error", reason=" ".join(f"{type(error).__name__}: {error}".split())[:200])] * len(asked)
+
+    def _afresh(self) -> Reader:
+        """A reader that owes nothing to what failed: ours may have stopped half-way, unless it keeps nothing."""
+        return self.reader if isinstance(self.reader, LabelReader) else PlainReader(self.judge.engine)
 
     def _room(self, question: str, trace: list[str]) -> int:
         tokenizer, params = self.judge.engine.tokenizer, self.judge.params
@@ -128,7 +135,7 @@ def _compared(reading: Reading) -> Verdict:
         return Verdict("error", **cost, reason="prompt too long")
     margin = reading.value[0] - reading.value[1]
     if margin != margin:
-        return Verdict("error", **cost, reason="label probability is not a number")
+        return Verdict("error", **cost, reason=reading.reason or "label probability is not a number")
     return Verdict("ENOUGH" if margin > 0 else "NOT_ENOUGH", **cost, margin=round(margin, 4))
 
 
@@ -136,10 +143,8 @@ def _decoded(reading: Reading) -> Verdict:
     completion, label = reading.value, parse(reading.value.text)
     cost = _cost(reading)
     cost["new_tokens"] = completion.new_tokens
-    if completion.finish == "prompt too long":
-        return Verdict("error", **cost, reason="prompt too long")
-    if completion.finish == "endpoint error":
-        return Verdict("error", **cost, reason=f"endpoint: {completion.text}")
+    if completion.finish in NEVER_ANSWERED:
+        return Verdict("error", **cost, reason=": ".join(filter(None, (completion.finish, completion.reason))))
     if label is None:
         return Verdict("error", **cost, reason=f"no single label in {completion.text[:80]!r}")
     return Verdict(label, **cost)

@@ -218,7 +218,8 @@ class Params(Strict):
         "student", "judge, continuer and trainee: hub id or local folder", default="palign/pocket/student"
     )
     student_revision: str | None = _field("student", "revision of a hub model", default=None)
-    engine: Literal["transformers", "vllm"] = _field(
+    # endpoint: vLLM servers at endpoint_urls that serve the student under its name here, whatever model is asked
+    engine: Literal["transformers", "vllm", "endpoint"] = _field(
         "student", "what generates and judges; a model named endpoint:NAME is a service", default="transformers"
     )
     gpu_memory_utilization: Fraction = _field(
@@ -439,6 +440,12 @@ class Params(Strict):
         trained = [arm for arm in self.arms if ARMS[arm].target]
         if self.student.startswith("endpoint:") and trained:
             refuse("student", f"an endpoint cannot be fine-tuned, and the arms {trained} are; leave them out")
+        if self.student.startswith("endpoint:") and self.second_budget is not None:
+            refuse("second_budget", "an endpoint gives no tokens to cut a response by; set second_budget: null")
+        if self.engine == "endpoint" and not self.endpoint_urls:
+            refuse("endpoint_urls", "empty; engine: endpoint needs the address of a vLLM server, such as http://.../v1")
+        if any(mark in url for url in self.endpoint_urls for mark in "@?"):  # the params are written to every manifest
+            refuse("endpoint_urls", "an address must hold no user, password or key; the key comes from PALIGN_API_KEY")
         if self.n_samples > 1 and self.temperature == 0:
             refuse(
                 "n_samples",

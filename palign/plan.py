@@ -129,10 +129,12 @@ def _fingerprint(path: Path, unchanged: tuple) -> str:
 
 
 def commit_of(model: str, revision: str | None) -> str | None:
-    """The commit of a hub model in the local cache, which every engine loads through; ``None`` for a local folder."""
+    """The commit of a hub model in the local cache, which every engine loads through; ``None`` for a local folder, and
+    for a service's model.
+    """
     from huggingface_hub import try_to_load_from_cache
 
-    if Path(resolve(model)).exists():
+    if model.startswith("endpoint:") or Path(resolve(model)).exists():
         return None
     path = try_to_load_from_cache(model, "config.json", revision=revision)
     return Path(path).parent.name if isinstance(path, str) else None

@@ -174,6 +174,7 @@ def compare(params: Params) -> list[dict]:
             {key: item[key] for key in kept}
             | {"text": answer.text, "verdict": _verdict(answer), "finish": answer.finish}
             | {"prompt_tokens": answer.prompt_tokens, "new_tokens": answer.new_tokens}
+            | answer.why
             for item, answer in zip(batch, ask(batch), strict=True)
         ]
 

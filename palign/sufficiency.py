@@ -21,7 +21,7 @@ import numpy as np
 
 from . import plan, traces
 from .alignment import sampling_of, user_turn
-from .engines import open_engine, seed_of
+from .engines import FAILED, open_engine, seed_of
 from .grading import grade
 from .judging import Judge
 from .params import Params
@@ -166,6 +166,7 @@ def measure(params: Params) -> list[dict]:
         completions = engine.generate(prompts, sampling_of(params), seeds)
         return [
             {"id": key(item), "of": item[0]["id"], "sentences": item[1], "text": completion.text}
+            | {"finish": completion.finish}
             | {"prompt_tokens": completion.prompt_tokens, "new_tokens": completion.new_tokens}
             for item, completion in zip(batch, completions, strict=True)
         ]
@@ -173,6 +174,8 @@ def measure(params: Params) -> list[dict]:
     continued = task.folder.fill("continuations", asked, key, go_on, params.batch_size, "continuing prefixes")
     found: dict[tuple[str, int], list[bool]] = {}
     for record in continued:
+        if record.get("finish") in FAILED:  # a service that was down says nothing of the prefix
+            continue
         right = grade(record["text"], good[record["of"]]["answer"]).right
         found.setdefault((record["of"], record["sentences"]), []).append(right)
     records = []
@@ -182,9 +185,11 @@ def measure(params: Params) -> list[dict]:
         records.append(cut | {"margin": margin, "right": sum(right), "samples": len(right)})
     task.folder.write("cuts", records)
     task.finish(
+        engine=engine.settings,
         traces=len(judged),
         failed=len(judged) - len(good),
         cuts=len(records),
+        samples_lost=sum(record.get("finish") in FAILED for record in continued),
         tokens_read=sum(r["tokens_read"] + r["tokens_demanded"] for r in judged)
         + sum(r["prompt_tokens"] for r in continued),
         tokens_generated=sum(r["tokens_generated"] for r in judged) + sum(r["new_tokens"] for r in continued),

@@ -198,11 +198,13 @@ def _teach(params: Params, task: plan.Task, items: list[Trace]) -> tuple[list[Tr
                 "prompt_tokens": completion.prompt_tokens,
                 "new_tokens": completion.new_tokens,
             }
+            | completion.why
             for item, completion in zip(batch, engine.generate(prompts, sampling, seeds), strict=True)
         ]
 
     records = task.folder.fill("generated", items, lambda item: item.id, work, params.batch_size, "teacher traces")
-    reasons = {"prompt too long": "question too long for the teacher", "endpoint error": "the endpoint failed"}
+    reasons = {"prompt too long": "question too long for the teacher"}
+    reasons |= {"endpoint error": "the endpoint failed", "engine error": "the engine failed"}
     if params.teacher_cut == "exclude":
         reasons["length"] = f"trace cut at {params.teacher_max_new_tokens} tokens"
     kept, failed = [], []
@@ -214,6 +216,7 @@ def _teach(params: Params, task: plan.Task, items: list[Trace]) -> tuple[list[Tr
         else:
             kept.append(replace(item, trace=trace))
     costs = {
+        "engine": engine.settings,
         "traces_cut": sum(record["finish"] == "length" for record in records),
         "tokens_read": sum(record["prompt_tokens"] for record in records),
         "tokens_generated": sum(record["new_tokens"] for record in records),

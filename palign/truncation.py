@@ -9,11 +9,11 @@ SearchResult(sentences=12, sufficient=True)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 from . import plan, strategies, traces
-from .engines import open_engine
+from .engines import Engine, open_engine
 from .engines.transformers import load_tokenizer
 from .judging import Judge, Verdict
 from .params import Params
@@ -235,12 +235,13 @@ def truncate(params: Params, strategy: str = "adaptive") -> list[dict]:
     if task.folder.done:
         return task.folder.read("prefixes")
     collected = traces.load(params)
-    work = _work(params, strategy)
+    work, engine = _work(params, strategy)
     records = task.folder.fill("prefixes", collected, lambda t: t.id, work, params.batch_size, task.name)
     failed = [record for record in records if record["status"] != "ok"]
     if len(failed) == len(records):
         raise JudgeFailed(f"all {len(records)} traces failed to be judged, the first by {failed[0]['status']}")
     task.finish(
+        **({"engine": engine.settings} if engine else {}),
         traces=len(records),
         failed=len(failed),
         tokens_read=sum(record["tokens_read"] + record["tokens_demanded"] for record in records),
@@ -256,7 +257,7 @@ def truncate_all(params: Params) -> None:
             truncate(params, strategy)
 
 
-def _work(params: Params, strategy: str) -> Callable[[list[Trace]], list[dict]]:
+def _work(params: Params, strategy: str) -> tuple[Callable[[list[Trace]], list[dict]], Engine | None]:
     tokenizer, rule = load_tokenizer(params), traces.RULES[params.sentence_rule]
 
     def count(text: str) -> int:
@@ -268,15 +269,43 @@ def _work(params: Params, strategy: str) -> Callable[[list[Trace]], list[dict]]:
             reader = params.model_copy(update={"student": params.judge, "student_revision": params.judge_revision})
         judge = Judge(open_engine(reader), reader)
         start = linear if strategy == "linear" else SEARCHES[params.search]
-        return lambda batch: [vars(prefix) for prefix in lockstep(batch, start, judge.open, count, rule)]
-    cut = strategies.cutter(strategy, params, open_engine(params) if strategies.reads(strategy) else None)
+        # half: what a prompt has beside its trace takes room in the cache as well
+        limit = judge.engine.cache_tokens and judge.engine.cache_tokens // 2
+
+        def searched(batch: list[Trace]) -> list[dict]:
+            return [
+                vars(prefix)
+                for part in portions(batch, limit, lambda trace: count(trace.question) + count(trace.trace))
+                for prefix in lockstep(part, start, judge.open, count, rule)
+            ]
+
+        return searched, judge.engine
+    engine = open_engine(params) if strategies.reads(strategy) else None
+    cut = strategies.cutter(strategy, params, engine)
 
     def work(batch: list[Trace]) -> list[dict]:
         parts = [rule.split(trace.trace) for trace in batch]
         cuts = [cut(trace, sentences) for trace, sentences in zip(batch, parts, strict=True)]
         return [vars(of_cut(*each, rule, count)) for each in zip(batch, parts, cuts, strict=True)]
 
-    return work
+    return work, engine
+
+
+def portions(batch: list[Trace], limit: int | None, tokens: Callable[[Trace], int]) -> Iterator[list[Trace]]:
+    """Consecutive traces of together at most ``limit`` tokens, a longer trace alone; all at once without a limit.
+
+    What searches of one portion have read is still in the engine's prefix cache in their next round.
+    """
+    portion, total = [], 0
+    for trace in batch:
+        size = tokens(trace) if limit else 0
+        if portion and limit and total + size > limit:
+            yield portion
+            portion, total = [], 0
+        portion.append(trace)
+        total += size
+    if portion:
+        yield portion
 
 
 def of_cut(

@@ -69,6 +69,11 @@ BAD = {
         "study: x\nstudent: endpoint:m\narms: [zero-shot]",
         "verdict: an endpoint gives no label log-probabilities to compare; set verdict: decode",
     ),
+    "an endpoint without tokens to cut": (
+        "study: x\nstudent: endpoint:m\nverdict: decode\narms: [zero-shot]",
+        "second_budget: an endpoint gives no tokens to cut a response by; set second_budget: null",
+    ),
+    "servers without an address": ("study: x\nengine: endpoint", "endpoint_urls: empty; engine: endpoint needs"),
     "an endpoint that cannot be trained": (
         "study: x\nstudent: endpoint:m\nverdict: decode\narms: [zero-shot, upft]",
         "student: an endpoint cannot be fine-tuned, and the arms ['upft'] are",

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from palign.judging import Verdict, parse
 from palign.traces import Trace
-from palign.truncation import SCAN_BLOCK, equation7, every, linear, lockstep, released, search
+from palign.truncation import SCAN_BLOCK, equation7, every, linear, lockstep, portions, released, search
 
 lengths = st.integers(min_value=1, max_value=400)
 
@@ -156,3 +156,14 @@ def test_a_trace_of_one_sentence_is_judged_once():
 )
 def test_a_decoded_verdict_needs_exactly_one_label(text, label):
     assert parse(text) == label
+
+
+@pytest.mark.parametrize(
+    "limit, expected",
+    [(None, [[3, 9, 2, 4, 4, 1]]), (9, [[3], [9], [2, 4], [4, 1]]), (5, [[3], [9], [2], [4], [4, 1]])],
+)
+def test_portions_fit_the_prefix_cache_and_lose_nothing(limit, expected):
+    """250 traces at once push each other's blocks out of the cache, and every round reads everything again."""
+    batch = [Trace(str(size), "", "", "x" * size) for size in (3, 9, 2, 4, 4, 1)]
+    found = list(portions(batch, limit, lambda trace: len(trace.trace)))
+    assert [[len(trace.trace) for trace in portion] for portion in found] == expected

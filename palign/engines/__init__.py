@@ -26,14 +26,17 @@ class Sampling:
     repetition_penalty: float = 1.0
 
 
-NEVER_ANSWERED = ("prompt too long", "endpoint error")
+FAILED = ("endpoint error", "engine error")
+"""Ways of a completion's ``finish`` that say nothing of the model: another time it might have answered."""
+
+NEVER_ANSWERED = ("prompt too long", *FAILED)
 """Ways of a completion's ``finish`` in which the model said nothing."""
 
 
 @dataclass(frozen=True)
 class Completion:
-    """``finish``: ``stop`` (ended by itself), ``length`` (budget used up), ``prompt too long`` (never run) or
-    ``endpoint error`` (every try failed; the text says why).
+    """``finish``: ``stop`` (ended by itself), ``length`` (budget used up), ``prompt too long`` (never run),
+    ``endpoint error`` (every try failed) or ``engine error`` (vLLM gave the request up); ``reason`` says why.
 
     ``new_tokens`` counts the end-of-turn token. ``token_ids`` are the response's, without it.
     """
@@ -43,10 +46,22 @@ class Completion:
     prompt_tokens: int
     new_tokens: int
     token_ids: list[int] = field(repr=False, default_factory=list)
+    reason: str = ""
+
+    @property
+    def why(self) -> dict[str, str]:
+        """``reason`` as a field of a record, where there is one."""
+        return {"reason": self.reason} if self.reason else {}
 
 
 class Engine(Protocol):
+    """``settings``: how it runs, for the manifest. ``cache_tokens``: what its prefix cache holds at once, in tokens;
+    ``None`` where the reader keeps what it needs, or where nobody knows.
+    """
+
     tokenizer: object
+    settings: dict
+    cache_tokens: int | None
 
     def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         """One completion a prompt. A response depends on its prompt, ``sampling`` and its own seed only."""
@@ -62,13 +77,15 @@ class Engine(Protocol):
 class Reading:
     """What one prompt gave, and what it cost: tokens of the shared text read for it, and tokens read for it alone.
 
-    ``prompt_tokens`` is the length of the whole prompt.
+    ``prompt_tokens`` is the length of the whole prompt. ``reason`` says why a value is missing or not a number, where
+    it is not that the prompt does not fit.
     """
 
     value: object
     shared_tokens: int
     own_tokens: int
     prompt_tokens: int
+    reason: str = ""
 
 
 class Reader(Protocol):
@@ -106,15 +123,23 @@ class EngineError(RuntimeError):
     """An engine that cannot be opened or cannot do what is asked; the message is one line."""
 
 
+class EngineStopped(EngineError):
+    """An engine that will answer nothing any more: the run stops, since no error of its own is any record's outcome."""
+
+
 def open_engine(params: Params, adapter: Path | None = None) -> Engine:
     """The engine of the study on its student, with a LoRA adapter if one is given.
 
     A model named ``endpoint:NAME`` is asked at ``endpoint_urls``, whatever ``engine`` says.
     """
     if params.student.startswith("endpoint:"):
-        from .endpoint import EndpointEngine
+        from .endpoint import ChatEngine
 
-        return EndpointEngine.open(params, adapter)
+        return ChatEngine.open(params, adapter)
+    if params.engine == "endpoint":
+        from .endpoint import ServedEngine
+
+        return ServedEngine.open(params, adapter)
     if params.engine == "vllm":
         from .vllm import VllmEngine
 

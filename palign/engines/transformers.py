@@ -15,6 +15,8 @@ from . import Completion, PlainReader, Reader, Reading, Sampling
 
 
 class TransformersEngine:
+    cache_tokens = None
+
     def __init__(self, model, tokenizer, max_model_len: int, batch_size: int):
         self.model, self.tokenizer = model, tokenizer
         self.max_model_len, self.batch_size = max_model_len, batch_size
@@ -46,6 +48,15 @@ class TransformersEngine:
 
             model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
         return cls(model.to(device).eval(), tokenizer, params.max_model_len, params.batch_size)
+
+    @property
+    def settings(self) -> dict:
+        return {
+            "engine": "transformers",
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "device": self.model.device.type,
+            "attention": self.model.config._attn_implementation,
+        }
 
     def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         encoded = [self.tokenizer(prompt, add_special_tokens=False).input_ids for prompt in prompts]
@@ -447,7 +458,11 @@ def _common(a: list[int], b: list[int]) -> int:
 
 
 def load_tokenizer(params: Params):
-    """The student's tokenizer as every stage uses it."""
+    """The student's tokenizer as every stage uses it; for a service's model, whose own is not known, a stand-in."""
+    if params.student.startswith("endpoint:"):
+        from .endpoint import Characters
+
+        return Characters()
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(resolve(params.student), revision=params.student_revision)

