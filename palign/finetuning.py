@@ -25,7 +25,7 @@ from . import plan, supervision, traces
 from .engines import seed_of
 from .engines.transformers import load_tokenizer
 from .params import Params, resolve, root
-from .prompts import render
+from .prompts import plain, render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,12 +123,13 @@ def encode(params: Params, rows: list[dict[str, str]], tokenizer) -> list[dict]:
 
     Prompt and response are tokenised apart, so the prompt's tokens are exactly those that evaluation feeds. Raises
     :class:`TrainerError` where the chat template writes a prompt otherwise once an answer follows it: training and
-    evaluation would then differ.
+    evaluation would then differ. Control tokens in either are broken (see ``palign.prompts``).
     """
     examples = []
     for row in rows:
         asked = render(tokenizer, row["prompt"], params.chat_template_kwargs)
-        turns = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]
+        contents = plain(tokenizer, row["prompt"]), plain(tokenizer, row["completion"], response=True)
+        turns = [{"role": r, "content": c} for r, c in zip(("user", "assistant"), contents, strict=True)]
         whole = tokenizer.apply_chat_template(turns, tokenize=False, **params.chat_template_kwargs)
         if not whole.startswith(asked):
             raise TrainerError(

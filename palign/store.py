@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -212,6 +213,23 @@ class RunFolder:
 
 ENVIRONMENT = ("OMP_NUM_THREADS", "HF_HUB_OFFLINE", "VLLM_BATCH_INVARIANT")
 """Variables on which results or their speed depend; none of them is a secret."""
+
+
+def visible(text: str) -> str:
+    r"""``text`` for a terminal or a page: control characters as their escapes, but for new lines and tabs.
+
+    ANSI escapes would recolour or rewrite a terminal, marks of writing direction turn what is beside them around.
+
+    >>> visible("a\\x1b[2Jb")
+    'a\\\\x1b[2Jb'
+    """
+    return _INVISIBLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
+# C0 and C1 controls, separators of lines, marks of width and of writing direction, halves of surrogate pairs
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
 
 
 def progress(describe: str, total: int, done: int = 0):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from . import overlap, plan, problems
 from .engines import Sampling, open_engine, seed_of
 from .params import Params
-from .prompts import fill, render
+from .prompts import CONTROL, MARKERS, fill, render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,8 +141,19 @@ def collect(params: Params) -> list[Trace]:
         task.folder.write("traces", map(asdict, kept))
         task.folder.write("excluded", excluded)
         kinds = Counter(kind for _, kind in golds.values())
-        task.finish(rows=len(rows), kept=len(kept), excluded=counts, answers=dict(kinds), **facts)
+        task.finish(
+            rows=len(rows), kept=len(kept), excluded=counts, answers=dict(kinds), broken=count_broken(kept), **facts
+        )
     return load(params)
+
+
+def count_broken(items: Sequence[Trace]) -> dict[str, int]:
+    """Training problems whose question, answer or trace holds a control token, and a prefix marker: ``palign.prompts``
+    breaks both. By the control tokens in common use; the student's own vocabulary decides what is broken.
+    """
+    texts = ["\x00".join((item.question, item.answer, item.trace)) for item in items]
+    patterns = {"control tokens": CONTROL, "prefix markers": MARKERS}
+    return {what: sum(bool(pattern.search(text)) for text in texts) for what, pattern in patterns.items()}
 
 
 def _gold(params: Params, value: object) -> tuple[str | None, str]:
@@ -232,6 +243,7 @@ def account(params: Params) -> pd.DataFrame:
     rows = [("rows", "kept", manifest["kept"])]
     rows += [("rows", f"left out: {reason}", count) for reason, count in manifest["excluded"].items()]
     rows += [("answers", kind, count) for kind, count in sorted(manifest["answers"].items())]
+    rows += [("text", f"{what} broken", count) for what, count in manifest.get("broken", {}).items() if count]
     if params.teacher:
         rows.append(("teacher", f"cut at the budget ({params.teacher_cut})", manifest["traces_cut"]))
     table = pd.DataFrame(rows, columns=["of", "what", "count"])
