@@ -49,6 +49,10 @@ def plain(tokenizer, text: str, response: bool = False) -> str:
     (``<think>``): not in a ``response``, where a reasoning student wrote them itself.
     """
     pattern = _control(tokenizer, response)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, on which tokenizers fail
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return broken(text, pattern) if pattern else text
 
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from . import overlap, plan, problems
-from .engines import Sampling, open_engine, seed_of
+from .engines import Sampling, generate, open_engine, seed_of
 from .params import Params
 from .prompts import CONTROL, MARKERS, fill, render
 
@@ -210,7 +210,7 @@ def _teach(params: Params, task: plan.Task, items: list[Trace]) -> tuple[list[Tr
                 "new_tokens": completion.new_tokens,
             }
             | completion.why
-            for item, completion in zip(batch, engine.generate(prompts, sampling, seeds), strict=True)
+            for item, completion in zip(batch, generate(engine, prompts, sampling, seeds), strict=True)
         ]
 
     records = task.folder.fill("generated", items, lambda item: item.id, work, params.batch_size, "teacher traces")

@@ -64,7 +64,7 @@ def test_added_tokens_that_the_template_writes_are_broken_in_prompts_but_not_in_
             self.content, self.special = content, special
 
     class Tokenizer:
-        added_tokens_decoder = {0: Token("<|im_end|>", True), 1: Token("<think>", False), 2: Token("  ", False)}
+        added_tokens_decoder = {0: Token("<|im_end|>", True), 1: Token("<think>", False), 2: Token("  ", False)}  # noqa: RUF012
         chat_template = "<think>{{ x }}<|im_end|>"
 
     tokenizer, text = Tokenizer(), "<think>a  b<|im_end|>"

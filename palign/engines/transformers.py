@@ -94,6 +94,7 @@ class TransformersEngine:
                 logits = self.model(
                     read, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1
                 ).logits[:, -1]
+                _check(logits)
                 tokens = sampler(context, logits.float(), rows, step)
                 for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
                     if not new[row] or new[row][-1] not in ends:
@@ -341,6 +342,7 @@ class CachedReader:
         for _ in range(max_new_tokens):
             logits = self._forward(ids, seen, positions, keep=[ids.shape[1] - 1])
             used += ids.shape[1]
+            _check(logits)
             ids = logits[:, -1].argmax(-1)[:, None]
             for line, tokens in new.items():
                 if not tokens or tokens[-1] not in ends:
@@ -455,6 +457,12 @@ def _common(a: list[int], b: list[int]) -> int:
     if a[:short] == b[:short]:
         return short
     return next(i for i in range(short) if a[i] != b[i])
+
+
+def _check(logits) -> None:
+    """Raises ``RuntimeError`` for logits that are no numbers: whatever is sampled from them, it looks like a token."""
+    if logits.isnan().any():
+        raise RuntimeError("the model's logits are not numbers")
 
 
 def load_tokenizer(params: Params):
