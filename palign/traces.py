@@ -44,7 +44,11 @@ def split(text: str) -> list[str]:
 
 
 # A sentence's end: its mark, whatever closes behind it, and white space; or an empty line.
-_END = re.compile(r"[.!?\u3002\uff01\uff1f]+(?:[\"'\u2019\u201d)\]}*`$]|\s*\\[\])])*\s+|\s*\n\s*\n\s*")
+# Tried at the start of a run of marks or of white space alone: from each place in a long one it would take for ever.
+_END = re.compile(
+    r"(?<![.!?\u3002\uff01\uff1f])[.!?\u3002\uff01\uff1f]+(?:[\"'\u2019\u201d)\]}*`$]|\s*\\[\])])*\s+"
+    r"|(?<!\s)\s*\n\s*\n\s*"
+)
 # Full stops that end no sentence: an abbreviation, an initial, the number of a list's line.
 _NO_END = re.compile(
     r"(?:\b(?:e\.g|i\.e|etc|cf|vs|resp|approx|Eqs?|Figs?|Thms?|Nos?|Dr|Mrs?|Ms|Prof|St)|\b[A-Z]|^\s*\d+)\.\s$", re.M

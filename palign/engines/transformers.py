@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..params import Params, resolve
-from . import Completion, PlainReader, Reader, Reading, Sampling
+from . import Completion, PlainReader, Reader, Reading, Sampling, check_safetensors, trusted
 
 
 class TransformersEngine:
@@ -23,7 +23,7 @@ class TransformersEngine:
 
     @classmethod
     def open(cls, params: Params, adapter: Path | None = None) -> TransformersEngine:
-        """Load the student named in ``params`` (never executing code that came with it)."""
+        """Load the student named in ``params``. Raises :class:`EngineError` where there is nothing but pickles."""
         import torch
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
@@ -37,15 +37,18 @@ class TransformersEngine:
         device = params.device if params.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
         tokenizer = load_tokenizer(params)
         render(tokenizer, "", params.chat_template_kwargs)  # a missing chat template is better found before the work
+        check_safetensors(resolve(params.student))
         model = AutoModelForCausalLM.from_pretrained(
             resolve(params.student),
             revision=params.student_revision,
             dtype=params.dtype,
             use_safetensors=True,
+            trust_remote_code=trusted(params),
         )
         if adapter is not None:
             from peft import PeftModel
 
+            check_safetensors(str(adapter))
             model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
         return cls(model.to(device).eval(), tokenizer, params.max_model_len, params.batch_size)
 
@@ -473,7 +476,9 @@ def load_tokenizer(params: Params):
         return Characters()
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(resolve(params.student), revision=params.student_revision)
+    return AutoTokenizer.from_pretrained(
+        resolve(params.student), revision=params.student_revision, trust_remote_code=trusted(params)
+    )
 
 
 class _Sampler:
