@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from . import plan, traces
-from .engines import FAILED, NEVER_ANSWERED, Completion, Sampling, open_engine, seed_of
+from .engines import FAILED, NEVER_ANSWERED, Completion, Sampling, generate, open_engine, seed_of
 from .grading import grade_all
 from .params import Params
 from .prompts import fill, render
@@ -68,7 +68,7 @@ def align(params: Params, strategy: str) -> list[dict]:
             for r, _ in batch
         ]
         seeds = [seed_of(params.seed, "alignment", strategy, r["id"], sample) for r, sample in batch]
-        return engine.generate(prompts, sampling, seeds)
+        return generate(engine, prompts, sampling, seeds)
 
     def work(batch: list[dict]) -> list[dict]:
         return [

@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from .store import visible
+
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="palign", description="A reproducible study of P-ALIGN, from a params file.")
@@ -32,12 +34,12 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     except OSError as error:  # a disk that is full, a folder that cannot be written
-        print(f"palign: {error}; mend that, and the same command goes on from here", file=sys.stderr)
+        print(f"palign: {visible(str(error))}; mend that, and the same command goes on from here", file=sys.stderr)
         return 2
     except (ValueError, RuntimeError) as error:  # ours: each message is a line that says what, where, how to mend it
         if type(error).__module__.split(".")[0] != "palign":
             raise
-        print(f"palign: {error}", file=sys.stderr)
+        print(f"palign: {visible(str(error))}", file=sys.stderr)
         return 2
 
 
@@ -73,7 +75,7 @@ def _check(args: argparse.Namespace) -> int:
         try:
             loaded = params.load(path)
         except params.ParamsError as error:
-            print(error, file=sys.stderr)
+            print(visible(str(error)), file=sys.stderr)
             faults += 1
         else:
             print(f"{path}: valid; study {loaded.study}, arms {', '.join(loaded.arms)}")

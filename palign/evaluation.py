@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from . import plan, traces
 from .behaviour import describe
-from .engines import NEVER_ANSWERED, Sampling, open_engine, seed_of
+from .engines import NEVER_ANSWERED, Sampling, generate, open_engine, seed_of
 from .grading import grade_all
 from .params import Params
 from .problems import check_disjoint
@@ -59,7 +59,7 @@ def respond(params: Params, arm: str, seed: int | None = None) -> list[dict]:
         # the arms share their seeds: what differs between two arms is then the model, not the luck of the draw
         seeds = [seed_of(params.seed, "evaluation", item["id"]) for item in batch]
         records = []
-        for item, completion in zip(batch, engine.generate(prompts, sampling, seeds), strict=True):
+        for item, completion in zip(batch, generate(engine, prompts, sampling, seeds), strict=True):
             record = {key: item[key] for key in ("id", "benchmark", "problem", "sample", "answer")}
             record |= {
                 "text": completion.text,

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import plan, supervision, traces
-from .engines import seed_of
+from .engines import check_safetensors, seed_of, trusted
 from .engines.transformers import load_tokenizer
 from .params import Params, resolve, root
-from .prompts import render
+from .prompts import plain, render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,12 +123,13 @@ def encode(params: Params, rows: list[dict[str, str]], tokenizer) -> list[dict]:
 
     Prompt and response are tokenised apart, so the prompt's tokens are exactly those that evaluation feeds. Raises
     :class:`TrainerError` where the chat template writes a prompt otherwise once an answer follows it: training and
-    evaluation would then differ.
+    evaluation would then differ. Control tokens in either are broken (see ``palign.prompts``).
     """
     examples = []
     for row in rows:
         asked = render(tokenizer, row["prompt"], params.chat_template_kwargs)
-        turns = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]
+        contents = plain(tokenizer, row["prompt"]), plain(tokenizer, row["completion"], response=True)
+        turns = [{"role": r, "content": c} for r, c in zip(("user", "assistant"), contents, strict=True)]
         whole = tokenizer.apply_chat_template(turns, tokenize=False, **params.chat_template_kwargs)
         if not whole.startswith(asked):
             raise TrainerError(
@@ -261,6 +262,7 @@ def _trl_model(params: Params):
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+    check_safetensors(resolve(params.student))
     settings = {}
     if params.load_in_4bit:
         if not on_cuda(params) or torch.cuda.get_device_capability() < (8, 0):  # TRL makes 4-bit adapters bfloat16
@@ -278,6 +280,7 @@ def _trl_model(params: Params):
         revision=params.student_revision,
         dtype=precision(params),
         use_safetensors=True,
+        trust_remote_code=trusted(params),
         **settings,
     )
 
@@ -287,6 +290,8 @@ def _unsloth_model(params: Params, seed: int):
     import torch
     from unsloth import FastLanguageModel
 
+    check_safetensors(resolve(params.student))
+
     model, _ = FastLanguageModel.from_pretrained(
         model_name=resolve(params.student),
         revision=params.student_revision,
@@ -294,6 +299,7 @@ def _unsloth_model(params: Params, seed: int):
         dtype=getattr(torch, precision(params)),
         load_in_4bit=params.load_in_4bit,
         use_exact_model_name=True,
+        trust_remote_code=trusted(params),
         fix_tokenizer=False,  # rows are tokenised already, by the tokenizer of every other stage
         use_gradient_checkpointing="unsloth",
         random_state=seed,

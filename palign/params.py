@@ -31,6 +31,9 @@ GROUPS = {
 """Which groups of fields each notebook's parameters cell shows."""
 
 
+NAME = r"^[A-Za-z0-9][\w.-]*$"
+"""Of what becomes a folder's or a table's name: it leads nowhere else."""
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -71,7 +74,7 @@ class Benchmark(Strict):
     are written (``025``, ``142.0``), each checked to be one; ``latex`` for anything else.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
+    name: str = Field(pattern=NAME, max_length=100)
     data: str
     split: str = "test"
     revision: str | None = None
@@ -166,7 +169,7 @@ class Params(Strict):
     """One study. Field order is the order of the pipeline; see each field's description for its unit."""
 
     study: str = _field(
-        "study", "name of the study: its runs/ and reports/ folder", default="pocket", pattern=r"^[A-Za-z0-9][\w.-]*$"
+        "study", "name of the study: its runs/ and reports/ folder", default="pocket", pattern=NAME, max_length=100
     )
     seed: int = _field("study", "seed of sampling, data order and adapter initialisation", default=0, ge=0)
     training_data: str = _field(
@@ -218,6 +221,9 @@ class Params(Strict):
         "student", "judge, continuer and trainee: hub id or local folder", default="palign/pocket/student"
     )
     student_revision: str | None = _field("student", "revision of a hub model", default=None)
+    trust_remote_code: list[str] = _field(
+        "student", "models, by name, whose own Python code may run when they are loaded", default=[], effect="speed"
+    )
     # endpoint: vLLM servers at endpoint_urls that serve the student under its name here, whatever model is asked
     engine: Literal["transformers", "vllm", "endpoint"] = _field(
         "student", "what generates and judges; a model named endpoint:NAME is a service", default="transformers"
@@ -485,7 +491,7 @@ def validate(values: dict[str, Any], where: str, model: type[Strict] = Params) -
 
 
 def _line(fault: dict, where: str, model: type[Strict]) -> str:
-    key = ".".join(str(part) for part in fault["loc"])
+    key = _short(".".join(str(part) for part in fault["loc"]))
     if fault["type"] == "extra_forbidden":
         import difflib
 
@@ -493,25 +499,51 @@ def _line(fault: dict, where: str, model: type[Strict]) -> str:
         keys = f"{model.__module__.replace('.', '/')}.py"
         return f"{where}: {key}: unknown key" + (f"; did you mean {near[0]}?" if near else f"; see {keys} for the keys")
     if fault["type"] == "value_error":
-        return f"{where}: {fault['msg'].removeprefix('Value error, ')}"
+        return f"{where}: {_short(fault['msg'].removeprefix('Value error, '), 1000)}"
     value = fault["input"]
     hint = ""
     if isinstance(value, str) and "e" in value.lower() and fault["type"].startswith(("float", "int")):
         hint = "; YAML reads a number like 1e-4 as text, write 1.0e-4"
-    return f"{where}: {key}: {value!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}{hint}"
+    return f"{where}: {key}: {_short(repr(value))}: {fault['msg'][0].lower()}{fault['msg'][1:]}{hint}"
+
+
+class _Plain(yaml.SafeLoader):
+    """Plain values only, each written once: no key twice, of which YAML takes the last, and no aliases, which can
+    stand for more than any memory holds.
+    """
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.constructor.ConstructorError(None, None, f"alias *{event.anchor}: write it out", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} twice", key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        return super().construct_mapping(node, deep)
+
+
+def _short(value: object, limit: int = 300) -> str:
+    """On one line, and no longer than a line can be."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= limit else f"{text[:limit]} ..."
 
 
 def load(path: str | Path) -> Params:
     """Read and validate a params file. Raises :class:`ParamsError` naming the file, the key and the value."""
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Plain)
     except OSError as error:
         raise ParamsError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ParamsError(f"{path}: not UTF-8 text") from None
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except Exception as error:  # PyYAML has an error of its own for syntax, and many others for a date or a number
+        raise ParamsError(f"{path}: not valid YAML: {_short(error)}") from None
     if values is None:
         raise ParamsError(f"{path}: empty; a params file needs at least `study: NAME`")
     if not isinstance(values, dict):

@@ -81,9 +81,13 @@ def held(task_of: Callable[..., Task | None]) -> Callable:
         @wraps(function)
         def alone(*args, **kwargs):
             task = task_of(*args, **kwargs)
-            if task is None or task.folder.done:
+            if task is None:
+                return function(*args, **kwargs)
+            if task.folder.done:
+                task.require()  # not those of other parameters, copied here
                 return function(*args, **kwargs)
             with task.folder.hold():
+                task.folder.claim(task.key)
                 return function(*args, **kwargs)
 
         return alone

@@ -23,7 +23,7 @@ import numpy as np
 
 from . import plan, statistics
 from .behaviour import describe
-from .engines import Completion, Sampling, open_engine, seed_of
+from .engines import Completion, Sampling, generate, open_engine, seed_of
 from .grading import last_box
 from .params import Params
 from .prompts import BEGIN, END, fill, render
@@ -122,7 +122,7 @@ def _ask(params: Params) -> Callable[[list[dict]], list[Completion]]:
             first, second = item["shown"]
             user = fill(params.preference_prompt, question=item["question"], first=first, second=second)
             prompts.append(render(engine.tokenizer, user, params.chat_template_kwargs))
-        return engine.generate(prompts, sampling, [seed_of(params.seed, "preference", i["id"]) for i in batch])
+        return generate(engine, prompts, sampling, [seed_of(params.seed, "preference", i["id"]) for i in batch])
 
     return ask
 

@@ -18,7 +18,7 @@ from . import entropy, evaluation, overlap, plan, preference, statistics, suffic
 from .arms import ARMS
 from .costs import reads
 from .params import Params
-from .store import write_atomically
+from .store import visible, write_atomically
 from .study import report_path
 
 AVERAGE, POOLED = "average", "pooled"
@@ -626,13 +626,15 @@ def case_text(params: Params) -> str:
         f"Trace ({case['of']} sentences, {case['trace_tokens']} tokens)": case["trace"],
         "Verdicts (sentences: label)": probes,
         f"Prefix kept: {case['sentences']} sentences{oracle}": case["prefix"],
-        f"The student's continuation (gold answer {case['answer']})": case["continuation"],
+        "Gold answer": case["answer"],
+        "The student's continuation": case["continuation"],
     }
     return "\n\n".join(f"**{title}**\n\n{_block(text)}" for title, text in parts.items())
 
 
 def _block(text: str) -> str:
-    return "\n".join("    " + line for line in text.splitlines())
+    """A code block: indented, since no text can end that as it could a fence."""
+    return "\n".join("    " + line for line in visible(text).splitlines())
 
 
 def limits(params: Params) -> str:

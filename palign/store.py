@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -35,7 +36,12 @@ class StoreError(RuntimeError):
 
 def digest(value: Any) -> str:
     """SHA-256 of a JSON value in canonical form, as hex."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(_bytes(json.dumps(value, sort_keys=True, ensure_ascii=False))).hexdigest()
+
+
+def _bytes(text: str) -> bytes:
+    """UTF-8 of JSON; half of a surrogate pair, which a cut answer may hold, as the escape that JSON reads back."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def fingerprint(path: Path, whole_up_to: int = 256 * 2**20) -> str:
@@ -49,12 +55,12 @@ def fingerprint(path: Path, whole_up_to: int = 256 * 2**20) -> str:
     return digest(parts)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` so that a reader sees the old file or the whole new one."""
+def write_atomically(path: Path, text: str | Iterable[str]) -> None:
+    """Write ``text``, or its parts one by one, so that a reader sees the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with partial.open("wb") as file:
+        file.writelines(map(_bytes, [text] if isinstance(text, str) else text))
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
@@ -66,21 +72,27 @@ def read_jsonl(path: Path) -> tuple[list[dict], int]:
     Raises :class:`StoreError` for any other line that is not a JSON object.
     """
     records, good = [], 0
+    for record, length in stream_jsonl(path):
+        records.append(record)
+        good += length
+    return records, good
+
+
+def stream_jsonl(path: Path) -> Iterator[tuple[dict, int]]:
+    """The records and lengths of :func:`read_jsonl` one by one: a file may be larger than its reader's memory."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 break  # only the last line can lack its end: an append that was killed
             try:
-                record = json.loads(line)
-            except ValueError:
+                record = json.loads(line.decode("utf-8"))  # of bytes, json would also read UTF-16
+            except (ValueError, RecursionError):
                 record = None
             if not isinstance(record, dict):
                 raise StoreError(
                     f"{path}: line {number}: not a JSON object; delete the folder {path.parent} to redo it"
                 )
-            records.append(record)
-            good += len(line)
-    return records, good
+            yield record, len(line)
 
 
 class RunFolder:
@@ -105,7 +117,7 @@ class RunFolder:
         try:
             manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
             version = manifest["version"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise StoreError(
                 f"{self.manifest_path}: not a manifest; delete the file to redo what it stood for"
             ) from None
@@ -133,6 +145,15 @@ class RunFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
+    def claim(self, key: str) -> None:
+        """Note whose work begins here. Raises :class:`StoreError` where another task's was begun and copied over: its
+        records have the same ids.
+        """
+        note = self.path / "key"
+        if note.exists() and (found := note.read_text(encoding="utf-8", errors="replace").strip()) != key:
+            raise StoreError(f"{note}: begun as {found[:40]}, not as {key}; delete the folder {self.path} to redo it")
+        write_atomically(note, f"{key}\n")
+
     def read(self, name: str) -> list[dict]:
         """All complete records of ``name``.jsonl, in the order written; empty when there is no such file."""
         path = self.path / f"{name}.jsonl"
@@ -149,16 +170,14 @@ class RunFolder:
                     file.seek(-1, os.SEEK_END)
                     if file.read(1) != b"\n":
                         file.truncate(read_jsonl(path)[1])
-        with path.open("a", encoding="utf-8") as file:
-            file.write(lines)
+        with path.open("ab") as file:
+            file.write(_bytes(lines))
             file.flush()
             os.fsync(file.fileno())
 
     def write(self, name: str, records: Iterable[dict]) -> None:
         """Replace ``name``.jsonl as a whole."""
-        write_atomically(
-            self.path / f"{name}.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
-        )
+        write_atomically(self.path / f"{name}.jsonl", (json.dumps(r, ensure_ascii=False) + "\n" for r in records))
         if self.manifest_path.exists():  # graded anew
             self._seal(self.manifest())
 
@@ -176,10 +195,10 @@ class RunFolder:
         ``work`` turns a batch of items into records whose ``id`` is the item's ``key``. Each batch is appended when
         it is complete, so a kill costs at most one batch; a later call goes on with what is missing. The records
         come back in the order of ``items``, whatever order they were computed in. Raises :class:`StoreError` when
-        a record is missing or doubled at the end.
+        the file holds what is no record of these items, before any work, and when a record is missing at the end.
         """
         keys = [key(item) for item in items]
-        have = {record["id"] for record in self.read(name)}
+        have = self._ids(name, set(keys))
         missing = [item for item, k in zip(items, keys, strict=True) if k not in have]
         with progress(describe, len(items), len(items) - len(missing)) as bar:
             for start in range(0, len(missing), batch_size):
@@ -188,14 +207,25 @@ class RunFolder:
                 self.append(name, records)
                 self.append("seconds", [{"file": name, "seconds": round(time.perf_counter() - began, 3)}])
                 bar.update(len(batch))
-        by_key = {}
-        for record in self.read(name):
-            if record["id"] in by_key:
-                raise StoreError(f"{self.path / name}.jsonl: id {record['id']} twice; delete the folder to redo it")
-            by_key[record["id"]] = record
-        if set(by_key) != set(keys):
-            raise StoreError(f"{self.path / name}.jsonl: {len(set(keys) ^ set(by_key))} ids missing or foreign")
+        if absent := set(keys) - self._ids(name, set(keys)):
+            raise StoreError(f"{self.path / name}.jsonl: {len(absent)} records missing; delete the folder to redo it")
+        by_key = {record["id"]: record for record in self.read(name)}
         return [by_key[k] for k in keys]
+
+    def _ids(self, name: str, known: set[str]) -> set[str]:
+        """The ids of ``name``.jsonl. Raises :class:`StoreError` for one that is not ``known``, and for one twice."""
+        path, found = self.path / f"{name}.jsonl", set()
+        for number, (record, _) in enumerate(stream_jsonl(path) if path.exists() else (), start=1):
+            own = record.get("id")
+            if not isinstance(own, str) or own not in known:
+                fault = f"id {str(own)[:80]!r} is foreign, of other data or parameters"
+            elif own in found:
+                fault = f"id {own} twice"
+            else:
+                found.add(own)
+                continue
+            raise StoreError(f"{path}: line {number}: {fault}; delete the folder {self.path} to redo it")
+        return found
 
     def seconds(self) -> float:
         """Wall-clock seconds spent by :meth:`fill`, over all runs that contributed."""
@@ -212,6 +242,23 @@ class RunFolder:
 
 ENVIRONMENT = ("OMP_NUM_THREADS", "HF_HUB_OFFLINE", "VLLM_BATCH_INVARIANT")
 """Variables on which results or their speed depend; none of them is a secret."""
+
+
+def visible(text: str) -> str:
+    r"""``text`` for a terminal or a page: control characters as their escapes, but for new lines and tabs.
+
+    ANSI escapes would recolour or rewrite a terminal, marks of writing direction turn what is beside them around.
+
+    >>> visible("a\\x1b[2Jb")
+    'a\\\\x1b[2Jb'
+    """
+    return _INVISIBLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
+# C0 and C1 controls, separators of lines, marks of width and of writing direction, halves of surrogate pairs
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
 
 
 def progress(describe: str, total: int, done: int = 0):

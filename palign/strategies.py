@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from .engines import Engine, Reading
 from .params import Params
 from .problems import DataError
-from .prompts import fill, render
+from .prompts import fill, plain, render
 from .traces import RULES, Rule, Trace, sufficient_sentences
 
 
@@ -103,7 +103,8 @@ class InfoGain:
         def tokens(p: int) -> int:
             return _tokens(self.engine, self.prompt(trace, sentences[:p]))
 
-        room = _room(tokens, len(sentences), self.params.max_model_len - _tokens(self.engine, trace.answer))
+        answer = plain(self.engine.tokenizer, trace.answer)
+        room = _room(tokens, len(sentences), self.params.max_model_len - _tokens(self.engine, answer))
         if not room:
             return Cut(error="prompt too long")
         reader = self.engine.reader([self.prompt(trace, sentences[:room])])
@@ -111,7 +112,7 @@ class InfoGain:
         for first in range(0, room + 1, BLOCK):
             lengths = range(first, min(first + BLOCK, room + 1))
             prompts = [(0, self.prompt(trace, sentences[:p])) for p in lengths]
-            readings += reader.choose(prompts, (trace.answer,))
+            readings += reader.choose(prompts, (answer,))
         if any(reading.value is None or reading.value[0] != reading.value[0] for reading in readings):
             return Cut(error="log-probability of the answer is not a number", **_cost(readings))
         without, *confidences = (math.exp(reading.value[0]) for reading in readings)

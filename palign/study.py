@@ -20,6 +20,7 @@ from pathlib import Path
 
 from . import plan
 from .params import Params, root
+from .store import visible
 
 
 class StudyError(RuntimeError):
@@ -137,7 +138,7 @@ class Lines:
             full = "100%|" in piece
             if "%|" in piece and (full or time.monotonic() - self.last >= self.every):
                 self.last = time.monotonic()
-                print(f"  {self.title} | {piece.strip()}", file=sys.stderr, flush=True)
+                print(f"  {self.title} | {visible(piece.strip())}", file=sys.stderr, flush=True)
 
     def flush(self) -> None:
         sys.stderr.flush()
@@ -194,6 +195,7 @@ def _execute(step: Step) -> None:
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <title>{title}</title>
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
@@ -225,7 +227,7 @@ def render(notebook: Path, target: Path) -> None:
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     body, _ = exporter.from_notebook_node(executed)
     title = f"palign: {target.parent.name}"
-    write_atomically(target, PAGE.format(title=title, body=body))
+    write_atomically(target, PAGE.format(title=title, body=visible(body)))
 
 
 def verify(params: Params, ranges: dict[str, list[float]], headline: dict[str, float]) -> list[str]:

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import plan, traces
+from . import plan, traces, truncation
 from .alignment import sampling_of, user_turn
-from .engines import FAILED, open_engine, seed_of
+from .engines import FAILED, generate, open_engine, seed_of
 from .grading import grade
 from .judging import Judge
 from .params import Params
 from .prompts import render
 from .statistics import Estimate, interval
-from .truncation import SEARCHES, JudgeFailed, every, lockstep, search
+from .truncation import SEARCHES, every, lockstep, search
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,7 +119,7 @@ def measure(params: Params) -> list[dict]:
 
     Three files: ``judged`` (a prefix record a trace, with all verdicts), ``continuations`` (one a sample) and ``cuts``
     (one a continued prefix: ``of`` the trace, ``sentences``, ``label``, ``margin``, ``right`` of ``samples``). Resumes
-    after a kill; nothing where ``judged_traces`` is 0. Raises ``JudgeFailed`` when no trace could be judged.
+    after a kill; nothing where ``judged_traces`` is 0. Raises ``JudgeFailed`` when too few traces could be judged.
     """
     task = plan.sufficiency(params)
     if task is None or task.folder.done:
@@ -137,10 +137,8 @@ def measure(params: Params) -> list[dict]:
     def work(batch: list[traces.Trace]) -> list[dict]:
         return [asdict(prefix) for prefix in lockstep(batch, every, judge.open, count, judge.rule)]
 
-    judged = task.folder.fill("judged", sample, lambda t: t.id, work, params.batch_size, "judging all prefixes")
+    judged = truncation.judged(task.folder, "judged", sample, work, params.batch_size, "judging all prefixes")
     good = {record["id"]: record for record in judged if record["status"] == "ok"}
-    if not good:
-        raise JudgeFailed(f"all {len(judged)} traces failed to be judged, the first by {judged[0]['status']}")
     texts = {trace.id: judge.rule.split(trace.trace) for trace in sample}
     asked = [
         (record, p, i)
@@ -163,7 +161,7 @@ def measure(params: Params) -> list[dict]:
             for record, p, _ in batch
         ]
         seeds = [seed_of(params.seed, "sufficiency", key(item)) for item in batch]
-        completions = engine.generate(prompts, sampling_of(params), seeds)
+        completions = generate(engine, prompts, sampling_of(params), seeds)
         return [
             {"id": key(item), "of": item[0]["id"], "sentences": item[1], "text": completion.text}
             | {"finish": completion.finish}

@@ -14,9 +14,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from . import overlap, plan, problems
-from .engines import Sampling, open_engine, seed_of
+from .engines import Sampling, generate, open_engine, seed_of
 from .params import Params
-from .prompts import fill, render
+from .prompts import CONTROL, MARKERS, fill, render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +44,11 @@ def split(text: str) -> list[str]:
 
 
 # A sentence's end: its mark, whatever closes behind it, and white space; or an empty line.
-_END = re.compile(r"[.!?\u3002\uff01\uff1f]+(?:[\"'\u2019\u201d)\]}*`$]|\s*\\[\])])*\s+|\s*\n\s*\n\s*")
+# Tried at the start of a run of marks or of white space alone: from each place in a long one it would take for ever.
+_END = re.compile(
+    r"(?<![.!?\u3002\uff01\uff1f])[.!?\u3002\uff01\uff1f]+(?:[\"'\u2019\u201d)\]}*`$]|\s*\\[\])])*\s+"
+    r"|(?<!\s)\s*\n\s*\n\s*"
+)
 # Full stops that end no sentence: an abbreviation, an initial, the number of a list's line.
 _NO_END = re.compile(
     r"(?:\b(?:e\.g|i\.e|etc|cf|vs|resp|approx|Eqs?|Figs?|Thms?|Nos?|Dr|Mrs?|Ms|Prof|St)|\b[A-Z]|^\s*\d+)\.\s$", re.M
@@ -141,8 +145,19 @@ def collect(params: Params) -> list[Trace]:
         task.folder.write("traces", map(asdict, kept))
         task.folder.write("excluded", excluded)
         kinds = Counter(kind for _, kind in golds.values())
-        task.finish(rows=len(rows), kept=len(kept), excluded=counts, answers=dict(kinds), **facts)
+        task.finish(
+            rows=len(rows), kept=len(kept), excluded=counts, answers=dict(kinds), broken=count_broken(kept), **facts
+        )
     return load(params)
+
+
+def count_broken(items: Sequence[Trace]) -> dict[str, int]:
+    """Training problems whose question, answer or trace holds a control token, and a prefix marker: ``palign.prompts``
+    breaks both. By the control tokens in common use; the student's own vocabulary decides what is broken.
+    """
+    texts = ["\x00".join((item.question, item.answer, item.trace)) for item in items]
+    patterns = {"control tokens": CONTROL, "prefix markers": MARKERS}
+    return {what: sum(bool(pattern.search(text)) for text in texts) for what, pattern in patterns.items()}
 
 
 def _gold(params: Params, value: object) -> tuple[str | None, str]:
@@ -199,7 +214,7 @@ def _teach(params: Params, task: plan.Task, items: list[Trace]) -> tuple[list[Tr
                 "new_tokens": completion.new_tokens,
             }
             | completion.why
-            for item, completion in zip(batch, engine.generate(prompts, sampling, seeds), strict=True)
+            for item, completion in zip(batch, generate(engine, prompts, sampling, seeds), strict=True)
         ]
 
     records = task.folder.fill("generated", items, lambda item: item.id, work, params.batch_size, "teacher traces")
@@ -232,6 +247,7 @@ def account(params: Params) -> pd.DataFrame:
     rows = [("rows", "kept", manifest["kept"])]
     rows += [("rows", f"left out: {reason}", count) for reason, count in manifest["excluded"].items()]
     rows += [("answers", kind, count) for kind, count in sorted(manifest["answers"].items())]
+    rows += [("text", f"{what} broken", count) for what, count in manifest.get("broken", {}).items() if count]
     if params.teacher:
         rows.append(("teacher", f"cut at the budget ({params.teacher_cut})", manifest["traces_cut"]))
     table = pd.DataFrame(rows, columns=["of", "what", "count"])

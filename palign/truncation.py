@@ -17,6 +17,7 @@ from .engines import Engine, open_engine
 from .engines.transformers import load_tokenizer
 from .judging import Judge, Verdict
 from .params import Params
+from .store import RunFolder
 from .traces import Trace
 
 
@@ -220,7 +221,49 @@ def _record(
 
 
 class JudgeFailed(RuntimeError):
-    """Every verdict was an error; going on would turn P-ALIGN into something else."""
+    """Too many traces got no verdict; what is left would not be the study that was asked for."""
+
+
+FAILED_SHARE = 0.5
+"""Share of the traces that may fail; the prefixes of fewer would say little of all."""
+PATIENCE = 64
+"""Traces that may fail one after another, before a judge counts as gone: of many thousands none need be asked more."""
+
+
+def judged(
+    folder: RunFolder,
+    name: str,
+    items: Sequence[Trace],
+    work: Callable[[list[Trace]], list[dict]],
+    batch_size: int,
+    describe: str,
+) -> list[dict]:
+    """The folder's ``fill`` for records with a ``status``. Raises :class:`JudgeFailed` beyond the two limits above;
+    what failed is then taken out of the file, so that a later call asks again.
+    """
+    streak = 0
+
+    def watched(batch: list[Trace]) -> list[dict]:
+        nonlocal streak
+        records = work(batch)
+        for record in records:
+            streak = 0 if record["status"] == "ok" else streak + 1
+            if streak >= PATIENCE:
+                stop(f"{streak} traces one after another", record)
+        return records
+
+    def stop(how_many: str, record: dict) -> None:
+        folder.write(name, [record for record in folder.read(name) if record["status"] == "ok"])
+        raise JudgeFailed(
+            f"{describe}: {how_many} failed to be judged, one by {record['status']}; mend that, and the same command "
+            "goes on from here"
+        )
+
+    records = folder.fill(name, items, lambda trace: trace.id, watched, batch_size, describe)
+    failed = [record for record in records if record["status"] != "ok"]
+    if len(failed) > FAILED_SHARE * len(records):
+        stop(f"{len(failed)} of {len(records)} traces", failed[0])
+    return records
 
 
 @plan.held(lambda params, strategy="adaptive": plan.truncation(params, strategy))
@@ -229,21 +272,18 @@ def truncate(params: Params, strategy: str = "adaptive") -> list[dict]:
 
     ``adaptive`` searches as ``search`` says by the student's verdicts, ``linear`` scans whatever it says, ``judge``
     searches by the verdicts of the model ``judge``; the other strategies are those of ``palign.strategies``. Raises
-    :class:`JudgeFailed` when no trace could be judged, ``DataError`` for an oracle that does not know.
+    :class:`JudgeFailed` when too few traces could be judged, ``DataError`` for an oracle that does not know.
     """
     task = plan.truncation(params, strategy)
     if task.folder.done:
         return task.folder.read("prefixes")
     collected = traces.load(params)
     work, engine = _work(params, strategy)
-    records = task.folder.fill("prefixes", collected, lambda t: t.id, work, params.batch_size, task.name)
-    failed = [record for record in records if record["status"] != "ok"]
-    if len(failed) == len(records):
-        raise JudgeFailed(f"all {len(records)} traces failed to be judged, the first by {failed[0]['status']}")
+    records = judged(task.folder, "prefixes", collected, work, params.batch_size, task.name)
     task.finish(
         **({"engine": engine.settings} if engine else {}),
         traces=len(records),
-        failed=len(failed),
+        failed=sum(record["status"] != "ok" for record in records),
         tokens_read=sum(record["tokens_read"] + record["tokens_demanded"] for record in records),
         tokens_generated=sum(record["tokens_generated"] for record in records),
     )

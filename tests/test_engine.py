@@ -1,11 +1,15 @@
 """A response depends on its prompt and its seed alone; label probabilities are the model's own."""
 
+import re
+import shutil
+
 import pytest
 import torch
 
-from palign.engines import Sampling, open_engine, seed_of
+from palign import evaluation, params, plan, problems
+from palign.engines import EngineStopped, Sampling, generate, open_engine, seed_of
 from palign.engines.transformers import TransformersEngine
-from palign.judging import LABELS
+from palign.judging import LABELS, Judge
 from palign.params import Params
 from palign.pocket.world import draw_problems
 from palign.prompts import fill, render
@@ -97,3 +101,72 @@ def test_a_tokenizer_without_a_chat_template_is_refused_before_any_work(engine):
 
     with pytest.raises(ValueError, match="bare has no chat template"):
         render(Bare(), "hello", {})
+
+
+class Dying:
+    """An engine that dies of some prompts, or of everything after a while."""
+
+    def __init__(self, engine, poison=(), left=10**9):
+        self.engine, self.poison, self.left = engine, poison, left
+
+    def generate(self, prompts, sampling, seeds):
+        self.left -= 1
+        if self.left < 0 or any(prompt in self.poison for prompt in prompts):
+            raise torch.OutOfMemoryError("no memory\nleft")
+        return self.engine.generate(prompts, sampling, seeds)
+
+
+def test_an_engine_that_dies_of_a_prompt_costs_that_record_alone(engine, prompts):
+    """One prompt too many for the memory used to end the stage, at the same place in every rerun."""
+    expected = engine.generate(prompts, SAMPLING, range(len(prompts)))
+    found = generate(Dying(engine, poison=prompts[3:4]), prompts, SAMPLING, range(len(prompts)))
+    assert (found[3].finish, found[3].text) == ("engine error", "") and found[3].reason.endswith("no memory left")
+    assert [c.text for i, c in enumerate(found) if i != 3] == [c.text for i, c in enumerate(expected) if i != 3]
+
+
+def test_an_engine_that_is_dead_stops_the_run(engine, prompts):
+    """Its errors are nobody's outcome: recorded, no rerun would ask again."""
+    with pytest.raises(EngineStopped, match=r"answers nothing: OutOfMemoryError: no memory left; run the study again"):
+        generate(Dying(engine, left=0), prompts, SAMPLING, range(len(prompts)))
+
+
+def test_an_engine_that_dies_in_mid_round_loses_no_record_and_invents_none(small, project):
+    """Batches before it are kept; the rerun asks for the others only, and what comes out is the undisturbed result."""
+    loaded = params.validate(small | {"batch_size": 2}, "test")
+    problems.collect_benchmarks(loaded)
+    evaluation.respond(loaded, "zero-shot")
+    folder = plan.evaluation(loaded, "zero-shot").folder
+    whole = {record["id"]: record["text"] for record in folder.read("responses")}
+    shutil.rmtree(folder.path)
+    real = open_engine(loaded)
+
+    def dying(*_, **__):
+        engine = Dying(real, left=4)
+        engine.tokenizer, engine.settings = real.tokenizer, real.settings
+        return engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "open_engine", dying)
+        with pytest.raises(EngineStopped):
+            evaluation.respond(loaded, "zero-shot")
+    assert len(folder.read("responses")) == 8 and not folder.done
+    evaluation.respond(loaded, "zero-shot")
+    assert {record["id"]: record["text"] for record in folder.read("responses")} == whole
+    assert folder.manifest()["never_answered"] == 0
+
+
+def test_logits_that_are_no_numbers_are_an_error_and_no_text(engine, prompts):
+    """The sampler would give the vocabulary's last token, for ever."""
+    with pytest.MonkeyPatch.context() as patch:
+        head = engine.model.get_output_embeddings()
+        patch.setattr(head, "forward", lambda hidden: torch.full((*hidden.shape[:-1], head.out_features), torch.nan))
+        with pytest.raises(RuntimeError, match="not numbers"):
+            engine.generate(prompts[:2], SAMPLING, [0, 1])
+        with pytest.raises(EngineStopped, match="not numbers"):
+            generate(engine, prompts[:2], SAMPLING, [0, 1])
+        for verdict in ("compare", "decode"):
+            judge = Judge(engine, Params(student=str(POCKET / "student"), verdict=verdict))
+            found = judge.open([("1+1?", ["One.", "Two."])])([(0, 1), (0, 2)])
+            assert (
+                [v.label for v in found] == ["error"] * 2 and "not" in found[0].reason and "number" in found[0].reason
+            )

@@ -2,12 +2,14 @@
 
 import json
 import multiprocessing
+import shutil
 import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from palign import params, plan, traces
 from palign.store import RunFolder, StoreError, digest, write_atomically
 
 
@@ -75,7 +77,7 @@ def test_an_id_twice_is_refused(tmp_path):
 def test_an_id_of_another_data_set_is_refused(tmp_path):
     folder = RunFolder(tmp_path)
     folder.append("a", [{"id": "foreign"}])
-    with pytest.raises(StoreError, match="missing or foreign"):
+    with pytest.raises(StoreError, match=r"a\.jsonl: line 1: id 'foreign' is foreign"):
         folder.fill("a", ["x"], str, lambda batch: [{"id": "x"}], 1, "test")
 
 
@@ -159,3 +161,73 @@ def test_two_processes_take_turns(tmp_path, capfd):
     process.join()
     assert [record["id"] for record in folder.read("a")] == ["first", "second"]
     assert "another process is at work" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\x00" * 64 + b"\n",
+        '{"id": "é"}\n'.encode("latin-1"),
+        '{"id": "1"}\n'.encode("utf-16"),
+        b'\xef\xbb\xbf{"id": "1"}\n',
+        b'{"id": "1"}{"id": "2"}\n',
+        b"[" * 100_000 + b"\n",
+        b'{"id": ' + b"9" * 5000 + b"}\n",
+    ],
+)
+def test_bytes_that_are_no_record_are_refused_by_file_and_number(tmp_path, line):
+    """Python's json reads UTF-16 and runs out of stack; neither may pass for, or take the place of, a clear error."""
+    (tmp_path / "a.jsonl").write_bytes(b'{"id": "0"}\n' + line)
+    with pytest.raises(StoreError, match=r"a\.jsonl: line 2: not a JSON object; delete the folder"):
+        RunFolder(tmp_path).read("a")
+
+
+def test_a_tail_of_nul_bytes_is_redone(tmp_path):
+    """What a power cut leaves on some file systems: the length is on the disk, the bytes are not."""
+    folder = RunFolder(tmp_path)
+    (tmp_path / "a.jsonl").write_bytes(b'{"id": "x"}\n' + b"\x00" * 512)
+    assert [r["id"] for r in folder.fill("a", ["x", "y"], str, lambda b: [{"id": i} for i in b], 1, "test")] == [*"xy"]
+    assert b"\x00" not in (tmp_path / "a.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("record", [{}, {"id": None}, {"id": ["x"]}, {"id": 1}, {"id": "y"}])
+def test_a_record_of_other_data_is_refused_before_any_work(tmp_path, record):
+    """It used to be found at the end, after hours."""
+    folder = RunFolder(tmp_path)
+    folder.append("a", [{"id": "x"}, record])
+    with pytest.raises(StoreError, match=r"a\.jsonl: line 2: id .* is foreign"):
+        folder.fill("a", ["x", "z"], str, lambda batch: pytest.fail("worked"), 1, "test")
+
+
+def test_data_without_a_manifest_are_not_done_and_a_manifest_without_data_neither(tmp_path):
+    folder = finished(tmp_path / "task")
+    manifest = folder.manifest_path.read_text()
+    folder.manifest_path.unlink()
+    assert not folder.done and len(folder.read("a")) == 3
+    (folder.path / "a.jsonl").unlink()
+    folder.manifest_path.write_text(manifest)
+    assert not folder.done and folder.read("a") == []
+
+
+def test_the_results_of_other_parameters_are_refused_by_name(small, project):
+    """Whole folders get copied about: by hand, or by a tool that syncs runs/."""
+    one = params.validate(small, "test")
+    other = params.validate(small | {"training_limit": 6}, "test")
+    traces.collect(one)
+    shutil.copytree(plan.traces(one).folder.path, plan.traces(other).folder.path)
+    with pytest.raises(StoreError, match=f"manifest.json: holds {plan.traces(one).key}, not {plan.traces(other).key}"):
+        traces.collect(other)
+    plan.traces(other).folder.manifest_path.unlink()
+    with pytest.raises(StoreError, match=f"key: begun as {plan.traces(one).key}, not as {plan.traces(other).key}"):
+        traces.collect(other)
+    shutil.rmtree(plan.traces(other).folder.path)
+    assert len(traces.collect(other)) == 6
+
+
+def test_half_of_a_surrogate_pair_is_kept(tmp_path):
+    """A service's answer can be cut between the two halves of an emoji; UTF-8 cannot hold one."""
+    folder, record = RunFolder(tmp_path), {"id": "x", "text": "cut \ud83d"}
+    folder.append("a", [record])
+    folder.write("b", [record])
+    assert folder.read("a") == folder.read("b") == [record]
+    assert len(digest(record)) == 64

@@ -7,8 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palign.judging import Verdict, parse
+from palign.store import RunFolder
 from palign.traces import Trace
-from palign.truncation import SCAN_BLOCK, equation7, every, linear, lockstep, portions, released, search
+from palign.truncation import (
+    PATIENCE,
+    SCAN_BLOCK,
+    JudgeFailed,
+    equation7,
+    every,
+    judged,
+    linear,
+    lockstep,
+    portions,
+    released,
+    search,
+)
 
 lengths = st.integers(min_value=1, max_value=400)
 
@@ -167,3 +180,40 @@ def test_portions_fit_the_prefix_cache_and_lose_nothing(limit, expected):
     batch = [Trace(str(size), "", "", "x" * size) for size in (3, 9, 2, 4, 4, 1)]
     found = list(portions(batch, limit, lambda trace: len(trace.trace)))
     assert [[len(trace.trace) for trace in portion] for portion in found] == expected
+
+
+class Gone:
+    """A judge's work on a batch that fails for the traces named."""
+
+    def __init__(self, failing):
+        self.failing, self.asked = set(failing), 0
+
+    def __call__(self, batch):
+        self.asked += len(batch)
+        return [{"id": t.id, "status": "judge error: gone" if t.id in self.failing else "ok"} for t in batch]
+
+
+def some(n):
+    return [Trace(str(i), "q", "a", "One. Two.") for i in range(n)]
+
+
+def test_a_judge_that_fails_too_often_stops_the_run_in_one_line(tmp_path):
+    """Error verdicts on most traces left a study of the few that happened to pass."""
+    folder, items = RunFolder(tmp_path / "task"), some(10)
+    half = judged(folder, "half", items, Gone("01234"), 4, "truncation")
+    assert [record["status"] == "ok" for record in half] == [False] * 5 + [True] * 5
+    with pytest.raises(JudgeFailed, match="truncation: 6 of 10 traces failed to be judged, one by judge error: gone"):
+        judged(folder, "more", items, Gone("012345"), 4, "truncation")
+    mended = Gone("")
+    records = judged(folder, "more", items, mended, 4, "truncation")
+    assert mended.asked == 6 and [record["id"] for record in records] == [t.id for t in items]
+
+
+def test_of_many_traces_a_judge_that_is_gone_is_not_asked_to_the_end(tmp_path):
+    folder, items = RunFolder(tmp_path / "task"), some(500)
+    gone = Gone(map(str, range(100, 500)))
+    with pytest.raises(JudgeFailed, match=f"{PATIENCE} traces one after another"):
+        judged(folder, "a", items, gone, 10, "truncation")
+    assert gone.asked < 100 + PATIENCE + 10
+    assert all(record["status"] == "ok" for record in folder.read("a"))
+    assert len(judged(folder, "a", items, Gone(""), 10, "truncation")) == 500

@@ -116,7 +116,8 @@ class PlainReader:
 
 def seed_of(*parts: object) -> int:
     """A 63-bit seed from a study's seed, a record's id and the like: the same whenever and wherever it is asked."""
-    return int.from_bytes(hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()[:8], "big") >> 1
+    text = "\x1f".join(map(str, parts)).encode("utf-8", "backslashreplace")
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
 
 class EngineError(RuntimeError):
@@ -125,6 +126,47 @@ class EngineError(RuntimeError):
 
 class EngineStopped(EngineError):
     """An engine that will answer nothing any more: the run stops, since no error of its own is any record's outcome."""
+
+
+def generate(engine: Engine, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+    """The engine's completions. Where it fails, each prompt is asked once more, alone.
+
+    One that fails again has ``finish`` ``engine error``: it is that record's outcome and the run goes on. Raises
+    :class:`EngineStopped` when all of several failed: then it is the engine and not a prompt.
+    """
+    try:
+        return engine.generate(prompts, sampling, seeds)
+    except EngineError:
+        raise
+    except (RuntimeError, OSError):  # out of memory, a server that is gone
+        pass
+    done = []
+    for prompt, seed in zip(prompts, seeds, strict=True):
+        try:
+            done += engine.generate([prompt], sampling, [seed])
+        except EngineError:
+            raise
+        except (RuntimeError, OSError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            done.append(Completion("", "engine error", 0, 0, reason=reason))
+    if len(done) > 1 and all(completion.finish == "engine error" for completion in done):
+        raise EngineStopped(f"the engine answers nothing: {done[0].reason}; run the study again to go on")
+    return done
+
+
+def trusted(params: Params) -> bool:
+    """Whether Python code that came with the student may run: only where ``params`` name that very model."""
+    return params.student in params.trust_remote_code
+
+
+def check_safetensors(model: str) -> None:
+    """Raises :class:`EngineError` for a local folder whose weights are pickles alone: to load one is to run it."""
+    folder = Path(model)
+    pickles = [path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in sorted(folder.glob(pattern))]
+    if folder.is_dir() and pickles and not any(folder.glob("*.safetensors")):
+        raise EngineError(
+            f"{model}: holds {pickles[0]} and no .safetensors; convert the weights, since a pickle can run code"
+        )
 
 
 def open_engine(params: Params, adapter: Path | None = None) -> Engine:

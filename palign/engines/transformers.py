@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..params import Params, resolve
-from . import Completion, PlainReader, Reader, Reading, Sampling
+from . import Completion, PlainReader, Reader, Reading, Sampling, check_safetensors, trusted
 
 
 class TransformersEngine:
@@ -23,7 +23,7 @@ class TransformersEngine:
 
     @classmethod
     def open(cls, params: Params, adapter: Path | None = None) -> TransformersEngine:
-        """Load the student named in ``params`` (never executing code that came with it)."""
+        """Load the student named in ``params``. Raises :class:`EngineError` where there is nothing but pickles."""
         import torch
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
@@ -37,15 +37,18 @@ class TransformersEngine:
         device = params.device if params.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
         tokenizer = load_tokenizer(params)
         render(tokenizer, "", params.chat_template_kwargs)  # a missing chat template is better found before the work
+        check_safetensors(resolve(params.student))
         model = AutoModelForCausalLM.from_pretrained(
             resolve(params.student),
             revision=params.student_revision,
             dtype=params.dtype,
             use_safetensors=True,
+            trust_remote_code=trusted(params),
         )
         if adapter is not None:
             from peft import PeftModel
 
+            check_safetensors(str(adapter))
             model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
         return cls(model.to(device).eval(), tokenizer, params.max_model_len, params.batch_size)
 
@@ -94,6 +97,7 @@ class TransformersEngine:
                 logits = self.model(
                     read, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1
                 ).logits[:, -1]
+                _check(logits)
                 tokens = sampler(context, logits.float(), rows, step)
                 for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
                     if not new[row] or new[row][-1] not in ends:
@@ -341,6 +345,7 @@ class CachedReader:
         for _ in range(max_new_tokens):
             logits = self._forward(ids, seen, positions, keep=[ids.shape[1] - 1])
             used += ids.shape[1]
+            _check(logits)
             ids = logits[:, -1].argmax(-1)[:, None]
             for line, tokens in new.items():
                 if not tokens or tokens[-1] not in ends:
@@ -457,6 +462,12 @@ def _common(a: list[int], b: list[int]) -> int:
     return next(i for i in range(short) if a[i] != b[i])
 
 
+def _check(logits) -> None:
+    """Raises ``RuntimeError`` for logits that are no numbers: whatever is sampled from them, it looks like a token."""
+    if logits.isnan().any():
+        raise RuntimeError("the model's logits are not numbers")
+
+
 def load_tokenizer(params: Params):
     """The student's tokenizer as every stage uses it; for a service's model, whose own is not known, a stand-in."""
     if params.student.startswith("endpoint:"):
@@ -465,7 +476,9 @@ def load_tokenizer(params: Params):
         return Characters()
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(resolve(params.student), revision=params.student_revision)
+    return AutoTokenizer.from_pretrained(
+        resolve(params.student), revision=params.student_revision, trust_remote_code=trusted(params)
+    )
 
 
 class _Sampler:

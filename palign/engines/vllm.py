@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..params import Params, resolve
-from . import Completion, EngineError, EngineStopped, Sampling, labels
+from . import Completion, EngineError, EngineStopped, Sampling, labels, trusted
 from .labels import Answer, LabelReader, Request
 
 ON_CPU = {
@@ -82,6 +82,8 @@ class VllmEngine:
             resolve(params.student),
             revision=params.student_revision,
             dtype=params.dtype,
+            load_format="safetensors",
+            trust_remote_code=trusted(params),
             max_model_len=params.max_model_len,
             max_num_seqs=params.batch_size,
             gpu_memory_utilization=params.gpu_memory_utilization,
