@@ -9,6 +9,8 @@ Every function reads finished tasks and returns a table (pandas) or a sentence; 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,27 @@ def runs(params: Params) -> list[tuple[str, int]]:
 def only(params: Params, arm: str, seed: int) -> Params:
     """The same study of one arm and one training seed."""
     return params.model_copy(update={"arms": [arm], "training_seeds": [seed]})
+
+
+def remembered(table: Callable) -> Callable:
+    """Compute a table of the grades once, as long as they stay the same: a report shows most of them in several places.
+
+    Callers must leave what they get as it is.
+    """
+    kept = {}
+
+    @wraps(table)
+    def recall(params: Params, *args):
+        folders = [plan.evaluation(params, arm, seed).folder for arm, seed in runs(params)]
+        if not all(folder.done for folder in folders):
+            return table(params, *args)  # which says what is missing
+        stamps = [(folder.path, folder.manifest_path.stat().st_mtime_ns) for folder in folders]
+        key = (params.model_dump_json(), args, *stamps)
+        if key not in kept:
+            kept[key] = table(params, *args)
+        return kept[key]
+
+    return recall
 
 
 def grades(params: Params) -> pd.DataFrame:
@@ -73,14 +96,19 @@ def _per_problem(frame: pd.DataFrame, column: str, metric: str, n: int) -> dict[
 
 def per_problem(params: Params, arm: str, metric: str) -> dict[str, np.ndarray]:
     """Benchmark -> one value a problem of an arm, at the main budget; over its training seeds, their mean."""
-    frame = grades(params.model_copy(update={"arms": [arm]}))
-    return _per_problem(frame, "right", metric, params.n_samples)
+    return _only_arm(params.model_copy(update={"arms": [arm]}), metric)
+
+
+@remembered
+def _only_arm(params: Params, metric: str) -> dict[str, np.ndarray]:
+    return _per_problem(grades(params), "right", metric, params.n_samples)
 
 
 def metrics(params: Params) -> list[str]:
     return ["pass@1"] if params.n_samples < 3 else ["pass@1", "pass@3"]
 
 
+@remembered
 def accuracy(params: Params) -> pd.DataFrame:
     """One row per arm, benchmark, metric and budget: ``value``, ``low``, ``high`` (95 %), ``n`` problems.
 
@@ -158,6 +186,7 @@ def power(params: Params) -> pd.DataFrame:
     return table.rename(columns={r: f"points, correlation {r:g}" for r in CORRELATIONS})
 
 
+@remembered
 def differences(params: Params, reference: str | None = None) -> pd.DataFrame:
     """Each arm's average less the reference arm's, paired by problem, per metric and budget.
 
@@ -240,9 +269,9 @@ def grading(params: Params) -> pd.DataFrame:
     return pd.DataFrame(columns).groupby(table["arm"], sort=False).sum().reindex(params.arms)
 
 
-def responses(params: Params, arms: list[str] | None = None) -> pd.DataFrame:
+@remembered
+def responses(params: Params) -> pd.DataFrame:
     """How the arms' responses behaved: tokens (mean and quantiles), shares of responses, doubts per 1,000 words."""
-    params = params.model_copy(update={"arms": arms or params.arms})
     by_arm = grades(params).groupby("arm", sort=False)
     out = pd.DataFrame(
         {

@@ -73,9 +73,10 @@ def test_no_training_or_pretraining_question_is_a_test_question():
     assert not train & tests and not read & tests and not read & train
 
 
-@pytest.mark.parametrize("name", [*world.BENCHMARKS, "train"])
+@pytest.mark.parametrize("name", [*world.BENCHMARKS, *make_data.TEACHERS])
 def test_the_shipped_data_are_what_the_command_writes(name):
-    records = make_data.training_records() if name == "train" else make_data.benchmark_records(name)
+    taught = name in make_data.TEACHERS
+    records = make_data.training_records(**make_data.TEACHERS[name]) if taught else make_data.benchmark_records(name)
     assert read_jsonl(POCKET / "data" / f"{name}.jsonl") == records
 
 

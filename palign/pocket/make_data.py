@@ -16,14 +16,15 @@ DATA = Path(__file__).parent / "data"
 TRAINING_PROBLEMS = 320
 TEST_PROBLEMS = 250
 SEED = "2026"
+TEACHERS = {"train": {}, "train-brief": {"rounds": (0, 0, 1)}}  # the second seldom doubts: another teacher, for Table 8
 
 
-def training_records(count: int = TRAINING_PROBLEMS) -> list[dict]:
-    """Training problems with the teacher's trace and the oracle's length in characters."""
+def training_records(count: int = TRAINING_PROBLEMS, **habits) -> list[dict]:
+    """Training problems with the trace of a teacher of these ``habits`` and the oracle's length in characters."""
     rng = random.Random(f"teacher {SEED}")
     records = []
     for problem in draw_problems("train", count, seed=SEED, **TRAINING):
-        trace = teach(problem, rng)
+        trace = teach(problem, rng, **habits)
         records.append(
             {
                 "question": problem.question,
@@ -47,7 +48,8 @@ def main() -> None:
     parser.add_argument("--split", choices=("test", "validation", "probe"), default="test")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    files = {name: benchmark_records(name, args.split) for name in BENCHMARKS} | {"train": training_records()}
+    files = {name: benchmark_records(name, args.split) for name in BENCHMARKS}
+    files |= {name: training_records(**habits) for name, habits in TEACHERS.items()}
     for name, records in files.items():
         text = "".join(json.dumps(record) + "\n" for record in records)
         (args.out / f"{name}.jsonl").write_text(text, encoding="utf-8")
