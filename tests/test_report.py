@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from palign import report
+from palign import plan, report
 from palign.params import Benchmark, Params
 
 SIZES = {"easy": 40, "hard": 60}
@@ -88,3 +88,23 @@ def test_a_study_of_one_arm_has_nothing_to_compare(study):
 def test_a_tiny_p_is_not_printed_as_none(study):
     shown = report.differences_wide(study(**{"zero-shot": 0.1, "rft": 0.9}))
     assert (shown[shown["test"] == "exact McNemar"]["p"] == "< 0.0001").all()
+
+
+def test_a_table_is_computed_anew_when_the_grades_are_others(small):
+    params = Params(**small | {"arms": ["zero-shot"], "second_budget": None})
+    task = plan.evaluation(params, "zero-shot")
+
+    def accuracy(right: bool) -> float:
+        task.folder.write(
+            "grades",
+            [
+                {"benchmark": benchmark.name, "problem": str(i), "sample": sample, "right": right}
+                for benchmark in params.benchmarks
+                for i in range(benchmark.problems)
+                for sample in range(params.n_samples)
+            ],
+        )
+        task.finish()
+        return report.accuracy(params)["value"].mean()
+
+    assert accuracy(False) == 0 and accuracy(True) == 1
