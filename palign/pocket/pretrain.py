@@ -21,6 +21,7 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+LAYERS = 4
 GATE = 0.97
 KEYS_AT_A_TIME = (3, 14)
 MOST_WARM_UP_STEPS = 2500
@@ -66,8 +67,8 @@ def build_tokenizer():
     )
 
 
-def build_model(tokenizer, seed: int):
-    """A Qwen3 of about 0.7 M parameters; its query/key norm is what lets so small a model learn to copy."""
+def build_model(tokenizer, seed: int, layers: int = LAYERS):
+    """A Qwen3 of about 0.17 M parameters a layer; its query/key norm is what lets so small a model learn to copy."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -76,7 +77,7 @@ def build_model(tokenizer, seed: int):
         vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=320,
-        num_hidden_layers=4,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=32,
@@ -177,7 +178,7 @@ def step_accuracy(model, tokenizer, keys: int) -> float:
     return (logits.argmax(-1) == torch.tensor(results)).float().mean().item()
 
 
-def train(seed: int, steps: int, log=print):
+def train(seed: int, steps: int, layers: int = LAYERS, log=print):
     """Pre-train a student. Returns ``(model, tokenizer, history)``, history being one dict per logged step.
 
     The warm-up takes the common keys a few at a time: with all at once, results sit at chance for a long while, since
@@ -188,7 +189,7 @@ def train(seed: int, steps: int, log=print):
 
     torch.set_num_threads(1)
     tokenizer = build_tokenizer()
-    model = build_model(tokenizer, seed)
+    model = build_model(tokenizer, seed, layers)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.05)
     rng = random.Random(f"curriculum {seed}")
     lessons = list(KEYS_AT_A_TIME)
@@ -227,9 +228,9 @@ def train(seed: int, steps: int, log=print):
     return model, tokenizer, history
 
 
-CARD = """# The pocket student
+CARD = """# {title}
 
-A Qwen3 of {parameters:,} parameters (hidden size 128, 4 layers, 4 heads, 2 key/value heads) with a byte-level BPE of
+A Qwen3 of {parameters:,} parameters (hidden size 128, {layers} layers, 4 heads, 2 key/value heads) with a byte-level BPE of
 its own in Qwen's format, {vocabulary} tokens, trained from scratch on the dial world (`palign/pocket/world.py`). It
 answers, judges prefixes and continues them, well enough to be studied and badly enough to have something to learn. It
 knows nothing else and is of no use outside the study.
@@ -269,14 +270,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=STUDENT)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=STEPS, help="steps of the mixture")
+    parser.add_argument("--layers", type=int, default=LAYERS)
     args = parser.parse_args()
-    model, tokenizer, history = train(args.seed, args.steps)
+    model, tokenizer, history = train(args.seed, args.steps, args.layers)
+    command = f"python -m palign.pocket.pretrain --seed {args.seed} --steps {args.steps}"
+    if args.out != STUDENT:
+        command += f" --layers {args.layers} --out {args.out}"
     model.save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
     skills = probes.run(args.out.resolve())
     last = history[-1]
     training = {
-        "command": f"python -m palign.pocket.pretrain --seed {args.seed} --steps {args.steps}",
+        "command": command,
         "seed": args.seed,
         "steps": last["step"],
         "tokens": last["tokens"],
@@ -290,6 +295,8 @@ def main() -> None:
     (args.out / "training.json").write_text(json.dumps(training, indent=1) + "\n")
     card = CARD.format(
         **{key: training[key] for key in ("command", "hardware", "torch", "seed", "steps", "tokens", "sha256")},
+        title=f"The pocket {args.out.name}",
+        layers=args.layers,
         parameters=sum(p.numel() for p in model.parameters()),
         vocabulary=len(tokenizer),
         minutes=last["seconds"] / 60,
