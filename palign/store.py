@@ -145,14 +145,21 @@ class RunFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def claim(self, key: str) -> None:
-        """Note whose work begins here. Raises :class:`StoreError` where another task's was begun and copied over: its
-        records have the same ids.
+    @contextlib.contextmanager
+    def claim(self, key: str) -> Iterator[None]:
+        """Note whose work begins here; the note goes again with work that left nothing. Raises :class:`StoreError`
+        where another task's was begun and copied over: its records have the same ids.
         """
         note = self.path / "key"
         if note.exists() and (found := note.read_text(encoding="utf-8", errors="replace").strip()) != key:
             raise StoreError(f"{note}: begun as {found[:40]}, not as {key}; delete the folder {self.path} to redo it")
         write_atomically(note, f"{key}\n")
+        try:
+            yield
+        finally:
+            if [*self.path.iterdir()] == [note]:
+                note.unlink()
+                self.path.rmdir()
 
     def read(self, name: str) -> list[dict]:
         """All complete records of ``name``.jsonl, in the order written; empty when there is no such file."""
