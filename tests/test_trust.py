@@ -87,7 +87,9 @@ def test_weights_that_are_pickles_are_refused_in_one_line(tmp_path, load):
         load(Params(student=str(folder), device="cpu"))
 
 
-@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/b", "a\\b", "..", ".x", "-x", "", "a\n", "a\x00b", "a" * 300, "~"])
+@pytest.mark.parametrize(
+    "name", ["../x", "/tmp/x", "a/b", "a\\b", "..", ".x", "-x", "", "a\n", "a\x00b", "a" * 300, "~"]
+)
 def test_no_name_leads_out_of_the_studys_folders(name):
     with pytest.raises(ParamsError):
         params.validate({"study": name}, "test")
