@@ -116,15 +116,15 @@ class RunFolder:
         """Raises :class:`StoreError` for what is no manifest, or one of a newer palign."""
         try:
             manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
-            version = manifest["version"]
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise StoreError(
-                f"{self.manifest_path}: not a manifest; delete the file to redo what it stood for"
-            ) from None
-        if version != VERSION:
+        except (ValueError, RecursionError):
+            manifest = None
+        version = manifest.get("version") if isinstance(manifest, dict) else None
+        if isinstance(version, int) and version > VERSION:
             raise StoreError(
                 f"{self.manifest_path}: version {version}, this palign reads {VERSION}; use a newer palign"
             )
+        if version != VERSION or not isinstance(manifest.get("files"), dict):
+            raise StoreError(f"{self.manifest_path}: not a manifest; delete the file to redo what it stood for")
         return manifest
 
     def _sizes(self) -> dict[str, int]:
