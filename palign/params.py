@@ -515,7 +515,9 @@ class _Plain(yaml.SafeLoader):
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()
-            raise yaml.constructor.ConstructorError(None, None, f"alias *{event.anchor}: write it out", event.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"alias *{event.anchor}: write it out", event.start_mark
+            )
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):

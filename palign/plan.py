@@ -86,8 +86,7 @@ def held(task_of: Callable[..., Task | None]) -> Callable:
             if task.folder.done:
                 task.require()  # not those of other parameters, copied here
                 return function(*args, **kwargs)
-            with task.folder.hold():
-                task.folder.claim(task.key)
+            with task.folder.hold(), task.folder.claim(task.key):
                 return function(*args, **kwargs)
 
         return alone

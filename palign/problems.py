@@ -96,7 +96,7 @@ def _check_lines(path: Path, data: str) -> None:
         for number, line in enumerate(file, start=1):
             try:
                 whole = isinstance(json.loads(line), dict)
-            except ValueError:
+            except (ValueError, RecursionError):
                 whole = False
             if not whole and line.strip():
                 raise DataError(f"{data}: line {number} is not a JSON object (cut short?); mend or remove that line")

@@ -116,15 +116,15 @@ class RunFolder:
         """Raises :class:`StoreError` for what is no manifest, or one of a newer palign."""
         try:
             manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
-            version = manifest["version"]
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise StoreError(
-                f"{self.manifest_path}: not a manifest; delete the file to redo what it stood for"
-            ) from None
-        if version != VERSION:
+        except (ValueError, RecursionError):
+            manifest = None
+        version = manifest.get("version") if isinstance(manifest, dict) else None
+        if isinstance(version, int) and version > VERSION:
             raise StoreError(
                 f"{self.manifest_path}: version {version}, this palign reads {VERSION}; use a newer palign"
             )
+        if version != VERSION or not isinstance(manifest.get("files"), dict):
+            raise StoreError(f"{self.manifest_path}: not a manifest; delete the file to redo what it stood for")
         return manifest
 
     def _sizes(self) -> dict[str, int]:
@@ -145,14 +145,21 @@ class RunFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def claim(self, key: str) -> None:
-        """Note whose work begins here. Raises :class:`StoreError` where another task's was begun and copied over: its
-        records have the same ids.
+    @contextlib.contextmanager
+    def claim(self, key: str) -> Iterator[None]:
+        """Note whose work begins here; the note goes again with work that left nothing. Raises :class:`StoreError`
+        where another task's was begun and copied over: its records have the same ids.
         """
         note = self.path / "key"
         if note.exists() and (found := note.read_text(encoding="utf-8", errors="replace").strip()) != key:
             raise StoreError(f"{note}: begun as {found[:40]}, not as {key}; delete the folder {self.path} to redo it")
         write_atomically(note, f"{key}\n")
+        try:
+            yield
+        finally:
+            if [*self.path.iterdir()] == [note]:
+                note.unlink()
+                self.path.rmdir()
 
     def read(self, name: str) -> list[dict]:
         """All complete records of ``name``.jsonl, in the order written; empty when there is no such file."""

@@ -1,6 +1,5 @@
 """A response depends on its prompt and its seed alone; label probabilities are the model's own."""
 
-import re
 import shutil
 
 import pytest

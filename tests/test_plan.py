@@ -32,7 +32,8 @@ def test_a_study_of_the_same_parameters_is_the_same():
 
 @pytest.mark.parametrize("field", fields_of("student", "finetuning", effect="speed"))
 def test_speed_parameters_change_nothing(field):
-    other = {"device": "cpu", "gpu_memory_utilization": 0.7, "endpoint_urls": ["address"]}.get(field, 7)
+    others = {"device": "cpu", "gpu_memory_utilization": 0.7, "endpoint_urls": ["address"]}
+    other = (others | {"trust_remote_code": ["a/model"]}).get(field, 7)
     assert changed(**{field: other}) == set()
 
 

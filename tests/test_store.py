@@ -132,7 +132,17 @@ def test_grading_anew_leaves_a_task_done(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("", "not a manifest"), ("[]", "not a manifest"), ("{}", "not a manifest"), ('{"version": 99}', "newer palign")],
+    [
+        *[
+            (text, "not a manifest")
+            for text in ("", "[]", "{}", '{"version": 1}', '{"version": 1, "files": 3}', "[" * 10**5)
+        ],
+        *[
+            (text, "not a manifest")
+            for text in ('{"version": "1", "files": {}}', '{"version": NaN, "files": {}}', "\x00")
+        ],
+        ('{"version": 99}', "newer palign"),
+    ],
 )
 def test_a_foreign_manifest_is_refused_by_name(tmp_path, text, says):
     folder = finished(tmp_path / "task")
