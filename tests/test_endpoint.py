@@ -94,12 +94,13 @@ def test_a_completion_comes_back_with_its_tokens(service):
         (429, ""),
         (500, "oops"),
         (200, "{not json"),
+        (200, "[" * 10**5),
         (200, "[]"),
         (200, answer("")),
         (200, '{"choices": []}'),
         ("hang up", ""),
     ],
-    ids=["busy", "broken", "malformed", "foreign", "empty", "no choice", "hung up"],
+    ids=["busy", "broken", "malformed", "nested", "foreign", "empty", "no choice", "hung up"],
 )
 def test_a_passing_fault_is_waited_out(service, fault):
     url, seen = service(fault, fault, (200, answer("fine")))

@@ -145,7 +145,7 @@ class Service:
             return parse(answer), "", False
         except Malformed as error:
             return None, str(error), True
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             return None, "malformed answer", True
 
 
