@@ -1,4 +1,5 @@
-"""The front door: ``palign run params/pocket.yaml``, and ``check``, ``plan``, ``status``, ``verify``, ``audit``."""
+"""The front door: ``palign run params/pocket.yaml``, and ``check``, ``plan``, ``status``, ``verify``, ``compare``,
+``audit``."""
 
 from __future__ import annotations
 
@@ -24,6 +25,11 @@ def main(argv: list[str] | None = None) -> int:
         command.add_argument("params", nargs="+" if name == "check" else None, type=Path, help="params file (YAML)")
         if name == "run":
             command.add_argument("--dry-run", action="store_true", help="only say what would run")
+    words = "set two studies' reports side by side, paired where their problems coincide"
+    command = commands.add_parser("compare", help=words, description=words)
+    command.add_argument("a", type=Path, help="report folder, such as reports/pocket")
+    command.add_argument("b", type=Path, help="the other; differences are b less a")
+    command.add_argument("--csv", type=Path, metavar="FILE", help="also write the whole table there")
     words = "test the paper's printed numbers, and outputs its authors released, by arithmetic"
     command = commands.add_parser("audit", help=words, description=words)
     command.add_argument("--released", metavar="PATH_OR_HUB_ID", help="released outputs: answer, output, label")
@@ -107,6 +113,17 @@ def _verify(args: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
+def _compare(args: argparse.Namespace) -> int:
+    from . import compare
+    from .store import write_atomically
+
+    a, b = compare.load(args.a), compare.load(args.b)
+    print(compare.text(a, b))
+    if args.csv is not None:
+        write_atomically(args.csv, compare.table(a, b).to_csv(index=False, float_format="%.6g"))
+    return 0
+
+
 def _audit(args: argparse.Namespace) -> int:
     from . import audit
 
@@ -119,7 +136,15 @@ def _audit(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"run": _run, "status": _status, "check": _check, "plan": _plan, "verify": _verify, "audit": _audit}
+COMMANDS = {
+    "run": _run,
+    "status": _status,
+    "check": _check,
+    "plan": _plan,
+    "verify": _verify,
+    "compare": _compare,
+    "audit": _audit,
+}
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from . import entropy, evaluation, overlap, plan, preference, statistics, sufficiency
 from .arms import ARMS
@@ -92,6 +93,15 @@ def _per_problem(frame: pd.DataFrame, column: str, metric: str, n: int) -> dict[
         .mean(axis=1)
         for benchmark in frame["benchmark"].unique()
     }
+
+
+def problems(params: Params) -> pd.DataFrame:
+    """How many of a problem's samples are right: a row a problem of every benchmark, named by what it asks, not by its
+    place; a column an arm, training seed and budget (tokens). What :mod:`palign.compare` reads.
+    """
+    groups = grades(params).groupby(["benchmark", "problem", "arm", "seed"], sort=False)
+    counts = {budget: groups[column].sum().unstack(["arm", "seed"]) for budget, column in budgets(params).items()}
+    return pd.concat(counts, axis=1).reorder_levels([1, 2, 0], axis=1).rename_axis(columns=["arm", "seed", "budget"])
 
 
 def per_problem(params: Params, arm: str, metric: str) -> dict[str, np.ndarray]:
@@ -500,6 +510,7 @@ def write(params: Params, figures: dict) -> Path:
     tables = {"accuracy": accuracy(params), "differences": differences(params), "responses": responses(params)}
     tables |= {"power": power(params), "grading": grading(params), "overlap": overlap.summary(params)}
     tables |= {"costs": costs(params), "arms": arms_table(params), "spent": spent(params)}
+    tables["problems"] = problems(params)
     if plan.strategies(params):
         tables["strategies"] = strategies(params)
     if len(params.training_seeds) > 1:
@@ -526,6 +537,8 @@ def write(params: Params, figures: dict) -> Path:
         if not any(axis.axison for axis in figure.axes):
             continue  # it only says that there is nothing to show
         save(figure, target / "figures", name)
+    settings = yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_atomically(target / "params.yaml", settings)
     write_atomically(target / "headline.json", json.dumps(headline(params), indent=1) + "\n")
     plan.report(params).finish()
     return target

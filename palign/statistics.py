@@ -122,6 +122,37 @@ def paired_difference(
     return _estimate(value, max(low, -1.0), min(high, 1.0), n)
 
 
+def unpaired_difference(
+    a_groups: Sequence[ArrayLike], b_groups: Sequence[ArrayLike], weigh: Weigh = "benchmarks", level: float = 0.95
+) -> Estimate:
+    """The averaged difference a - b of two arms that answered different problems; groups need not be of one size.
+
+    The distances to each average's bounds (:func:`average`), which do not touch each other, are added as squares (Zou
+    and Donner 2008); for two simple shares that is Newcombe's interval (1998, Statistics in Medicine 17:873-890, method
+    10). ``n`` counts the problems of both. Raises ``ValueError`` as :func:`average` does.
+    """
+    a, b = average(a_groups, weigh, level), average(b_groups, weigh, level)
+    value = a.value - b.value
+    low = value - math.hypot(a.value - a.low, b.high - b.value)
+    high = value + math.hypot(a.high - a.value, b.value - b.low)
+    return _estimate(value, low, high, a.n + b.n)
+
+
+def unpaired_test(a_groups: Sequence[ArrayLike], b_groups: Sequence[ArrayLike], weigh: Weigh = "benchmarks") -> float:
+    """The p at which :func:`unpaired_difference`'s interval touches zero: below 0.05 where that of 95 % excludes it."""
+    from scipy.optimize import brentq
+
+    def bound(level: float) -> float:
+        """The interval's bound nearer to zero; negative once the interval contains zero."""
+        found = unpaired_difference(a_groups, b_groups, weigh, level)
+        return found.low if found.value > 0 else -found.high
+
+    widest = 1 - 1e-12
+    if unpaired_difference(a_groups, b_groups, weigh).value == 0 or bound(1e-9) <= 0:
+        return 1.0
+    return 1 - (widest if bound(widest) > 0 else brentq(bound, 1e-9, widest, xtol=1e-13))
+
+
 def paired_test(a_groups: Sequence[ArrayLike], b_groups: Sequence[ArrayLike], weigh: Weigh = "benchmarks") -> Test:
     """Are two arms alike on the same problems? Exact McNemar for values of 0 and 1 alone, else Student's paired test.
 
