@@ -674,6 +674,31 @@ def case_text(params: Params) -> str:
     return "\n\n".join(f"**{title}**\n\n{_block(text)}" for title, text in parts.items())
 
 
+def answers_text(params: Params, arm: str = "p-align", other: str = "sft-long-cot") -> str:
+    """Two test problems as Markdown, with the first response of either arm's first training seed (Tables 10 and 11).
+
+    One that only ``arm`` gets right and one that only ``other`` does, each the first of its kind by the problem's id.
+    """
+    if not {arm, other} <= set(params.arms):
+        return f"This study has no {arm} or no {other}."
+    first = {}
+    for name in (arm, other):
+        folder = plan.evaluation(params, name).require()
+        right = {grade["id"]: grade["right"] for grade in folder.read("grades") if grade["sample"] == 0}
+        first[name] = {r["id"]: (right[r["id"]], r["text"]) for r in folder.read("responses") if r["id"] in right}
+    asked = {f"{p['benchmark']}/{p['id']}/0": p for p in plan.benchmarks(params).require().read("problems")}
+    parts = []
+    for winner, loser in ((arm, other), (other, arm)):
+        ids = sorted(i for i, (right, _) in first[winner].items() if right and not first[loser][i][0])
+        parts.append(f"**Right: {winner}, wrong: {loser}** (so are {len(ids)} of {len(first[winner])} problems)")
+        if ids:
+            problem = asked[ids[0]]
+            texts = {"Question": problem["question"], "Gold answer": problem["answer"]}
+            texts |= {name: first[name][ids[0]][1] for name in (winner, loser)}
+            parts += [f"{title}\n\n{_block(text)}" for title, text in texts.items()]
+    return "\n\n".join(parts)
+
+
 def _block(text: str) -> str:
     """A code block: indented, since no text can end that as it could a fence."""
     return "\n".join("    " + line for line in visible(text).splitlines())

@@ -147,10 +147,10 @@ def unpaired_test(a_groups: Sequence[ArrayLike], b_groups: Sequence[ArrayLike], 
         found = unpaired_difference(a_groups, b_groups, weigh, level)
         return found.low if found.value > 0 else -found.high
 
-    widest = 1 - 1e-12
-    if unpaired_difference(a_groups, b_groups, weigh).value == 0 or bound(1e-9) <= 0:
+    narrowest, widest = 1e-6, 1 - 1e-9  # beyond, effective numbers lose their digits; p is 1e-9 at least
+    if unpaired_difference(a_groups, b_groups, weigh).value == 0 or bound(narrowest) <= 0:
         return 1.0
-    return 1 - (widest if bound(widest) > 0 else brentq(bound, 1e-9, widest, xtol=1e-13))
+    return 1 - (widest if bound(widest) > 0 else brentq(bound, narrowest, widest, xtol=1e-13))
 
 
 def paired_test(a_groups: Sequence[ArrayLike], b_groups: Sequence[ArrayLike], weigh: Weigh = "benchmarks") -> Test:

@@ -19,6 +19,8 @@ from palign.statistics import (
     paired_test,
     pass_at_k,
     rank_auc,
+    unpaired_difference,
+    unpaired_test,
 )
 
 shares = st.sampled_from([0, 1 / 3, 2 / 3, 1])
@@ -302,7 +304,7 @@ def test_a_study_finds_its_minimum_detectable_effect_four_times_in_five():
     rng = np.random.default_rng(11)
     sizes, found = [60, 120], []
     effect = minimum_detectable_effect(sizes)
-    for _ in range(400):
+    for _ in range(200):
         a, b = ([rng.binomial(1, p, size) for size in sizes] for p in (0.5 + effect / 2, 0.5 - effect / 2))
         found.append(paired_difference(a, b).low > 0)
     assert 0.75 <= np.mean(found) <= 0.9
@@ -348,3 +350,23 @@ def test_auc_without_both_classes_or_with_a_missing_score_is_nan():
 def test_auc_of_scores_and_labels_that_do_not_match_is_refused():
     with pytest.raises(ValueError, match="shape"):
         rank_auc([1, 2, 3], [True, False])
+
+
+def test_unpaired_differences_cover_as_often_as_they_say():
+    """Two arms of unlike skill on 40 and 60 problems of their own: 200 studies, of which 95 % should cover."""
+    rng = np.random.default_rng(0)
+    covered, rejected = 0, 0
+    for _ in range(200):
+        a, b = rng.binomial(3, 0.3, 40) / 3, rng.binomial(3, 0.6, 60) / 3
+        found = unpaired_difference([b], [a])
+        covered += found.low <= 0.3 <= found.high
+        rejected += unpaired_test([b], [rng.binomial(3, 0.6, 40) / 3]) < 0.05
+    assert 0.92 <= covered / 200 <= 0.98 and 0.01 <= rejected / 200 <= 0.09
+
+
+@settings(max_examples=30)
+@given(problems, problems)
+def test_unpaired_p_and_interval_agree(a, b):
+    found, p = unpaired_difference([a], [b]), unpaired_test([a], [b])
+    if abs(p - 0.05) > 1e-6:
+        assert (p < 0.05) == (found.low > 0 or found.high < 0)

@@ -206,3 +206,15 @@ def test_a_study_of_other_arms_and_several_seeds_has_a_report(small, project, ca
     # leaving a seed out again is a matter of the report alone
     fewer = params.validate({**values, "training_seeds": [0]}, "test")
     assert [step.title for step in study.steps(fewer) if not step.done] == ["06_report"]
+
+
+def test_a_reader_that_has_read_enough_is_no_error(small, project):
+    """``palign status ... | head``"""
+    command = [sys.executable, "-m", "palign.cli", "status", "params/small.yaml"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        command, stdout=writing, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(PROJECT)}
+    )
+    os.close(writing)
+    assert done.returncode == 141 and done.stderr == b""

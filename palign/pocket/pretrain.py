@@ -231,9 +231,9 @@ def train(seed: int, steps: int, layers: int = LAYERS, log=print):
 CARD = """# {title}
 
 A Qwen3 of {parameters:,} parameters (hidden size 128, {layers} layers, 4 heads, 2 key/value heads) with a byte-level
-BPE of its own in Qwen's format, {vocabulary} tokens, trained from scratch on the dial world (`palign/pocket/world.py`). It
-answers, judges prefixes and continues them, well enough to be studied and badly enough to have something to learn. It
-knows nothing else and is of no use outside the study.
+BPE of its own in Qwen's format, {vocabulary} tokens, trained from scratch on the dial world
+(`palign/pocket/world.py`). It answers, judges prefixes and continues them, well enough to be studied and badly enough
+to have something to learn. It knows nothing else and is of no use outside the study.
 
 Made in one go by
 
