@@ -24,6 +24,9 @@ def main(argv: list[str] | None = None) -> int:
     }.items():
         command = commands.add_parser(name, help=words, description=words)
         command.add_argument("params", nargs="+" if name == "check" else None, type=Path, help="params file (YAML)")
+        if name in ("run", "status", "plan"):
+            words = "another value for a key, as YAML; may be repeated"
+            command.add_argument("-p", nargs=2, metavar=("KEY", "VALUE"), action="append", default=[], help=words)
         if name == "run":
             command.add_argument("--dry-run", action="store_true", help="only say what would run")
     words = "set two studies' reports side by side, paired where their problems coincide"
@@ -58,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     from . import params, study
 
-    loaded = params.load(args.params)
+    loaded = params.load(args.params, args.p)
     path = study.run(loaded, dry_run=args.dry_run)
     if not args.dry_run:
         print(f"report: {path}")
@@ -68,7 +71,7 @@ def _run(args: argparse.Namespace) -> int:
 def _status(args: argparse.Namespace) -> int:
     from . import params, study
 
-    steps = study.steps(params.load(args.params))
+    steps = study.steps(params.load(args.params, args.p))
     width = max(len(step.title) for step in steps)
     for step in steps:
         partly = sum(
@@ -97,7 +100,7 @@ def _check(args: argparse.Namespace) -> int:
 def _plan(args: argparse.Namespace) -> int:
     from . import estimates, params
 
-    print(estimates.show(params.load(args.params)))
+    print(estimates.show(params.load(args.params, args.p)))
     return 0
 
 

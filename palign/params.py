@@ -12,6 +12,7 @@ The defaults of :class:`Params` are the pocket study. Every field belongs to a g
 from __future__ import annotations
 
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -535,24 +536,36 @@ def _short(value: object, limit: int = 300) -> str:
     return text if len(text) <= limit else f"{text[:limit]} ..."
 
 
-def load(path: str | Path) -> Params:
-    """Read and validate a params file. Raises :class:`ParamsError` naming the file, the key and the value."""
+def load(path: str | Path, changes: Iterable[tuple[str, str]] = ()) -> Params:
+    """Read and validate a params file. ``changes``: pairs of a key and the YAML of another value for it.
+
+    Raises :class:`ParamsError` naming the file, the key and the value.
+    """
     path = Path(path)
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Plain)
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ParamsError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ParamsError(f"{path}: not UTF-8 text") from None
-    except Exception as error:  # PyYAML has an error of its own for syntax, and many others for a date or a number
-        raise ParamsError(f"{path}: not valid YAML: {_short(error)}") from None
+    values = _read(text, str(path))
     if values is None:
         raise ParamsError(f"{path}: empty; a params file needs at least `study: NAME`")
     if not isinstance(values, dict):
         raise ParamsError(f"{path}: holds a {type(values).__name__}, must be `key: value` lines")
     if "study" not in values:
         raise ParamsError(f"{path}: study: missing; name the study, its results go to runs/NAME and reports/NAME")
-    return validate({str(key): value for key, value in values.items()}, str(path))
+    values = {str(key): value for key, value in values.items()}
+    for key, value in changes:
+        values[key] = _read(value, f"-p {key}")
+    return validate(values, str(path))
+
+
+def _read(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _Plain)
+    except Exception as error:  # PyYAML has an error of its own for syntax, and many others for a date or a number
+        raise ParamsError(f"{where}: not valid YAML: {_short(error)}") from None
 
 
 def from_notebook(namespace: dict[str, Any], model: type[Strict] = Params) -> Any:

@@ -140,3 +140,14 @@ def test_arm_outside_the_study_is_refused():
 def test_training_seed_outside_the_study_is_refused():
     with pytest.raises(params.ParamsError, match=r"training_seed: 1: not one of this study's \[0\]"):
         params.check_arm("p-align", params.Params(), 1)
+
+
+def test_a_value_on_the_command_line_takes_the_files_place(tmp_path, capsys):
+    path = tmp_path / "a.yaml"
+    path.write_text("study: a\narms: [zero-shot, rft]\nseed: 3\n")
+    changed = params.load(path, [("arms", "[zero-shot, p-align]"), ("learning_rate", "1.0e-4")])
+    assert changed.arms == ["zero-shot", "p-align"] and changed.learning_rate == 1e-4 and changed.seed == 3
+    for key, value, words in (("arm", "[x]", "arm"), ("seed", "much", "seed"), ("arms", "[zero-shot", "-p arms: not")):
+        assert main(["status", str(path), "-p", key, value]) == 2
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1
