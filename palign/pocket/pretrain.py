@@ -258,6 +258,8 @@ Its habits (answering at once, skipping steps) and its half-knowledge (rare keys
 {misremembered} of ten cells) are set in `palign/pocket/curriculum.py` and are the study's room to improve. The judge
 was taught with a coin that shows the student's own chance of success from the prefix: it is right more often than not,
 and no more than that.
+
+What the study of all arms taught about this world, and where it is no fair miniature: [the pocket world](../README.md).
 """
 
 

@@ -1,0 +1,45 @@
+"""The table of the paper's tables and figures says nothing that is not so."""
+
+import json
+import re
+import shlex
+
+import pytest
+
+from palign import estimates, params
+
+from .conftest import PROJECT
+
+TEXT = (PROJECT / "reports" / "REPRODUCTION.md").read_text(encoding="utf-8")
+ROWS = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in TEXT.splitlines() if line.startswith("| ")]
+ITEMS = [f"T{i}" for i in range(1, 12)] + ["F3a", "F3b", "F3c", "F3d", "F4a", "F4b", "F9"]
+COMMANDS = re.findall(r"`palign run ([^`]+)`(?:, ([\d.]+) h\b)?", TEXT)
+
+
+def test_every_table_and_figure_of_the_paper_is_there_once():
+    assert [row[0] for row in ROWS[1:]] == ITEMS and all(len(row) == 5 and all(row) for row in ROWS)
+
+
+@pytest.mark.parametrize(("command", "hours"), dict.fromkeys(COMMANDS))
+def test_every_command_is_valid_and_costs_what_it_says(command, hours):
+    path, *options = shlex.split(command)
+    assert options[::3] == ["-p"] * (len(options) // 3)
+    study = params.load(PROJECT / path, zip(options[1::3], options[2::3], strict=True))
+    if hours:
+        assert estimates.line(study).startswith(f"Expected: {hours} h on one H100")
+
+
+def test_every_report_table_figure_and_section_is_there():
+    report = PROJECT / "reports" / "pocket-full"
+    for name in re.findall(r"`([a-z]+\.csv)`", TEXT):
+        assert (report / "tables" / name).is_file(), name
+    for name in re.findall(r"`(figures/[a-z]+\.svg)`", TEXT):
+        assert (report / name).is_file(), name
+    for folder in re.findall(r"reports/([a-z-]+[a-z])", TEXT):
+        assert (PROJECT / "reports" / folder).is_dir(), folder
+    notebook = json.loads((PROJECT / "notebooks" / "06_report.ipynb").read_text(encoding="utf-8"))
+    prose = "".join("".join(cell["source"]) + "\n" for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    for row in ROWS[1:]:
+        section = row[4].split(";")[0]
+        if not section.startswith(("`", "its ")):
+            assert f"## {section}" in prose, section
