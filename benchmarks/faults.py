@@ -1,43 +1,69 @@
 """Is anything lost? ``python -m benchmarks.faults [--kills 200]``: a short study, stopped in many ways and run again.
 
 Each study runs the road of the notebooks, from data to report tables, on a few problems of the pocket world. It is
-stopped by a fault, at a moment drawn at random, and started again until it ends; then its tables and records are
-compared, byte by byte, with those of a study that nothing disturbed. Exits with 1 if any differ.
+stopped by a fault, at a moment drawn at random, and started again until it ends; then its tables are compared, byte by
+byte, with those of a study that nothing disturbed, and so are its records, in any order. Exits with 1 if any differ.
+Where mounting is permitted, the study lies on a disk in memory, which fills for the fault of that name.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
+import ctypes
+import importlib
 import json
 import os
 import random
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
 
-from palign import alignment, evaluation, finetuning, overlap, params, problems, report, store, traces, truncation
+from palign import (
+    alignment,
+    entropy,
+    evaluation,
+    finetuning,
+    overlap,
+    params,
+    preference,
+    problems,
+    report,
+    store,
+    sufficiency,
+    traces,
+    truncation,
+)
 
 POCKET = Path(__file__).resolve().parent.parent / "palign" / "pocket"
-TIMES = {"costs.csv", "seconds.jsonl", "train_seconds.jsonl"}  # what measures time may differ
+LOG = Path("../fault.log")  # the last traceback, outside the disk that fills
+TIMES = {"costs.csv", "spent.csv", "seconds.jsonl", "train_seconds.jsonl"}  # what measures time may differ
+
+
+class Fault(Exception):
+    """What nothing in palign expects."""
 
 
 def prepare(folder: Path) -> params.Params:
-    """A study of a dozen traces and two arms, in a project folder of its own."""
+    """A study of a dozen traces and two arms, in a project folder of its own, where this process stands from now on."""
+    os.chdir(folder)
     for name, lines in (("train", 12), ("dial-2", 6), ("dial-3", 6)):
         head = (POCKET / "data" / f"{name}.jsonl").read_text().splitlines(keepends=True)[:lines]
         (folder / f"{name}.jsonl").write_text("".join(head))
     (folder / "params").mkdir()
     (folder / "notebooks").mkdir()  # the two make a folder a project's root
     (folder / "student").symlink_to(POCKET / "student")
+    assert params.root() == folder.resolve(), "it would write its runs and reports elsewhere"
     return params.Params(
         study="faults",
         student="student",
@@ -46,6 +72,11 @@ def prepare(folder: Path) -> params.Params:
         batch_size=2,
         arms=["zero-shot", "p-align"],
         sufficiency_samples=1,
+        entropy_traces=4,
+        judged_traces=4,
+        judged_cuts=2,
+        judged_samples=2,
+        preference_judge="rubric",
         num_train_epochs=2.0,
         per_device_train_batch_size=4,
         save_steps=1,
@@ -57,22 +88,23 @@ def road(study: params.Params) -> None:
     problems.collect_benchmarks(study)
     traces.collect(study)
     overlap.find(study)
-    truncation.truncate(study)
-    alignment.align(study, "adaptive")
+    truncation.truncate_all(study)
+    entropy.measure(study)
+    alignment.align_all(study)
+    sufficiency.measure(study)
     for arm in study.arms:
         finetuning.finetune(study, arm)
         evaluation.respond(study, arm)
+    preference.compare(study)
     report.write(study, {})
 
 
 def results(folder: Path) -> dict[str, list[str]]:
-    """Every record and every line of every table, sorted: resumed records are appended in another order."""
-    files = [*folder.rglob("runs/**/*.jsonl"), *folder.rglob("reports/**/*.csv"), *folder.rglob("reports/**/*.json")]
-    return {
-        f"{path.parent.name}/{path.name}": sorted(path.read_text().splitlines())
-        for path in files
-        if path.name not in TIMES
-    }
+    """Every line of every table, and every record, sorted: resumed records are appended in another order."""
+    tables = [*folder.glob("reports/**/*.csv"), *folder.glob("reports/**/*.json")]
+    found = {path: path.read_text().splitlines(keepends=True) for path in tables}
+    found |= {path: sorted(path.read_text().splitlines(keepends=True)) for path in folder.glob("runs/**/*.jsonl")}
+    return {str(path.relative_to(folder)): lines for path, lines in found.items() if path.name not in TIMES}
 
 
 def start(study: params.Params, before: Callable[[], None] = lambda: None) -> int:
@@ -90,10 +122,12 @@ def start(study: params.Params, before: Callable[[], None] = lambda: None) -> in
         code = 0
     except KeyboardInterrupt:
         code = 130
-    except (OSError, store.StoreError, MemoryError):
+    except Fault:
+        code = 3
+    except (OSError, store.StoreError, problems.DataError):
         code = 2
     except BaseException:
-        Path("fault.log").write_text(traceback.format_exc())
+        LOG.write_text(traceback.format_exc())
     finally:
         os._exit(code)
 
@@ -102,7 +136,10 @@ def ended(pid: int) -> str:
     _, status = os.waitpid(pid, 0)
     if os.WIFSIGNALED(status):
         return signal.Signals(os.WTERMSIG(status)).name
-    return {0: "ended", 2: "refused", 130: "interrupted"}.get(os.WEXITSTATUS(status), "failed")
+    outcomes = {0: "ended", 2: "refused", 3: "raised", 130: "interrupted"}
+    if (code := os.WEXITSTATUS(status)) in outcomes:
+        return outcomes[code]
+    return f"failed ({LOG.read_text().splitlines()[-1].split(':')[0]})"
 
 
 def stage(folder: Path) -> str:
@@ -126,7 +163,7 @@ def by_exception(study: params.Params, after: float) -> str:
 
     def before() -> None:
         def raise_it(*_):
-            raise MemoryError("made up")
+            raise Fault
 
         signal.signal(signal.SIGALRM, raise_it)
         signal.setitimer(signal.ITIMER_REAL, after)
@@ -135,14 +172,41 @@ def by_exception(study: params.Params, after: float) -> str:
 
 
 def by_full_disk(study: params.Params, after: float) -> str:
-    """No file may grow beyond a few kilobytes, as on a disk that fills up; ``after`` draws how many."""
+    """Room for up to 400 kB more, which is a part of what the study writes; later there is room again. Where mounting
+    is not permitted, no file may grow beyond up to 40 kB.
+    """
+    room = random.randrange(400_000)
+    if Path.cwd().is_mount():
+        usage = os.statvfs(".")
+        resize((usage.f_blocks - usage.f_bfree) * usage.f_frsize + room)
+        outcome = ended(start(study))
+        resize(DISK)
+        return outcome
 
     def before() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        limit = 200 + int(after * 4000)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room // 10, room // 10))
 
     return ended(start(study, before))
+
+
+def by_read_only(study: params.Params, after: float) -> str:
+    """The folders of runs and reports turn read-only while the study runs."""
+    pid = start(study, renounce)
+    time.sleep(after)
+    for name in ("runs", "reports"):
+        subprocess.run(["chmod", "-R", "a-w", name], stderr=subprocess.DEVNULL)
+    outcome = ended(pid)
+    for name in ("runs", "reports"):
+        subprocess.run(["chmod", "-R", "u+w", name], stderr=subprocess.DEVNULL)
+    return outcome
+
+
+def renounce() -> None:
+    """Give up the capabilities of root, whom permissions would not bind."""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
+    if ctypes.CDLL(None, use_errno=True).capset(header, (ctypes.c_uint32 * 6)()):
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 def by_twin(study: params.Params, after: float) -> str:
@@ -163,12 +227,38 @@ def by_torn_file(study: params.Params, after: float) -> str:
     return f"{outcome}, cut"
 
 
+DISK = 1 << 30
+
+
+def resize(size: int) -> None:
+    """The disk in memory under the working directory, to so many bytes."""
+    subprocess.run(["mount", "-o", f"remount,size={size}", "none", "."], check=True)
+
+
+@contextlib.contextmanager
+def disk() -> Iterator[Path]:
+    """A folder on a disk in memory; a plain one where mounting is not permitted."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve() / "disk"
+        folder.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "none", folder]
+        mounted = subprocess.run(mount, stderr=subprocess.DEVNULL).returncode == 0
+        try:
+            yield folder
+        finally:
+            os.chdir("/")
+            if mounted:
+                # lazily: the grading processes of the last study may still be about to leave
+                subprocess.run(["umount", "--lazy", folder], check=True)
+
+
 FAULTS = {
     "SIGKILL": (by_signal(signal.SIGKILL), 1.0),
     "SIGINT": (by_signal(signal.SIGINT), 0.1),
     "SIGTERM": (by_signal(signal.SIGTERM), 0.1),
     "exception": (by_exception, 0.1),
     "full disk": (by_full_disk, 0.1),
+    "read-only folder": (by_read_only, 0.1),
     "two runs at once": (by_twin, 0.05),
     "torn file": (by_torn_file, 0.1),
 }
@@ -191,6 +281,8 @@ def campaign(name: str, times: int, whole: dict, duration: float, folder: Path, 
         outcome = ended(start(study))  # undisturbed, to its end
         studies += 1
         found = results(folder) if outcome == "ended" else {}
+        if not found:
+            print(f"{name}: the study did not end: {outcome}")
         for file, lines in whole.items():
             have = collections.Counter(found.get(file, []))
             lost += sum((collections.Counter(lines) - have).values())
@@ -214,17 +306,18 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     random.seed(options.seed)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        os.chdir(folder)
+    with disk() as folder:
         study = prepare(folder)
-        import peft  # noqa: F401  here, so that no forked study has to
+        kind = "a disk in memory" if folder.is_mount() else "a folder; its full disk is a limit on the size of files"
+        for name in ("datasets", "peft", "trl.trainer.sft_trainer", "palign.ledger", "palign.beside"):
+            importlib.import_module(name)  # here, so that no forked study has to
 
         began = time.perf_counter()
         if ended(start(study)) != "ended":
-            sys.exit(f"the undisturbed study did not end: {Path('fault.log').read_text()}")
+            sys.exit(f"the undisturbed study did not end: {LOG.read_text()}")
         duration, whole = time.perf_counter() - began, results(folder)
-        print(f"undisturbed: {duration:.1f} s, {sum(map(len, whole.values()))} lines in {len(whole)} files", flush=True)
+        lines = sum(map(len, whole.values()))
+        print(f"undisturbed, on {kind}: {duration:.1f} s, {lines} lines in {len(whole)} files", flush=True)
         rows = []
         for fault, (_, share) in FAULTS.items():
             rows.append(campaign(fault, max(1, round(options.kills * share)), whole, duration, folder, study))
