@@ -508,10 +508,15 @@ def _line(fault: dict, where: str, model: type[Strict]) -> str:
     return f"{where}: {key}: {_short(repr(value))}: {fault['msg'][0].lower()}{fault['msg'][1:]}{hint}"
 
 
+DEEPEST = 20  # levels of a params file; those of the project have four
+
+
 class _Plain(yaml.SafeLoader):
-    """Plain values only, each written once: no key twice, of which YAML takes the last, and no aliases, which can
-    stand for more than any memory holds.
+    """Plain values only, each written once: no key twice, of which YAML takes the last, no aliases, which can stand
+    for more than any memory holds, and no depth that the parser takes seconds to fail at.
     """
+
+    depth = 0
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
@@ -519,7 +524,12 @@ class _Plain(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(
                 None, None, f"alias *{event.anchor}: write it out", event.start_mark
             )
-        return super().compose_node(parent, index)
+        if self.depth == DEEPEST:
+            raise yaml.constructor.ConstructorError(None, None, "nested too deep", self.peek_event().start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node, deep=False):
         seen = set()

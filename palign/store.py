@@ -148,12 +148,19 @@ class RunFolder:
     @contextlib.contextmanager
     def claim(self, key: str) -> Iterator[None]:
         """Note whose work begins here; the note goes again with work that left nothing. Raises :class:`StoreError`
-        where another task's was begun and copied over: its records have the same ids.
+        where another task's was begun and copied over, whose records have the same ids, or a newer palign's.
         """
         note = self.path / "key"
-        if note.exists() and (found := note.read_text(encoding="utf-8", errors="replace").strip()) != key:
-            raise StoreError(f"{note}: begun as {found[:40]}, not as {key}; delete the folder {self.path} to redo it")
-        write_atomically(note, f"{key}\n")
+        if note.exists():
+            found, _, version = note.read_text(encoding="utf-8", errors="replace").strip().partition(" version ")
+            if found != key:
+                fault = f"begun as {found[:40]}, not as {key}; delete the folder {self.path} to redo it"
+                raise StoreError(f"{note}: {fault}")
+            if version not in ("", str(VERSION)):  # the first notes had none
+                raise StoreError(
+                    f"{note}: version {version[:40]}, this palign reads {VERSION}; use the palign that began this"
+                )
+        write_atomically(note, f"{key} version {VERSION}\n")
         try:
             yield
         finally:

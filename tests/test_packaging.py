@@ -237,6 +237,12 @@ def test_no_file_names(pattern, what):
     assert not named, f"{what} in " + ", ".join(named)
 
 
+def test_every_report_is_of_a_study_of_this_repository():
+    """A campaign of faults once left its own here: it had found no other project to write to."""
+    studies = {path.stem for path in (ROOT / "params").glob("*.yaml")} | {"paper-audit", "benchmarks"}
+    assert {Path(name).parts[1] for name in text_files() if name.startswith("reports/")} <= studies | {"LOG.md"}
+
+
 def loaded_after(statements):
     """Which of the heavy packages a fresh interpreter has loaded after these statements."""
     probe = f"{statements}\nimport json, sys\nprint(json.dumps(sorted({HEAVY!r} & set(sys.modules))))"

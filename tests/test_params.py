@@ -53,6 +53,7 @@ BAD = {
     ),
     "empty": ("", "empty"),
     "a list": ("- study: x", "holds a list"),
+    "nested without end": ("[" * 3000, "nested too deep"),
     "no study": ("seed: 1", "study: missing"),
     "misspelt key": ("study: x\nlerning_rate: 0.1", "lerning_rate: unknown key; did you mean learning_rate?"),
     "text for a number": (

@@ -234,6 +234,28 @@ def test_the_results_of_other_parameters_are_refused_by_name(small, project):
     assert len(traces.collect(other)) == 6
 
 
+def test_work_that_a_newer_palign_began_is_refused_and_an_older_note_is_not(tmp_path):
+    """Its records stand without a manifest, which would name its version."""
+    folder = RunFolder(tmp_path / "task")
+    with folder.claim("k"):
+        folder.append("a", [{"id": "x"}])
+    note = folder.path / "key"
+    assert note.read_text() == "k version 1\n"
+    note.write_text("k\n")
+    with folder.claim("k"):
+        assert folder.read("a") == [{"id": "x"}]
+    note.write_text("k version 2\n")
+    with pytest.raises(StoreError, match=r"key: version 2, this palign reads 1; [^\n]*$"), folder.claim("k"):
+        pytest.fail("worked")
+
+
+def test_work_that_leaves_nothing_leaves_no_folder(tmp_path):
+    folder = RunFolder(tmp_path / "task")
+    with pytest.raises(KeyboardInterrupt), folder.claim("k"):
+        raise KeyboardInterrupt
+    assert not folder.path.exists()
+
+
 def test_half_of_a_surrogate_pair_is_kept(tmp_path):
     """A service's answer can be cut between the two halves of an emoji; UTF-8 cannot hold one."""
     folder, record = RunFolder(tmp_path), {"id": "x", "text": "cut \ud83d"}
