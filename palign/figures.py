@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -594,7 +595,7 @@ def claims(ledger: pd.DataFrame) -> plt.Figure:
     metrics = sorted(rows["metric"].unique())
     names = list(dict.fromkeys(rows["claim"] + rows["note"].map(lambda note: f" ({note})" if note else "")))
     figure, axes = plt.subplots(
-        1, len(metrics), figsize=(5.2 + 2.8 * len(metrics), 0.34 * len(names) + 1.4), sharey=True, squeeze=False
+        1, len(metrics), figsize=(4.0 + 3.2 * len(metrics), 0.48 * len(names) + 1.4), sharey=True, squeeze=False
     )
     here, paper = sns.color_palette("colorblind", 2)
     for axis, metric in zip(axes[0], metrics, strict=True):
@@ -606,10 +607,13 @@ def claims(ledger: pd.DataFrame) -> plt.Figure:
         axis.plot(part["value"], at, "o", ms=5, color=here, label="this study")
         printed = pd.to_numeric(part["printed"])
         axis.plot(printed, at, "D", ms=5, color=paper, label="printed, mean over settings")
-        axis.set(title=metric, xlabel="gain (points)", yticks=range(len(names)), yticklabels=names)
+        axis.set(title=metric, xlabel="gain (points)")
+        axis.set_yticks(range(len(names)), [textwrap.fill(name, 44) for name in names])
         axis.set_ylim(len(names) - 0.4, -0.6)
     figure.tight_layout()
-    axes[0][0].legend(loc="upper left", bbox_to_anchor=(0, -0.9 / (0.34 * len(names))), frameon=False, ncols=3)
+    figure.legend(
+        *axes[0][0].get_legend_handles_labels(), loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False, ncols=3
+    )
     _caption(
         figure, f"n = {int(rows['n'].max())} problems of this study, paired; other students, problems and budgets."
     )
