@@ -158,7 +158,6 @@ SEEDS = [
     rb"So \boxed{\frac{1}{2}}. Or \fbox{25.0}. Wait... $x = 1$",
     b"<Begin_of_Prefix>One. Two!\n\n1. Three.<End_of_Prefix>[ENOUGH] <|im_end|> </think>",
     "“Quoted.” e.g. 中文。 \u202e\x1b[2J".encode(),
-    b"[" * 3000,
 ]
 
 
