@@ -1,8 +1,10 @@
 """The audit: what the printed numbers of the paper allow to be said, by arithmetic alone.
 
-``notebooks/paper_audit.ipynb`` shows it in order; this module runs that notebook and keeps its tables and figures
-under ``reports/paper-audit``. The arithmetic is in :mod:`palign.published`: ``cells`` (what can be printed, what adds
-up, what repeats), ``gains`` (intervals, and what would settle them), ``released`` (the released outputs), ``verdicts``.
+``notebooks/paper_audit.ipynb`` shows it in order; this module runs that notebook and keeps its tables and figures under
+``reports/paper-audit``, or ``reports/paper-audit-released`` where released outputs are given: an audit of the printed
+numbers alone deletes nothing of theirs. The arithmetic is in :mod:`palign.published`: ``cells`` (what can be printed,
+what adds up, what repeats), ``gains`` (intervals, and what would settle them), ``released`` (the released outputs),
+``verdicts``.
 
 >>> run(released="outputs.jsonl")  # doctest: +SKIP
 """
@@ -45,11 +47,16 @@ def parameters_cell() -> str:
     return "\n".join(f"{name} = {field.default!r}  # {field.description}" for name, field in Audit.model_fields.items())
 
 
-def write(tables: dict[str, pd.DataFrame | None], shown: dict[str, plt.Figure]) -> Path:
-    """Keep tables (CSV) and figures (SVG, PNG) under ``reports/paper-audit``, and nothing of an earlier run."""
+def folder_of(params: Audit) -> Path:
+    """Where the report goes."""
+    return root() / "reports" / ("paper-audit" if params.released is None else "paper-audit-released")
+
+
+def write(params: Audit, tables: dict[str, pd.DataFrame | None], shown: dict[str, plt.Figure]) -> Path:
+    """Keep tables (CSV) and figures (SVG, PNG) in the report's folder, and nothing of an earlier run there."""
     from . import figures
 
-    folder = root() / "reports" / "paper-audit"
+    folder = folder_of(params)
     for old in (*folder.glob("tables/*.csv"), *folder.glob("figures/*.svg"), *folder.glob("figures/*.png")):
         old.unlink()
     for name, table in tables.items():
@@ -91,6 +98,6 @@ def run(**values: str) -> Path:
         )
     except PapermillExecutionError as error:
         raise study.StudyError(f"paper_audit: {error.ename}: {error.evalue} (see {executed})") from None
-    report = root() / "reports" / "paper-audit" / "report.html"
+    report = folder_of(chosen) / "report.html"
     study.render(executed, report)
     return report

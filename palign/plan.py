@@ -109,10 +109,13 @@ NOTEBOOKS = {
 }
 
 
+INPUTS = ("training_data", "student", "judge", "teacher", "preference_judge")
+"""Parameters that name a data set or a model, beside the benchmarks' data."""
+
+
 def _inputs(values: dict) -> list[str]:
     """The data sets and models named in ``values``."""
-    keys = ("training_data", "student", "judge", "teacher", "preference_judge")
-    names = [values[key] for key in keys if values.get(key)]
+    names = [values[key] for key in INPUTS if values.get(key)]
     return names + [benchmark["data"] for benchmark in values.get("benchmarks", [])]
 
 

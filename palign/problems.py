@@ -183,6 +183,11 @@ def identify(rows: list[dict[str, Any]], data: str) -> list[dict[str, Any]]:
     return rows
 
 
+def asked(question: str) -> str:
+    """A short hash of what a problem asks, spacing apart: the same in every copy of a data set, whatever its ids."""
+    return hashlib.sha256(" ".join(question.split()).encode("utf-8", "backslashreplace")).hexdigest()[:12]
+
+
 def load_benchmark(benchmark: Benchmark) -> list[Problem]:
     """A test set, complete or not at all.
 

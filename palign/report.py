@@ -8,6 +8,7 @@ Every function reads finished tasks and returns a table (pandas) or a sentence; 
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from functools import wraps
@@ -20,7 +21,8 @@ import yaml
 from . import entropy, evaluation, overlap, plan, preference, statistics, sufficiency
 from .arms import ARMS
 from .costs import reads
-from .params import Params
+from .params import GROUPS, Params
+from .problems import asked
 from .store import visible, write_atomically
 from .study import report_path
 
@@ -96,10 +98,16 @@ def _per_problem(frame: pd.DataFrame, column: str, metric: str, n: int) -> dict[
 
 
 def problems(params: Params) -> pd.DataFrame:
-    """How many of a problem's samples are right: a row a problem of every benchmark, named by what it asks, not by its
-    place; a column an arm, training seed and budget (tokens). What :mod:`palign.compare` reads.
+    """How many of a problem's samples are right: a row a problem of every benchmark, named by a hash of what it asks,
+    since ids are often places; a column an arm, training seed and budget (tokens). What :mod:`palign.compare` reads.
     """
-    groups = grades(params).groupby(["benchmark", "problem", "arm", "seed"], sort=False)
+    tests = pd.DataFrame(plan.benchmarks(params).require().read("problems")).set_index(["benchmark", "id"])
+    names = tests["question"].map(asked)
+    twin = names.groupby([names.index.get_level_values(0), names]).cumcount()  # a set may ask the same twice
+    names = names.where(twin == 0, names + "-" + twin.astype(str))
+    frame = grades(params)
+    frame["problem"] = names.loc[list(zip(frame["benchmark"], frame["problem"], strict=True))].to_numpy()
+    groups = frame.groupby(["benchmark", "problem", "arm", "seed"], sort=False)
     counts = {budget: groups[column].sum().unstack(["arm", "seed"]) for budget, column in budgets(params).items()}
     return pd.concat(counts, axis=1).reorder_levels([1, 2, 0], axis=1).rename_axis(columns=["arm", "seed", "budget"])
 
@@ -537,11 +545,21 @@ def write(params: Params, figures: dict) -> Path:
         if not any(axis.axison for axis in figure.axes):
             continue  # it only says that there is nothing to show
         save(figure, target / "figures", name)
-    settings = yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    write_atomically(target / "params.yaml", settings)
+    write_atomically(target / "params.yaml", yaml.safe_dump(portable(params), sort_keys=False, allow_unicode=True))
     write_atomically(target / "headline.json", json.dumps(headline(params), indent=1) + "\n")
     plan.report(params).finish()
     return target
+
+
+def portable(params: Params) -> dict:
+    """The parameters that decide the results, as plain values that can be sent around: of data and models outside the
+    project the names alone, and neither addresses nor what only concerns speed.
+    """
+    values = params.values(*itertools.chain(*GROUPS.values()), effect="result")
+    for holder, key in [(values, key) for key in plan.INPUTS] + [(b, "data") for b in values["benchmarks"]]:
+        if holder[key] and Path(holder[key]).expanduser().is_absolute():
+            holder[key] = Path(holder[key]).name
+    return values
 
 
 def finding(params: Params) -> str:
@@ -642,7 +660,7 @@ def setting(params: Params) -> pd.DataFrame:
     """What was asked, in one table."""
     training = plan.traces(params).require().manifest()
     rows = {
-        "student": params.student,
+        "student": portable(params)["student"],
         "training problems": training["kept"],
         "benchmarks": ", ".join(f"{b.name} ({b.problems})" for b in params.benchmarks),
         "search, verdict": f"{params.search}, {params.verdict}",

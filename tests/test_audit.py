@@ -304,6 +304,9 @@ def audited(tmp_path_factory):
     shutil.copytree(PROJECT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        other = folder / "reports" / "paper-audit-released" / "tables" / "released-form.csv"
+        other.parent.mkdir(parents=True)
+        other.write_text("of an earlier audit\n")
         assert main(["audit"]) == 0
     return folder / "reports" / "paper-audit"
 
@@ -320,6 +323,13 @@ def test_the_notebook_runs_from_the_published_numbers_alone(audited):
         for name in ("samples", "gains", "gains-by-benchmark", "gains-elsewhere")
         for kind in ("svg", "png")
     }
+
+
+def test_an_audit_without_released_outputs_keeps_what_one_with_them_wrote(audited):
+    """`make audit` on a fresh clone used to delete the committed tables of the released outputs."""
+    kept = audited.parent / "paper-audit-released" / "tables" / "released-form.csv"
+    assert kept.read_text() == "of an earlier audit\n"
+    assert audit.folder_of(audit.Audit(released="outputs.jsonl")).name == kept.parent.parent.name
 
 
 def test_the_report_names_no_folder_of_the_machine_that_made_it(audited):
