@@ -6,27 +6,53 @@ import shlex
 
 import pytest
 
-from palign import estimates, params
+from palign import estimates, params, plan
 
 from .conftest import PROJECT
 
 TEXT = (PROJECT / "reports" / "REPRODUCTION.md").read_text(encoding="utf-8")
 ROWS = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in TEXT.splitlines() if line.startswith("| ")]
 ITEMS = [f"T{i}" for i in range(1, 12)] + ["F3a", "F3b", "F3c", "F3d", "F4a", "F4b", "F9"]
-COMMANDS = re.findall(r"`palign run ([^`]+)`(?:, ([\d.]+) h\b)?", TEXT)
+COMMANDS = re.compile(r"`palign run ([^`]+)`(?:, ([\d.]+) h\b)?")
 
 
 def test_every_table_and_figure_of_the_paper_is_there_once():
     assert [row[0] for row in ROWS[1:]] == ITEMS and all(len(row) == 5 and all(row) for row in ROWS)
 
 
-@pytest.mark.parametrize(("command", "hours"), dict.fromkeys(COMMANDS))
+@pytest.mark.parametrize(("command", "hours"), dict.fromkeys(COMMANDS.findall(TEXT)))
 def test_every_command_is_valid_and_costs_what_it_says(command, hours):
     path, *options = shlex.split(command)
     assert options[::3] == ["-p"] * (len(options) // 3)
     study = params.load(PROJECT / path, zip(options[1::3], options[2::3], strict=True))
     if hours:
         assert estimates.line(study).startswith(f"Expected: {hours} h on one H100")
+
+
+ABLATIONS = "sft-teacher-prefix sft-student-cot p-align-infogain p-align-no-adaptive-read p-align-no-binary-search"
+
+
+@pytest.mark.parametrize(
+    ("item", "arms"),
+    {
+        "T1": "zero-shot sft-label sft-long-cot upft p-align",
+        "T2": f"p-align {ABLATIONS}",
+        "T6": "p-align p-align-other-judge",
+        "T9": "zero-shot sft-label sft-long-cot upft p-align",
+        "F3a": "p-align fixed-ratio-10 fixed-ratio-30 fixed-ratio-50 fixed-ratio-70 fixed-ratio-90",
+        "F4a": "",
+        "F4b": "segment-prefix segment-middle segment-suffix",
+    }.items(),
+)
+def test_the_command_at_the_papers_scale_makes_what_its_row_shows(item, arms):
+    """Figure 4a's row named a command that measured no entropy."""
+    (row,) = [row for row in ROWS if row[0] == item]
+    for command, _ in COMMANDS.findall(row[3]):
+        path, *options = shlex.split(command)
+        study = params.load(PROJECT / path, zip(options[1::3], options[2::3], strict=True))
+        assert set(arms.split()) <= set(study.arms)
+        if item == "F4a":
+            assert plan.entropy(study) and study.engine == "transformers"
 
 
 def test_every_report_table_figure_and_section_is_there():
