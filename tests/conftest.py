@@ -58,3 +58,8 @@ def small(project) -> dict:
     }
     (project / "params" / "small.yaml").write_text(yaml.safe_dump(values))
     return values
+
+
+def pytest_collection_modifyitems(items):
+    """The notebooks' tests first: they are the longest, and begun last they would keep one worker alone."""
+    items.sort(key=lambda item: item.path.name != "test_study.py")

@@ -50,7 +50,7 @@ def two(tmp_path, a=None, b=None):
     )
 
 
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(seed=st.integers(0, 99), skill=st.floats(0, 1), seeds=st.sampled_from([(0,), (0, 1, 2)]))
 def test_a_study_does_not_differ_from_itself(tmp_path_factory, seed, skill, seeds):
     study = compare.load(make(tmp_path_factory.mktemp("study") / "a", seed, skill, ["rft"], seeds))
@@ -59,7 +59,7 @@ def test_a_study_does_not_differ_from_itself(tmp_path_factory, seed, skill, seed
     assert compare.settings(study, study).empty
 
 
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(seed=st.integers(0, 99), skill=st.floats(0, 1), prefix=st.sampled_from(["", "other"]))
 def test_the_other_way_round_is_the_opposite(tmp_path_factory, seed, skill, prefix):
     mine = {"arms": ["rft"]}
