@@ -303,6 +303,7 @@ def campaign(name: str, times: int, whole: dict, duration: float, folder: Path, 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=200, help="kills by SIGKILL; other faults in proportion")
+    parser.add_argument("--faults", nargs="+", choices=FAULTS, default=list(FAULTS), metavar="FAULT", help="only these")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     random.seed(options.seed)
@@ -319,8 +320,9 @@ def main() -> int:
         lines = sum(map(len, whole.values()))
         print(f"undisturbed, on {kind}: {duration:.1f} s, {lines} lines in {len(whole)} files", flush=True)
         rows = []
-        for fault, (_, share) in FAULTS.items():
-            rows.append(campaign(fault, max(1, round(options.kills * share)), whole, duration, folder, study))
+        for fault in options.faults:
+            times = max(1, round(options.kills * FAULTS[fault][1]))
+            rows.append(campaign(fault, times, whole, duration, folder, study))
             print(json.dumps(rows[-1]), flush=True)
     table = pd.DataFrame(rows)
     print(f"\n{table.to_string(index=False)}")
