@@ -20,6 +20,13 @@ def test_every_table_and_figure_of_the_paper_is_there_once():
     assert [row[0] for row in ROWS[1:]] == ITEMS and all(len(row) == 5 and all(row) for row in ROWS)
 
 
+def test_the_readme_names_each_of_them_once():
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    table = readme.split("## The paper's tables and figures")[1].split("##")[0]
+    first = " ".join(line.split("|")[1] for line in table.splitlines() if line.startswith("|"))
+    assert sorted(re.findall(r"\b[TF]\d+[a-d]?\b", first)) == sorted(ITEMS)
+
+
 @pytest.mark.parametrize(("command", "hours"), dict.fromkeys(COMMANDS.findall(TEXT)))
 def test_every_command_is_valid_and_costs_what_it_says(command, hours):
     path, *options = shlex.split(command)
