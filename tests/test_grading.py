@@ -183,10 +183,10 @@ def test_hostile_answers_cost_their_limit_and_never_the_run():
     """One response of a looping model kept sympy busy for hours, and SIGALRM does not reach it in a thread."""
     texts = [rf"\boxed{{{content}}}" for content in HOSTILE.values()] + [r"\boxed{7 + x}"]
     start = time.monotonic()
-    grades = grade_all(texts, ["x + 7"] * len(texts), limit=1, workers=4)
+    grades = grade_all(texts, ["x + 7"] * len(texts), limit=3, workers=4)
     assert [g.outcome for g in grades] == ["timed out"] * len(HOSTILE) + ["right"]
     assert [g.lenient for g in grades] == ["timed out"] * len(HOSTILE) + ["right"]
-    assert time.monotonic() - start < 120  # fourteen limits of a second, and as many new workers, on a busy machine
+    assert time.monotonic() - start < 120  # fourteen limits, and as many new workers, on a busy machine
     assert grade(r"\boxed{7 + x}", "x + 7").right
 
 
