@@ -117,6 +117,7 @@ def start(study: params.Params, before: Callable[[], None] = lambda: None) -> in
         sink = os.open(os.devnull, os.O_WRONLY)
         os.dup2(sink, 1)
         os.dup2(sink, 2)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born ignoring it
         before()
         road(study)
         code = 0
@@ -254,9 +255,9 @@ def disk() -> Iterator[Path]:
 
 FAULTS = {
     "SIGKILL": (by_signal(signal.SIGKILL), 1.0),
-    "SIGINT": (by_signal(signal.SIGINT), 0.1),
-    "SIGTERM": (by_signal(signal.SIGTERM), 0.1),
-    "exception": (by_exception, 0.1),
+    "SIGINT": (by_signal(signal.SIGINT), 1.0),
+    "SIGTERM": (by_signal(signal.SIGTERM), 1.0),
+    "exception": (by_exception, 1.0),
     "full disk": (by_full_disk, 0.1),
     "read-only folder": (by_read_only, 0.1),
     "two runs at once": (by_twin, 0.05),
@@ -269,7 +270,7 @@ def campaign(name: str, times: int, whole: dict, duration: float, folder: Path, 
     """Inject ``times`` faults of one kind over as many studies as that takes; compare each study that ended."""
     fault, _ = FAULTS[name]
     outcomes, stages, studies, lost, doubled, different = collections.Counter(), collections.Counter(), 0, 0, 0, 0
-    while outcomes.total() < times:
+    while outcomes.total() < times and studies < times:  # at least one fault a study, or it is one that cannot strike
         shutil.rmtree(folder / "runs", ignore_errors=True)
         shutil.rmtree(folder / "reports", ignore_errors=True)
         for _ in range(min(12, times - outcomes.total())):
@@ -302,7 +303,7 @@ def campaign(name: str, times: int, whole: dict, duration: float, folder: Path, 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--kills", type=int, default=200, help="kills by SIGKILL; other faults in proportion")
+    parser.add_argument("--kills", type=int, default=200, help="kills by each signal; other faults in proportion")
     parser.add_argument("--faults", nargs="+", choices=FAULTS, default=list(FAULTS), metavar="FAULT", help="only these")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
