@@ -47,6 +47,7 @@ from palign import (
 
 POCKET = Path(__file__).resolve().parent.parent / "palign" / "pocket"
 LOG = Path("../fault.log")  # the last traceback, outside the disk that fills
+STAGE = Path("../stage.log")
 TIMES = {"costs.csv", "spent.csv", "seconds.jsonl", "train_seconds.jsonl"}  # what measures time may differ
 
 
@@ -84,19 +85,22 @@ def prepare(folder: Path) -> params.Params:
 
 
 def road(study: params.Params) -> None:
-    """What the notebooks call, in their order."""
-    problems.collect_benchmarks(study)
-    traces.collect(study)
-    overlap.find(study)
-    truncation.truncate_all(study)
-    entropy.measure(study)
-    alignment.align_all(study)
-    sufficiency.measure(study)
-    for arm in study.arms:
-        finetuning.finetune(study, arm)
-        evaluation.respond(study, arm)
-    preference.compare(study)
-    report.write(study, {})
+    """What the notebooks call, in their order; ``STAGE`` says where it is."""
+    steps = [
+        (problems.collect_benchmarks, study),
+        (traces.collect, study),
+        (overlap.find, study),
+        (truncation.truncate_all, study),
+        (entropy.measure, study),
+        (alignment.align_all, study),
+        (sufficiency.measure, study),
+        *((step, study, arm) for arm in study.arms for step in (finetuning.finetune, evaluation.respond)),
+        (preference.compare, study),
+        (report.write, study, {}),
+    ]
+    for step, *arguments in steps:
+        STAGE.write_text(step.__module__.split(".")[-1])
+        step(*arguments)
 
 
 def results(folder: Path) -> dict[str, list[str]]:
@@ -141,12 +145,6 @@ def ended(pid: int) -> str:
     if (code := os.WEXITSTATUS(status)) in outcomes:
         return outcomes[code]
     return f"failed ({LOG.read_text().splitlines()[-1].split(':')[0]})"
-
-
-def stage(folder: Path) -> str:
-    """Where a study stopped: the stage whose folder was written to last."""
-    files = [path for path in folder.rglob("runs/faults/*/*/*") if path.is_file()]
-    return max(files, key=lambda path: path.stat().st_mtime_ns).parent.parent.name if files else "start"
 
 
 def by_signal(number: int) -> Callable:
@@ -274,11 +272,12 @@ def campaign(name: str, times: int, whole: dict, duration: float, folder: Path, 
         shutil.rmtree(folder / "runs", ignore_errors=True)
         shutil.rmtree(folder / "reports", ignore_errors=True)
         for _ in range(min(12, times - outcomes.total())):
+            STAGE.write_text("start")
             outcome = fault(study, random.uniform(0, duration / 3))
             if outcome == "ended":  # before the fault could strike
                 break
             outcomes[outcome] += 1
-            stages[stage(folder)] += 1
+            stages[STAGE.read_text()] += 1
         outcome = ended(start(study))  # undisturbed, to its end
         studies += 1
         found = results(folder) if outcome == "ended" else {}
