@@ -131,8 +131,9 @@ def start(study: params.Params, before: Callable[[], None] = lambda: None) -> in
         code = 3
     except (OSError, store.StoreError, problems.DataError):
         code = 2
-    except BaseException:
+    except BaseException as fault:
         LOG.write_text(traceback.format_exc())
+        code = 2 if "No space left" in str(fault) else 1  # safetensors has an error of its own for it
     finally:
         os._exit(code)
 
@@ -171,10 +172,10 @@ def by_exception(study: params.Params, after: float) -> str:
 
 
 def by_full_disk(study: params.Params, after: float) -> str:
-    """Room for up to 400 kB more, which is a part of what the study writes; later there is room again. Where mounting
-    is not permitted, no file may grow beyond up to 40 kB.
+    """Room for 300 bytes to 10 MB more, in all orders of size alike, since a stage's records are kilobytes and a
+    checkpoint megabytes; later there is room again. Where mounting is not permitted, no file may grow beyond a tenth.
     """
-    room = random.randrange(400_000)
+    room = int(10 ** random.uniform(2.5, 7))
     if Path.cwd().is_mount():
         usage = os.statvfs(".")
         resize((usage.f_blocks - usage.f_bfree) * usage.f_frsize + room)
