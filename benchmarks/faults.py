@@ -253,26 +253,28 @@ def disk() -> Iterator[Path]:
 
 
 FAULTS = {
-    "SIGKILL": (by_signal(signal.SIGKILL), 1.0),
-    "SIGINT": (by_signal(signal.SIGINT), 1.0),
-    "SIGTERM": (by_signal(signal.SIGTERM), 1.0),
-    "exception": (by_exception, 1.0),
-    "full disk": (by_full_disk, 0.1),
-    "read-only folder": (by_read_only, 0.1),
-    "two runs at once": (by_twin, 0.05),
-    "torn file": (by_torn_file, 0.1),
+    "SIGKILL": (by_signal(signal.SIGKILL), 1.0, 24),
+    "SIGINT": (by_signal(signal.SIGINT), 1.0, 24),
+    "SIGTERM": (by_signal(signal.SIGTERM), 1.0, 24),
+    "exception": (by_exception, 1.0, 24),
+    "full disk": (by_full_disk, 0.2, 4),
+    "read-only folder": (by_read_only, 0.2, 4),
+    "two runs at once": (by_twin, 0.1, 1),
+    "torn file": (by_torn_file, 0.1, 12),
 }
-"""Each fault and how often it is tried, as a share of ``--kills``."""
+"""Each fault, how often it is tried as a share of ``--kills``, and how often at most on one study: what a study meets
+at the same place again and again tells nothing new.
+"""
 
 
 def campaign(name: str, times: int, whole: dict, duration: float, folder: Path, study: params.Params) -> dict:
     """Inject ``times`` faults of one kind over as many studies as that takes; compare each study that ended."""
-    fault, _ = FAULTS[name]
+    fault, _, attempts = FAULTS[name]
     outcomes, stages, studies, lost, doubled, different = collections.Counter(), collections.Counter(), 0, 0, 0, 0
     while outcomes.total() < times and studies < times:  # at least one fault a study, or it is one that cannot strike
         shutil.rmtree(folder / "runs", ignore_errors=True)
         shutil.rmtree(folder / "reports", ignore_errors=True)
-        for _ in range(min(12, times - outcomes.total())):
+        for _ in range(min(random.randint(1, attempts), times - outcomes.total())):
             STAGE.write_text("start")
             outcome = fault(study, random.uniform(0, duration / 3))
             if outcome == "ended":  # before the fault could strike
