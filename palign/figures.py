@@ -62,12 +62,12 @@ def _spread(rows: pd.DataFrame) -> list:
     return [100 * below.clip(lower=0), 100 * above.clip(lower=0)]
 
 
-def _nothing() -> plt.Figure:
-    """What stands where a study has no such data: no adaptive prefixes, or no oracle."""
-    figure, axis = plt.subplots(figsize=(5.6, 0.6))
-    axis.axis("off")
-    axis.text(0, 0.5, "nothing to show: this study has no such data")
-    return figure
+NOTHING = "nothing to show: this study has no such data"
+
+
+def _nothing() -> None:
+    """In place of a figure where a study has no such data; a rendered report leaves out what shows nothing else."""
+    print(NOTHING)
 
 
 def accuracy(table: pd.DataFrame, params: Params) -> plt.Figure:
@@ -163,7 +163,7 @@ def economy(table: pd.DataFrame, responses: pd.DataFrame, params: Params) -> plt
     return figure
 
 
-def prefix_ratios(prefixes: pd.DataFrame) -> plt.Figure:
+def prefix_ratios(prefixes: pd.DataFrame) -> plt.Figure | None:
     """How much of each trace was kept, beside the oracle where there is one."""
     theme()
     if prefixes.empty:
@@ -179,7 +179,7 @@ def prefix_ratios(prefixes: pd.DataFrame) -> plt.Figure:
     return figure
 
 
-def judge(verdicts: pd.DataFrame) -> plt.Figure:
+def judge(verdicts: pd.DataFrame) -> plt.Figure | None:
     """Share of ENOUGH against the distance from the oracle prefix, with Wilson intervals."""
     from statsmodels.stats.proportion import proportion_confint
 
@@ -203,7 +203,7 @@ def judge(verdicts: pd.DataFrame) -> plt.Figure:
     return figure
 
 
-def monotone(by_share: pd.DataFrame, per_trace: pd.DataFrame) -> plt.Figure:
+def monotone(by_share: pd.DataFrame, per_trace: pd.DataFrame) -> plt.Figure | None:
     """Judge, student and oracle along the trace; where the binary searches land beside the first ENOUGH."""
     theme()
     if by_share.empty:
@@ -233,7 +233,7 @@ def monotone(by_share: pd.DataFrame, per_trace: pd.DataFrame) -> plt.Figure:
     return figure
 
 
-def reliability(table: pd.DataFrame) -> plt.Figure:
+def reliability(table: pd.DataFrame) -> plt.Figure | None:
     """The judge's confidence against the share of continuations that reach the gold answer."""
     theme()
     if table.empty:
@@ -254,7 +254,7 @@ def reliability(table: pd.DataFrame) -> plt.Figure:
     return figure
 
 
-def reads(table: pd.DataFrame) -> plt.Figure:
+def reads(table: pd.DataFrame) -> plt.Figure | None:
     """How often truncation read each token, beside reading every prompt from its start."""
     theme()
     if table.empty:
@@ -298,7 +298,7 @@ def response_lengths(grades: pd.DataFrame, params: Params) -> plt.Figure:
     return figure
 
 
-def seeds(table: pd.DataFrame) -> plt.Figure:
+def seeds(table: pd.DataFrame) -> plt.Figure | None:
     """Each training seed's average Pass@1 over the interval of their mean (``report.seeds``)."""
     theme()
     if table.empty:
@@ -393,7 +393,7 @@ def released_lengths(table: pd.DataFrame, budget: int) -> plt.Figure:
     return figure
 
 
-def entropy(table: pd.DataFrame) -> plt.Figure:
+def entropy(table: pd.DataFrame) -> plt.Figure | None:
     """The student's token entropy over ten equal chunks of the trace (Figure 4a); ``table`` of ``entropy.by_chunk``."""
     theme()
     if table.empty:
@@ -424,7 +424,7 @@ PREFERENCES = {
 }
 
 
-def preference(table: pd.DataFrame, judge: str) -> plt.Figure:
+def preference(table: pd.DataFrame, judge: str) -> plt.Figure | None:
     """Outcomes of each pair of arms (Figure 3d's question); ``table`` of ``preference.table``, ``judge`` in words."""
     theme()
     if table.empty:
@@ -454,7 +454,7 @@ def preference(table: pd.DataFrame, judge: str) -> plt.Figure:
     return figure
 
 
-def ratios(table: pd.DataFrame, params: Params) -> plt.Figure:
+def ratios(table: pd.DataFrame, params: Params) -> plt.Figure | None:
     """Prefixes of a fixed share of the trace against adaptive ones (Figures 3a-b): a panel a metric.
 
     ``table`` of ``report.accuracy``. The paper's own points are not carried here: it draws them, and prints no numbers.
@@ -488,7 +488,7 @@ def ratios(table: pd.DataFrame, params: Params) -> plt.Figure:
     return figure
 
 
-def pareto(table: pd.DataFrame, spent: pd.DataFrame, params: Params) -> plt.Figure:
+def pareto(table: pd.DataFrame, spent: pd.DataFrame, params: Params) -> plt.Figure | None:
     """Average Pass@1 against tokens of training, and against all tokens of making the arm (``report.spent``).
 
     The stepped line joins the arms that no arm equals at lower cost; what costs nothing is the dashed line.
@@ -529,7 +529,7 @@ def pareto(table: pd.DataFrame, spent: pd.DataFrame, params: Params) -> plt.Figu
     return figure
 
 
-def beside(table: pd.DataFrame) -> plt.Figure:
+def beside(table: pd.DataFrame) -> plt.Figure | None:
     """The paper's printed values, and this study's beside them: a row a figure or table; ``table`` of ``beside.table``.
 
     Lengths and counts have an axis of their own in each panel: students, problems and traces differ.
@@ -585,7 +585,7 @@ def beside(table: pd.DataFrame) -> plt.Figure:
     return figure
 
 
-def claims(ledger: pd.DataFrame) -> plt.Figure:
+def claims(ledger: pd.DataFrame) -> plt.Figure | None:
     """Gains in accuracy that the paper claims: this study's with intervals, and the printed ones; ``ledger.table``."""
     theme()
     rows = ledger[ledger["unit"] == "points"]

@@ -542,9 +542,8 @@ def write(params: Params, figures: dict) -> Path:
         indexed = table.index.name is not None or not isinstance(table.index, pd.RangeIndex)
         write_atomically(target / "tables" / f"{name}.csv", table.to_csv(index=indexed, float_format="%.6g"))
     for name, figure in figures.items():
-        if not any(axis.axison for axis in figure.axes):
-            continue  # it only says that there is nothing to show
-        save(figure, target / "figures", name)
+        if figure is not None:
+            save(figure, target / "figures", name)
     write_atomically(target / "params.yaml", yaml.safe_dump(portable(params), sort_keys=False, allow_unicode=True))
     write_atomically(target / "headline.json", json.dumps(headline(params), indent=1) + "\n")
     plan.report(params).finish()

@@ -222,12 +222,43 @@ def render(notebook: Path, target: Path) -> None:
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     exporter.embed_images = True
     executed = nbformat.read(notebook, as_version=4)
-    for cell in executed.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    executed.cells = _with_something_to_show(executed.cells)
     body, _ = exporter.from_notebook_node(executed)
     title = f"palign: {target.parent.name}"
     write_atomically(target, PAGE.format(title=title, body=visible(body)))
+
+
+def _with_something_to_show(cells: list) -> list:
+    """The cells without progress, empty tables and absent figures, and without the sections that showed nothing else;
+    a last line names those.
+    """
+    from nbformat.v4 import new_markdown_cell
+
+    from .figures import NOTHING
+
+    sections = [[]]
+    for cell in cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("## "):
+            sections.append([])
+        elif cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if _shows(output, NOTHING)]
+        sections[-1].append(cell)
+    kept, absent = [], []
+    for section in sections:
+        code = [cell for cell in section if cell.cell_type == "code"]
+        if code and not any(cell.outputs for cell in code) and section is not sections[0]:
+            absent.append(section[0].source.removeprefix("## ").rstrip("?"))
+        else:
+            kept += section
+    if absent:
+        kept.append(new_markdown_cell(f"Left out, since this study has no such data: {'; '.join(absent)}."))
+    return kept
+
+
+def _shows(output, nothing: str) -> bool:
+    if output.get("name") in ("stderr", "stdout"):
+        return output["name"] == "stdout" and output["text"].strip() != nothing
+    return not output.get("data", {}).get("text/plain", "").startswith("Empty DataFrame")
 
 
 def verify(params: Params, ranges: dict[str, list[float]], headline: dict[str, float]) -> list[str]:

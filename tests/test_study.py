@@ -168,7 +168,15 @@ def test_a_study_of_the_untrained_student_alone_has_a_report(small, project, cap
     path = project / "params" / "alone.yaml"
     path.write_text(yaml.safe_dump({**small, "study": "alone", "arms": ["zero-shot"]}))
     assert main(["run", str(path)]) == 0, capsys.readouterr().err
-    assert "No arm of this study uses adaptive prefixes." in (project / "reports" / "alone" / "report.html").read_text()
+    page = (project / "reports" / "alone" / "report.html").read_text()
+    assert "No arm of this study uses adaptive prefixes." in page
+
+    # what it has no data for is named once, not shown as an empty frame
+    assert "nothing to show" not in page and "<tbody>\n  </tbody>" not in page
+    _, _, left_out = page.partition("Left out, since this study has no such data: ")
+    for title in ("The luck of training", "The judge against the oracle"):
+        assert page.count(title) == left_out.count(title) == 1
+    assert "Accuracy" not in left_out
 
 
 def test_a_study_of_other_arms_and_several_seeds_has_a_report(small, project, capsys):
