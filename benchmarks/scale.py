@@ -133,7 +133,7 @@ def undo(task: plan.Task, name: str, lines: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--traces", type=int, default=59_000)
-    parser.add_argument("--sentences", type=int, default=45, help="of a trace, on average (90 characters each)")
+    parser.add_argument("--sentences", type=int, default=160, help="of a trace, on average (90 characters each)")
     parser.add_argument("--memory", type=int, default=2048, help="MiB that no stage may exceed")
     options = parser.parse_args()
     for module in (truncation, alignment):

@@ -108,56 +108,64 @@ def collect(params: Params) -> list[Trace]:
     """
     task = plan.traces(params)
     if not task.folder.done:
-        own = {"trace", "sufficient_chars"} if params.teacher else set()  # the data set's trace, which is not wanted
-        rows, commit = problems.load_rows_of(
-            params.training_data,
-            params.training_split,
-            params.training_revision,
-            {ours: theirs for ours, theirs in params.training_columns.items() if ours not in own},
-        )
-        rows = problems.identify(rows[: params.training_limit], params.training_data)
-        golds = {row["id"]: _gold(params, row["answer"]) for row in rows}
-        kept, excluded = [], []
-        for row in rows:
-            answer, kind = golds[row["id"]]
-            absent = "no answer" if kind == "empty" else "no answer stated in the solution"
-            reasons = {"no question": row["question"], absent: answer, "no trace": row.get("trace", params.teacher)}
-            reason = next((why for why, value in reasons.items() if not (value or "").strip()), None)
-            if reason:
-                excluded.append({"id": row["id"], "reason": reason})
-            else:
-                kept.append(Trace(row["id"], row["question"], answer, row.get("trace"), row.get("sufficient_chars")))
-        if params.drop_overlap:
-            tests = [record["question"] for record in plan.benchmarks(params).require().read("problems")]
-            found = overlap.shared_ngrams([trace.question for trace in kept], tests, params.drop_overlap)
-            shared = {kept[index].id for index, *_ in found}
-            excluded += [
-                {"id": i, "reason": f"shares {params.drop_overlap} words with a test question"} for i in sorted(shared)
-            ]
-            kept = [trace for trace in kept if trace.id not in shared]
-        facts = {"data_revisions": {params.training_data: commit}} if commit else {}
-        if params.teacher and kept:
-            kept, failed, costs = _teach(params, task, kept)
-            excluded, facts = excluded + failed, facts | costs
-        counts = dict(Counter(record["reason"] for record in excluded))
-        if not kept:
-            raise problems.DataError(f"{params.training_data}: no usable row of {len(rows)}: {counts}")
-        task.folder.write("traces", map(asdict, kept))
-        task.folder.write("excluded", excluded)
-        kinds = Counter(kind for _, kind in golds.values())
-        task.finish(
-            rows=len(rows), kept=len(kept), excluded=counts, answers=dict(kinds), broken=count_broken(kept), **facts
-        )
+        _collect(params, task)  # apart, so that what it holds is let go before the traces are loaded
     return load(params)
+
+
+def _collect(params: Params, task: plan.Task) -> None:
+    own = {"trace", "sufficient_chars"} if params.teacher else set()  # the data set's trace, which is not wanted
+    rows, commit = problems.load_rows_of(
+        params.training_data,
+        params.training_split,
+        params.training_revision,
+        {ours: theirs for ours, theirs in params.training_columns.items() if ours not in own},
+    )
+    rows = problems.identify(rows[: params.training_limit], params.training_data)
+    golds = {row["id"]: _gold(params, row["answer"]) for row in rows}
+    kept, excluded = [], []
+    for row in rows:
+        answer, kind = golds[row["id"]]
+        absent = "no answer" if kind == "empty" else "no answer stated in the solution"
+        reasons = {"no question": row["question"], absent: answer, "no trace": row.get("trace", params.teacher)}
+        reason = next((why for why, value in reasons.items() if not (value or "").strip()), None)
+        if reason:
+            excluded.append({"id": row["id"], "reason": reason})
+        else:
+            kept.append(Trace(row["id"], row["question"], answer, row.get("trace"), row.get("sufficient_chars")))
+    if params.drop_overlap:
+        tests = [record["question"] for record in plan.benchmarks(params).require().read("problems")]
+        found = overlap.shared_ngrams([trace.question for trace in kept], tests, params.drop_overlap)
+        shared = {kept[index].id for index, *_ in found}
+        excluded += [
+            {"id": i, "reason": f"shares {params.drop_overlap} words with a test question"} for i in sorted(shared)
+        ]
+        kept = [trace for trace in kept if trace.id not in shared]
+    facts = {"data_revisions": {params.training_data: commit}} if commit else {}
+    if params.teacher and kept:
+        kept, failed, costs = _teach(params, task, kept)
+        excluded, facts = excluded + failed, facts | costs
+    counts = dict(Counter(record["reason"] for record in excluded))
+    if not kept:
+        raise problems.DataError(f"{params.training_data}: no usable row of {len(rows)}: {counts}")
+    task.folder.write("traces", map(asdict, kept))
+    task.folder.write("excluded", excluded)
+    kinds = Counter(kind for _, kind in golds.values())
+    task.finish(
+        rows=len(rows), kept=len(kept), excluded=counts, answers=dict(kinds), broken=count_broken(kept), **facts
+    )
 
 
 def count_broken(items: Sequence[Trace]) -> dict[str, int]:
     """Training problems whose question, answer or trace holds a control token, and a prefix marker: ``palign.prompts``
     breaks both. By the control tokens in common use; the student's own vocabulary decides what is broken.
     """
-    texts = ["\x00".join((item.question, item.answer, item.trace)) for item in items]
     patterns = {"control tokens": CONTROL, "prefix markers": MARKERS}
-    return {what: sum(bool(pattern.search(text)) for text in texts) for what, pattern in patterns.items()}
+    counts = dict.fromkeys(patterns, 0)
+    for item in items:
+        text = "\x00".join((item.question, item.answer, item.trace))
+        for what, pattern in patterns.items():
+            counts[what] += bool(pattern.search(text))
+    return counts
 
 
 def _gold(params: Params, value: object) -> tuple[str | None, str]:
