@@ -2,7 +2,7 @@
 
 Each study runs the road of the notebooks, from data to report tables, on a few problems of the pocket world. It is
 stopped by a fault, at a moment drawn at random, and started again until it ends; then its tables are compared, byte by
-byte, with those of a study that nothing disturbed, and so are its records, in any order. Exits with 1 if any differ.
+byte, with those of a study that nothing disturbed, and so are its records. Exits with 1 if any differ.
 Where mounting is permitted, the study lies on a disk in memory, which fills for the fault of that name.
 """
 
@@ -104,11 +104,12 @@ def road(study: params.Params) -> None:
 
 
 def results(folder: Path) -> dict[str, list[str]]:
-    """Every line of every table, and every record, sorted: resumed records are appended in another order."""
-    tables = [*folder.glob("reports/**/*.csv"), *folder.glob("reports/**/*.json")]
-    found = {path: path.read_text().splitlines(keepends=True) for path in tables}
-    found |= {path: sorted(path.read_text().splitlines(keepends=True)) for path in folder.glob("runs/**/*.jsonl")}
-    return {str(path.relative_to(folder)): lines for path, lines in found.items() if path.name not in TIMES}
+    """Every line of every table, and every record."""
+    files = [
+        path for kind in ("reports/**/*.csv", "reports/**/*.json", "runs/**/*.jsonl") for path in folder.glob(kind)
+    ]
+    found = {str(path.relative_to(folder)): path.read_text() for path in files if path.name not in TIMES}
+    return {name: text.splitlines(keepends=True) for name, text in found.items()}
 
 
 def start(study: params.Params, before: Callable[[], None] = lambda: None) -> int:

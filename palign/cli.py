@@ -1,5 +1,5 @@
-"""The front door: ``palign run params/pocket.yaml``, and ``check``, ``plan``, ``status``, ``verify``, ``compare``,
-``audit``."""
+"""The front door: ``palign run params/pocket.yaml``, and ``check``, ``plan``, ``status``, ``retry``, ``verify``,
+``compare``, ``audit``."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ def main(argv: list[str] | None = None) -> int:
     for name, words in {
         "run": "run the study's notebooks in order, leaving out what is done",
         "status": "say what is done and what is left",
+        "retry": "take back the requests that failed, and what was made from them, so that a run asks again",
         "check": "validate params files without running anything",
         "plan": "say what the study will cost in tokens, hours and memory, before running it",
         "verify": "compare a finished study's headline numbers with their stated ranges",
     }.items():
         command = commands.add_parser(name, help=words, description=words)
         command.add_argument("params", nargs="+" if name == "check" else None, type=Path, help="params file (YAML)")
-        if name in ("run", "status", "plan"):
+        if name in ("run", "status", "plan", "retry"):
             words = "another value for a key, as YAML; may be repeated"
             command.add_argument("-p", nargs=2, metavar=("KEY", "VALUE"), action="append", default=[], help=words)
-        if name == "run":
-            command.add_argument("--dry-run", action="store_true", help="only say what would run")
+        if name in ("run", "retry"):
+            command.add_argument("--dry-run", action="store_true", help="only say what would be done")
     words = "set two studies' reports side by side, paired where their problems coincide"
     command = commands.add_parser("compare", help=words, description=words)
     command.add_argument("a", type=Path, help="report folder, such as reports/pocket")
@@ -64,7 +65,23 @@ def _run(args: argparse.Namespace) -> int:
     loaded = params.load(args.params, args.p)
     path = study.run(loaded, dry_run=args.dry_run)
     if not args.dry_run:
+        if lost := sum(study.failures(loaded).values()):
+            print(f"{lost} requests failed for good; `palign retry {args.params}` has the next run ask again")
         print(f"report: {path}")
+    return 0
+
+
+def _retry(args: argparse.Namespace) -> int:
+    from . import params, study
+
+    concerned = 0
+    for line in study.retry(params.load(args.params, args.p), args.dry_run):
+        print(line)
+        concerned += 1
+    if not concerned:
+        print("no request failed")
+    elif not args.dry_run:
+        print(f"now `palign run {args.params}`")
     return 0
 
 
@@ -148,6 +165,7 @@ def _audit(args: argparse.Namespace) -> int:
 COMMANDS = {
     "run": _run,
     "status": _status,
+    "retry": _retry,
     "check": _check,
     "plan": _plan,
     "verify": _verify,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .engines import NEVER_ANSWERED, Engine, EngineStopped, PlainReader, Reader, Reading
+from .engines import NEVER_ANSWERED, Engine, EngineStopped, PlainReader, Reader, Reading, said
 from .engines.labels import LabelReader
 from .params import Params
 from .prompts import LABELS, fill, render
@@ -102,7 +102,7 @@ class Session:
             raise
         except (RuntimeError, OSError) as error:  # out of memory, a server that is gone
             self.reader = self._afresh()
-            return [Verdict("error", reason=" ".join(f"{type(error).__name__}: {error}".split())[:200])] * len(asked)
+            return [Verdict("error", reason=f"engine error: {said(error)}")] * len(asked)
 
     def _afresh(self) -> Reader:
         """A reader that owes nothing to what failed: ours may have stopped half-way, unless it keeps nothing."""

@@ -191,9 +191,12 @@ class RunFolder:
 
     def write(self, name: str, records: Iterable[dict]) -> None:
         """Replace ``name``.jsonl as a whole."""
-        write_atomically(self.path / f"{name}.jsonl", (json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+        self._replace(name, records)
         if self.manifest_path.exists():  # graded anew
             self._seal(self.manifest())
+
+    def _replace(self, name: str, records: Iterable[dict]) -> None:
+        write_atomically(self.path / f"{name}.jsonl", (json.dumps(r, ensure_ascii=False) + "\n" for r in records))
 
     def fill(
         self,
@@ -208,8 +211,9 @@ class RunFolder:
 
         ``work`` turns a batch of items into records whose ``id`` is the item's ``key``. Each batch is appended when
         it is complete, so a kill costs at most one batch; a later call goes on with what is missing. The records
-        come back in the order of ``items``, whatever order they were computed in. Raises :class:`StoreError` when
-        the file holds what is no record of these items, before any work, and when a record is missing at the end.
+        come back, and stand in the file, in the order of ``items``, whatever order they were computed in. Raises
+        :class:`StoreError` when the file holds what is no record of these items, before any work, and when a record is
+        missing at the end.
         """
         keys = [key(item) for item in items]
         have = self._ids(name, set(keys))
@@ -224,7 +228,10 @@ class RunFolder:
         if absent := set(keys) - self._ids(name, set(keys)):
             raise StoreError(f"{self.path / name}.jsonl: {len(absent)} records missing; delete the folder to redo it")
         by_key = {record["id"]: record for record in self.read(name)}
-        return [by_key[k] for k in keys]
+        records = [by_key[k] for k in keys]
+        if list(by_key) != keys:  # so that what reads the file later finds them as if nothing had been asked again
+            self._replace(name, records)
+        return records
 
     def _ids(self, name: str, known: set[str]) -> set[str]:
         """The ids of ``name``.jsonl. Raises :class:`StoreError` for one that is not ``known``, and for one twice."""

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .engines import Engine, Reading
+from .engines import Engine, Reading, said
 from .params import Params
 from .problems import DataError
 from .prompts import fill, plain, render
@@ -114,7 +114,8 @@ class InfoGain:
             prompts = [(0, self.prompt(trace, sentences[:p])) for p in lengths]
             readings += reader.choose(prompts, (answer,))
         if any(reading.value is None or reading.value[0] != reading.value[0] for reading in readings):
-            return Cut(error="log-probability of the answer is not a number", **_cost(readings))
+            why = next((reading.reason for reading in readings if reading.reason), None)
+            return Cut(error=why or "log-probability of the answer is not a number", **_cost(readings))
         without, *confidences = (math.exp(reading.value[0]) for reading in readings)
         gains = [confidence - without for confidence in confidences]
         end, positive = cut_by_gain(gains, self.params.infogain_share)
@@ -152,7 +153,8 @@ class OneReading:
         prompt = self.prompt(trace, sentences[:room])
         (reading,) = self.engine.reader([prompt]).choose([(0, prompt)], [f"[{p}]" for p in range(1, room + 1)])
         if reading.value is None or any(value != value for value in reading.value):
-            return Cut(error="log-probability of a label is not a number", **_cost([reading]))
+            why = reading.reason or "log-probability of a label is not a number"
+            return Cut(error=why, **_cost([reading]))
         end = max(range(1, room + 1), key=lambda p: reading.value[p - 1])
         probes = ((end, "ENOUGH", round(reading.value[end - 1], 4)),)
         return Cut(end=end, sufficient=True, room=room, probes=probes, **_cost([reading]))
@@ -205,6 +207,6 @@ def cutter(strategy: str, params: Params, engine: Engine | None) -> Callable[[Tr
         try:
             return read(trace, sentences)
         except (RuntimeError, OSError) as error:  # out of memory, a server that is gone
-            return Cut(error=" ".join(f"{type(error).__name__}: {error}".split())[:200])
+            return Cut(error=f"engine error: {said(error)}")
 
     return guarded

@@ -12,6 +12,7 @@ import fcntl
 import logging
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -110,6 +111,59 @@ def run(params: Params, dry_run: bool = False) -> Path:
             _execute(shared[-1])
     print(f"{len(todo)} notebooks in {time.time() - began:.0f} s")
     return report_path(params)
+
+
+def failures(params: Params) -> dict[str, int]:
+    """How many requests of each task failed, in the study's order; a task of none is left out."""
+    from .engines import failed
+
+    return {
+        task.name: count
+        for step in steps(params)
+        for task in step.tasks
+        if (count := sum(failed(record) for name in _asked(task) for record in task.folder.read(name)))
+    }
+
+
+def _asked(task: plan.Task) -> list[str]:
+    """The files of a task's requests; what is made of them, as pairs and grades are, is made anew with them."""
+    return [name for name in REQUESTS if (task.folder.path / f"{name}.jsonl").exists()]
+
+
+REQUESTS = ("generated", "prefixes", "continuations", "sufficiency", "judged", "responses", "verdicts")
+EACH_ALONE = ("truncation", "alignment")
+"""Stages whose records each depend on one trace alone: more traces add to them, and change none."""
+
+
+def retry(params: Params, dry_run: bool = False) -> Iterator[str]:
+    """Take back the records of requests that failed, so that a run asks again; a line for each task concerned.
+
+    What was made from such a task is taken back as well. Stages of ``EACH_ALONE`` keep their records. From the last
+    task to the first: a kill leaves failures where they were found, and nothing that stands on what is gone. Raises
+    :class:`StudyError` where the study is running.
+    """
+    from .engines import failed
+
+    with _alone(params):
+        lost, stale = failures(params), {}
+        for task in (task for step in steps(params) for task in step.tasks):
+            stale[task.key] = any(stale.get(need.key) or need.name in lost for need in task.needs)
+        for task in reversed([task for step in steps(params) for task in step.tasks]):
+            if not task.folder.path.exists() or not (stale[task.key] or task.name in lost):
+                continue
+            if count := lost.get(task.name):
+                yield f"{task.name}: {count} requests failed and will be asked again"
+            else:
+                yield f"{task.name}: stands on these, and will be brought up to date"
+            if dry_run:
+                continue
+            with task.folder.hold():
+                if stale[task.key] and task.stage not in EACH_ALONE:
+                    shutil.rmtree(task.folder.path)
+                    continue
+                task.folder.manifest_path.unlink(missing_ok=True)
+                for name in _asked(task) if count else ():
+                    task.folder.write(name, [r for r in task.folder.read(name) if not failed(r)])
 
 
 def _execute_all(steps: list[Step]) -> None:

@@ -304,7 +304,7 @@ def test_a_served_students_errors_are_outcomes(service, script, reason):
     if "ended" not in reason:
         params = Params(student=STUDENT)
         (verdict,) = Judge(engine, params).open([("1+1?", ["One and one.", "Two."])])([(0, 1)])
-        assert (verdict.label, verdict.reason) == ("error", f"endpoint: {reason}")
+        assert (verdict.label, verdict.reason) == ("error", f"endpoint error: {reason}")
 
 
 def test_a_traces_nested_prompts_go_to_one_server(service):

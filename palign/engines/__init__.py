@@ -33,6 +33,17 @@ NEVER_ANSWERED = ("prompt too long", *FAILED)
 """Ways of a completion's ``finish`` in which the model said nothing."""
 
 
+def failed(record: dict) -> bool:
+    """Whether what asked for this record failed: a completion by its ``finish``, a search by its ``status``."""
+    status = record.get("status", "").removeprefix("judge error: ")
+    return record.get("finish") in FAILED or status.startswith(FAILED)
+
+
+def said(error: Exception) -> str:
+    """An engine's exception as a reason, on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
 @dataclass(frozen=True)
 class Completion:
     """``finish``: ``stop`` (ended by itself), ``length`` (budget used up), ``prompt too long`` (never run),
@@ -147,8 +158,7 @@ def generate(engine: Engine, prompts: Sequence[str], sampling: Sampling, seeds: 
         except EngineError:
             raise
         except (RuntimeError, OSError) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            done.append(Completion("", "engine error", 0, 0, reason=reason))
+            done.append(Completion("", "engine error", 0, 0, reason=said(error)))
     if len(done) > 1 and all(completion.finish == "engine error" for completion in done):
         raise EngineStopped(f"the engine answers nothing: {done[0].reason}; run the study again to go on")
     return done

@@ -279,7 +279,7 @@ class ServedEngine:
             return Answer(float(found["choices"][0]["logprobs"]["token_logprobs"][0]), _read(found))
 
         found = self.service.post_all("/completions", bodies, parse)
-        return [answer or Answer(float("nan"), 0, f"endpoint: {reason}") for answer, reason in found]
+        return [answer or Answer(float("nan"), 0, f"endpoint error: {reason}") for answer, reason in found]
 
     def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Answer]:
         wish = {

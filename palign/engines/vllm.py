@@ -143,7 +143,7 @@ class VllmEngine:
         for request, output in zip(requests, self._ask(requests, wishes), strict=True):
             failed = _failure(output)
             value = float("nan") if failed else output.outputs[0].logprobs[0][request.token].logprob
-            found.append(Answer(value, _read(output), failed))
+            found.append(Answer(value, _read(output), failed and f"engine error: {failed}"))
         return found
 
     def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Answer]:
