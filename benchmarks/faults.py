@@ -132,9 +132,8 @@ def start(study: params.Params, before: Callable[[], None] = lambda: None) -> in
         code = 3
     except (OSError, store.StoreError, problems.DataError):
         code = 2
-    except BaseException as fault:
+    except BaseException:
         LOG.write_text(traceback.format_exc())
-        code = 2 if "No space left" in str(fault) else 1  # safetensors has an error of its own for it
     finally:
         os._exit(code)
 
@@ -185,7 +184,6 @@ def by_full_disk(study: params.Params, after: float) -> str:
         return outcome
 
     def before() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (room // 10, room // 10))
 
     return ended(start(study, before))

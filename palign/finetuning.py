@@ -12,11 +12,14 @@ Choice(trainer='trl', why='no CUDA device')
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import math
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -201,9 +204,10 @@ def finetune(params: Params, arm: str, seed: int | None = None) -> dict | None:
         f"{arm}: {choice.trainer} ({choice.why}), {steps} updates over {len(read)} rows, the longest {max(lengths)} "
         f"tokens; {cut} exceed max_length {params.max_length} and are cut, {len(rows) - len(read)} are dropped"
     )
-    trainer.train(resume_from_checkpoint=_last_checkpoint(folder.path / "checkpoints"))
+    with _writing(folder.path):
+        trainer.train(resume_from_checkpoint=_last_checkpoint(folder.path / "checkpoints"))
+        save_adapter(trainer.model, folder.path / "adapter", params)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    save_adapter(trainer.model, folder.path / "adapter", params)
     folder.write("losses", [{"step": entry["step"], "loss": round(entry["loss"], 6)} for entry in history])
     parameters = [p for p in trainer.model.parameters() if p.requires_grad]
     task.finish(
@@ -226,6 +230,19 @@ def finetune(params: Params, arm: str, seed: int | None = None) -> dict | None:
     )
     shutil.rmtree(folder.path / "checkpoints", ignore_errors=True)  # the manifest stands: nothing will resume
     return folder.manifest()
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Raise ``OSError`` where a checkpoint cannot be written: torch then speaks of positions in a container, and
+    safetensors has an error of its own.
+    """
+    try:
+        yield
+    except Exception as error:
+        if any(words in str(error) for words in ("inline_container.cc", "Error while serializing")):
+            raise OSError(errno.ENOSPC, "no room for a checkpoint on this disk", str(folder)) from error
+        raise
 
 
 def save_adapter(model, folder: Path, params: Params) -> None:

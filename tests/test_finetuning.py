@@ -6,6 +6,7 @@ name: they check the wiring (order of imports, arguments passed), not unsloth. t
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -237,6 +238,22 @@ def test_a_loss_that_is_no_number_stops_the_run_with_its_rows(params, collected,
     monkeypatch.setattr(finetuning, "_trainer", build)
     with pytest.raises(finetuning.NotFinite, match=r"the loss is not finite at update 3, rows (\w+, ){3}\w+; likely"):
         finetuning.finetune(params, "sft-label")
+
+
+@pytest.mark.parametrize(
+    "room, by", [(50_000, "SafetensorError"), (700_000, "RuntimeError")], ids=["adapter", "optimizer"]
+)
+def test_a_disk_without_room_for_a_checkpoint_is_said_plainly(params, collected, room, by):
+    """torch would say "unexpected pos 640 vs 598"; once there is room, training goes on."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        with pytest.raises(OSError, match="no room for a checkpoint on this disk") as caught:
+            finetuning.finetune(params, "sft-label")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert type(caught.value.__cause__).__name__ == by
+    assert finetuning.finetune(params, "sft-label")["updates"] == 6
 
 
 def test_float16_may_overflow_now_and_then_but_not_for_good(params, collected, tmp_path):
