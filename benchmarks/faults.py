@@ -279,7 +279,7 @@ def campaign(name: str, times: int, whole: dict, duration: float, folder: Path, 
             if outcome == "ended":  # before the fault could strike
                 break
             outcomes[outcome] += 1
-            stages[STAGE.read_text()] += 1
+            stages[STAGE.read_text() or "between two"] += 1
         outcome = ended(start(study))  # undisturbed, to its end
         studies += 1
         found = results(folder) if outcome == "ended" else {}
