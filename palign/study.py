@@ -113,26 +113,25 @@ def run(params: Params, dry_run: bool = False) -> Path:
     return report_path(params)
 
 
+REQUESTS = ("generated", "prefixes", "continuations", "sufficiency", "judged", "responses", "verdicts")
+"""The files of tasks' requests; what is made of them, as pairs and grades are, is made anew with them."""
+EACH_ALONE = ("truncation", "alignment")
+"""Stages whose records each depend on one trace alone: more traces add to them, and change none."""
+
+
 def failures(params: Params) -> dict[str, int]:
     """How many requests of each task failed, in the study's order; a task of none is left out."""
     from .engines import failed
 
     return {
         task.name: count
-        for step in steps(params)
-        for task in step.tasks
-        if (count := sum(failed(record) for name in _asked(task) for record in task.folder.read(name)))
+        for task in _tasks(params)
+        if (count := sum(failed(record) for name in REQUESTS for record in task.folder.read(name)))
     }
 
 
-def _asked(task: plan.Task) -> list[str]:
-    """The files of a task's requests; what is made of them, as pairs and grades are, is made anew with them."""
-    return [name for name in REQUESTS if (task.folder.path / f"{name}.jsonl").exists()]
-
-
-REQUESTS = ("generated", "prefixes", "continuations", "sufficiency", "judged", "responses", "verdicts")
-EACH_ALONE = ("truncation", "alignment")
-"""Stages whose records each depend on one trace alone: more traces add to them, and change none."""
+def _tasks(params: Params) -> list[plan.Task]:
+    return [task for step in steps(params) for task in step.tasks]
 
 
 def retry(params: Params, dry_run: bool = False) -> Iterator[str]:
@@ -145,10 +144,10 @@ def retry(params: Params, dry_run: bool = False) -> Iterator[str]:
     from .engines import failed
 
     with _alone(params):
-        lost, stale = failures(params), {}
-        for task in (task for step in steps(params) for task in step.tasks):
+        tasks, lost, stale = _tasks(params), failures(params), {}
+        for task in tasks:
             stale[task.key] = any(stale.get(need.key) or need.name in lost for need in task.needs)
-        for task in reversed([task for step in steps(params) for task in step.tasks]):
+        for task in reversed(tasks):
             if not task.folder.path.exists() or not (stale[task.key] or task.name in lost):
                 continue
             if count := lost.get(task.name):
@@ -158,12 +157,15 @@ def retry(params: Params, dry_run: bool = False) -> Iterator[str]:
             if dry_run:
                 continue
             with task.folder.hold():
+                task.folder.manifest_path.unlink(missing_ok=True)  # first: what a kill leaves of the rest is not done
                 if stale[task.key] and task.stage not in EACH_ALONE:
                     shutil.rmtree(task.folder.path)
                     continue
-                task.folder.manifest_path.unlink(missing_ok=True)
-                for name in _asked(task) if count else ():
-                    task.folder.write(name, [r for r in task.folder.read(name) if not failed(r)])
+                for name in REQUESTS:
+                    records = task.folder.read(name)
+                    good = [record for record in records if not failed(record)]
+                    if len(good) < len(records):
+                        task.folder.write(name, good)
 
 
 def _execute_all(steps: list[Step]) -> None:
@@ -288,14 +290,12 @@ def _with_something_to_show(cells: list) -> list:
     """
     from nbformat.v4 import new_markdown_cell
 
-    from .figures import NOTHING
-
     sections = [[]]
     for cell in cells:
         if cell.cell_type == "markdown" and cell.source.startswith("## "):
             sections.append([])
         elif cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if _shows(output, NOTHING)]
+            cell.outputs = [output for output in cell.outputs if _shows(output)]
         sections[-1].append(cell)
     kept, absent = [], []
     for section in sections:
@@ -309,9 +309,11 @@ def _with_something_to_show(cells: list) -> list:
     return kept
 
 
-def _shows(output, nothing: str) -> bool:
+def _shows(output) -> bool:
+    from .figures import NOTHING
+
     if output.get("name") in ("stderr", "stdout"):
-        return output["name"] == "stdout" and output["text"].strip() != nothing
+        return output["name"] == "stdout" and output["text"].strip() != NOTHING
     return not output.get("data", {}).get("text/plain", "").startswith("Empty DataFrame")
 
 

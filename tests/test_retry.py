@@ -69,8 +69,8 @@ def test_what_failed_is_asked_again_and_gives_what_would_have_been(loaded, proje
     assert capsys.readouterr().out == "no request failed\n"
 
 
-@pytest.mark.parametrize("kills", range(4))
-def test_taking_back_can_be_killed_at_any_moment(loaded, project, monkeypatch, kills):
+@pytest.mark.parametrize("done", range(4))
+def test_taking_back_can_be_stopped_between_any_two_tasks(loaded, project, done):
     """Whatever was left of it, doing it again and running the study gives what would have been."""
     problems.collect_benchmarks(loaded)
     traces.collect(loaded)
@@ -80,7 +80,7 @@ def test_taking_back_can_be_killed_at_any_moment(loaded, project, monkeypatch, k
     lose(plan.truncation(loaded, "adaptive").folder, "prefixes", 2, status="judge error: engine error: gone", prefix="")
     lose(plan.alignment(loaded, "empty").folder, "continuations", 1, finish="engine error", continuation="")
     taken = study.retry(loaded)
-    for _ in range(kills):
+    for _ in range(done + 1):
         next(taken, None)
     taken.close()
     list(study.retry(loaded))
