@@ -50,7 +50,7 @@ def two(tmp_path, a=None, b=None):
     )
 
 
-@settings(max_examples=3)
+@settings(max_examples=4)
 @given(seed=st.integers(0, 99), skill=st.floats(0, 1), seeds=st.sampled_from([(0,), (0, 1, 2)]))
 def test_a_study_does_not_differ_from_itself(tmp_path_factory, seed, skill, seeds):
     study = compare.load(make(tmp_path_factory.mktemp("study") / "a", seed, skill, ["rft"], seeds))
@@ -59,7 +59,7 @@ def test_a_study_does_not_differ_from_itself(tmp_path_factory, seed, skill, seed
     assert compare.settings(study, study).empty
 
 
-@settings(max_examples=3)
+@settings(max_examples=4)
 @given(seed=st.integers(0, 99), skill=st.floats(0, 1), prefix=st.sampled_from(["", "other"]))
 def test_the_other_way_round_is_the_opposite(tmp_path_factory, seed, skill, prefix):
     mine = {"arms": ["rft"]}
@@ -71,7 +71,7 @@ def test_the_other_way_round_is_the_opposite(tmp_path_factory, seed, skill, pref
     assert there["p"].dropna().to_numpy() == pytest.approx(back["p"].dropna().to_numpy(), abs=1e-6)
 
 
-@settings(max_examples=3)
+@settings(max_examples=4)
 @given(order=st.permutations(range(sum(SIZES.values()))))
 def test_problems_are_matched_by_what_they_ask_not_by_their_place(tmp_path_factory, order):
     a, b = two(tmp_path_factory.mktemp("studies"))
