@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.stats import norm
 from tqdm import tqdm
 
-from palign.statistics import average, interval, minimum_detectable_effect, paired_difference
+from palign.analysis.statistics import average, interval, minimum_detectable_effect, paired_difference
 
 DIFFICULTIES = {  # parameters of a beta distribution of a problem's chance of being solved
     "all alike, .5": (5000, 5000),

@@ -29,21 +29,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from palign import (
-    alignment,
-    entropy,
-    evaluation,
-    finetuning,
-    overlap,
-    params,
-    preference,
-    problems,
-    report,
-    store,
-    sufficiency,
-    traces,
-    truncation,
-)
+from palign import alignment, evaluation, finetuning, overlap, params, problems, traces, truncation
+from palign.analysis import entropy, preference, sufficiency
+from palign.report import tables
+from palign.tasks import store
 
 POCKET = Path(__file__).resolve().parent.parent / "palign" / "pocket"
 LOG = Path("../fault.log")  # the last traceback, outside the disk that fills
@@ -96,7 +85,7 @@ def road(study: params.Params) -> None:
         (sufficiency.measure, study),
         *((step, study, arm) for arm in study.arms for step in (finetuning.finetune, evaluation.respond)),
         (preference.compare, study),
-        (report.write, study, {}),
+        (tables.write, study, {}),
     ]
     for step, *arguments in steps:
         STAGE.write_text(step.__module__.split(".")[-1])

@@ -47,7 +47,7 @@ def params(data: bytes) -> None:
 
 def records(data: bytes) -> None:
     """A JSONL file: read, or refused by line; after an append it is whole."""
-    from palign.store import RunFolder, StoreError, read_jsonl
+    from palign.tasks.store import RunFolder, StoreError, read_jsonl
 
     path = _scratch("a.jsonl", data)
     folder = RunFolder(path.parent)
@@ -64,7 +64,7 @@ def records(data: bytes) -> None:
 
 def manifest(data: bytes) -> None:
     """A manifest: read, or refused by name."""
-    from palign.store import RunFolder, StoreError
+    from palign.tasks.store import RunFolder, StoreError
 
     path = _scratch("manifest.json", data)
     try:
@@ -118,7 +118,7 @@ def verdicts(data: bytes) -> None:
 def prompts(data: bytes) -> None:
     """No marker and no control token is left whole, and nothing else is lost."""
     from palign.prompts import BEGIN, CONTROL, END, MARKERS, broken, fill, mark
-    from palign.store import visible
+    from palign.tasks.store import visible
 
     text = _text(data)
     found = broken(text, CONTROL)
@@ -132,7 +132,7 @@ def responses(data: bytes) -> None:
     """What is counted in a response, a study's and a released one's; the checks of a released row."""
     from palign import behaviour
     from palign.problems import DataError
-    from palign.published import released
+    from palign.paper import released
 
     text = _text(data)
     behaviour.describe(text)

@@ -26,7 +26,7 @@ from pathlib import Path
 from statistics import mean, median
 
 from palign.params import Params, root, validate
-from palign.store import provenance, write_atomically
+from palign.tasks.store import provenance, write_atomically
 
 ARM = "sft-long-cot"
 PIECES = ["train-trl", "train-unsloth", "evaluate-trl", "evaluate-unsloth", "vllm"]
@@ -71,7 +71,8 @@ def train(params: Params, same_start: bool) -> dict:
 
     An adapter begins with random A matrices, drawn on the CPU by TRL and on the GPU by unsloth.
     """
-    from palign import finetuning, plan, problems, traces
+    from palign import finetuning, problems, traces
+    from palign.tasks import plan
 
     choice = finetuning.prepare(params)
     saved = folder() / "initial-adapter.safetensors"
@@ -126,7 +127,8 @@ def _load_start(model, path: Path) -> None:
 
 def evaluate(params: Params) -> dict:
     """Greedy responses of the trained adapter by the transformers engine: accuracy in percent, tokens a second."""
-    from palign import evaluation, plan
+    from palign import evaluation
+    from palign.tasks import plan
 
     responses = evaluation.respond(params, ARM)
     grades = evaluation.load_grades(params, ARM)
@@ -143,8 +145,10 @@ def vllm(params: Params) -> dict:
         return {"left out": "vllm is not installed"}
     if "engine" not in Params.model_fields:
         return {"left out": "this palign has no vLLM engine"}
-    from palign import evaluation, plan
-    from palign.engines import Sampling, open_engine
+    from palign import evaluation
+    from palign.tasks import plan
+    from palign.engines.base import Sampling
+    from palign.engines.opening import open_engine
     from palign.prompts import fill, render
 
     adapter = plan.finetuning(params, ARM).require().path / "adapter"

@@ -19,11 +19,12 @@ import time
 import traceback
 from pathlib import Path
 
-from palign import alignment, plan, traces, truncation
-from palign.engines import Completion, PlainReader
-from palign.engines.endpoint import Characters
+from palign import alignment, traces, truncation
+from palign.tasks import plan
+from palign.engines.base import Completion, PlainReader
+from palign.engines.tokenizers import Characters
 from palign.params import Params
-from palign.store import RunFolder, fingerprint
+from palign.tasks.store import RunFolder, fingerprint
 
 KEY = "Here lies the key"
 SENTENCE = "we take the sum of both sides and see that the terms in the middle cancel each other"

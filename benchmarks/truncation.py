@@ -26,13 +26,14 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from palign.engines import PlainReader, open_engine
+from palign.engines.base import PlainReader
+from palign.engines.opening import open_engine
 from palign.engines.transformers import TransformersEngine
 from palign.judging import Judge, Verdict
 from palign.params import Params
-from palign.store import RunFolder
+from palign.tasks.store import RunFolder
 from palign.traces import RULES, Trace
-from palign.truncation import SEARCHES, Prefix, lockstep
+from palign.truncation import Prefix, SEARCHES, lockstep
 
 POCKET = Path(__file__).resolve().parent.parent / "palign" / "pocket"
 DECODED = (1, 8, 256)  # tokens of a verdict; the released budget is 256

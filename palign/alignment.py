@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from . import plan, traces
-from .engines import FAILED, NEVER_ANSWERED, Completion, Sampling, generate, open_engine, seed_of
+from . import traces
+from .tasks import plan
+from .engines.base import Completion, FAILED, NEVER_ANSWERED, Sampling, generate, seed_of
+from .engines.opening import open_engine
 from .grading import grade_all
 from .params import Params
 from .prompts import fill, render

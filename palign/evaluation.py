@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
-from . import plan, traces
+from . import traces
+from .tasks import plan
 from .behaviour import describe
-from .engines import NEVER_ANSWERED, Sampling, generate, open_engine, seed_of
+from .engines.base import NEVER_ANSWERED, Sampling, generate, seed_of
+from .engines.opening import open_engine
 from .grading import grade_all
 from .params import Params
 from .problems import check_disjoint

@@ -24,9 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import plan, supervision, traces
-from .engines import check_safetensors, seed_of, trusted
-from .engines.transformers import load_tokenizer
+from . import supervision, traces
+from .tasks import plan
+from .engines.base import check_safetensors, seed_of, trusted
+from .engines.tokenizers import load_tokenizer
 from .params import Params, resolve, root
 from .prompts import plain, render
 
@@ -428,7 +429,7 @@ def _watch(params: Params, folder: Path, steps: int, examples: list[dict]):
     import torch
     from transformers import TrainerCallback
 
-    from .store import RunFolder, progress
+    from .tasks.store import RunFolder, progress
 
     names = {tuple(example["input_ids"][: params.max_length]): example["id"] for example in examples}
 

@@ -81,7 +81,7 @@ def grade_all(
     ``describe``: the title of a progress bar, none without it. ``limit``: seconds for one answer in math-verify.
     ``workers``: processes, by default one a core. Equal questions are asked once. Never raises for what a text holds.
     """
-    from .store import progress
+    from .tasks.store import progress
 
     answers = [None if (box := last_box(text)) is None else box.strip() for text in texts]
     golds = [_bare(gold) for gold in golds]

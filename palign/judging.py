@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .engines import NEVER_ANSWERED, Engine, EngineStopped, PlainReader, Reader, Reading, said
+from .engines.base import Engine, EngineStopped, NEVER_ANSWERED, PlainReader, Reader, Reading, said
 from .engines.labels import LabelReader
 from .params import Params
 from .prompts import LABELS, fill, render

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import plan
+from .tasks import plan
 from .params import Params
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import plan
+from .tasks import plan
 from .grading import last_box
 from .params import Benchmark, Params, resolve
 

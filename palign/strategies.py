@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .engines import Engine, Reading, said
+from .engines.base import Engine, Reading, said
 from .params import Params
 from .problems import DataError
 from .prompts import fill, plain, render

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import random
 
-from . import plan, traces
+from . import traces
+from .tasks import plan
 from .arms import ARMS
-from .engines import seed_of
+from .engines.base import seed_of
 from .params import Params
 from .prompts import fill, mark
 

@@ -13,8 +13,10 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from . import overlap, plan, problems
-from .engines import Sampling, generate, open_engine, seed_of
+from . import overlap, problems
+from .tasks import plan
+from .engines.base import Sampling, generate, seed_of
+from .engines.opening import open_engine
 from .params import Params
 from .prompts import CONTROL, MARKERS, fill, render
 
@@ -271,7 +273,7 @@ def lengths(params: Params) -> pd.DataFrame:
     """Sentences, characters and student tokens of every trace."""
     import pandas as pd
 
-    from .engines.transformers import load_tokenizer
+    from .engines.tokenizers import load_tokenizer
 
     tokenizer, texts = load_tokenizer(params), [trace.trace for trace in load(params)]
     return pd.DataFrame(

@@ -12,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
-from . import plan, strategies, traces
-from .engines import Engine, open_engine
-from .engines.transformers import load_tokenizer
+from . import strategies, traces
+from .tasks import plan
+from .engines.base import Engine
+from .engines.opening import open_engine
+from .engines.tokenizers import load_tokenizer
 from .judging import Judge, Verdict
 from .params import Params
-from .store import RunFolder
+from .tasks.store import RunFolder
 from .traces import Trace
 
 

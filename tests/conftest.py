@@ -62,4 +62,4 @@ def small(project) -> dict:
 
 def pytest_collection_modifyitems(items):
     """The notebooks' tests first: they are the longest, and begun last they would keep one worker alone."""
-    items.sort(key=lambda item: item.path.name != "test_study.py")
+    items.sort(key=lambda item: item.path.name != "test_run.py")

@@ -14,11 +14,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from palign import finetuning, plan, supervision, traces
-from palign.engines.transformers import load_tokenizer
+from palign import finetuning, supervision, traces
+from palign.tasks import plan
+from palign.engines.tokenizers import load_tokenizer
 from palign.params import validate
 
-from .conftest import PROJECT
+from tests.conftest import PROJECT
 
 FAKE_UNSLOTH = '''
 """In place of unsloth: says what was loaded before it and what it was called with; the model is a plain PEFT one."""

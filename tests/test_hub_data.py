@@ -9,11 +9,12 @@ from pathlib import Path
 import datasets
 import pytest
 
-from palign import plan, problems, traces
+from palign import problems, traces
+from palign.tasks import plan
 from palign.params import Benchmark, validate
 from palign.problems import DataError, integer_answer, solution_answer
 
-from .conftest import write_jsonl
+from tests.conftest import write_jsonl
 
 S1K = {
     "solution": "",

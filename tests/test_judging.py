@@ -7,15 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palign.engines import EngineStopped, PlainReader, Sampling, open_engine
-from palign.engines.transformers import CachedReader
-from palign.judging import LABELS, Judge
+from palign.engines.base import EngineStopped, PlainReader, Sampling
+from palign.engines.opening import open_engine
+from palign.engines.cached import CachedReader
+from palign.judging import Judge, LABELS
 from palign.params import Params
 from palign.traces import split
 from palign.truncation import SEARCHES, lockstep, search
 
-from .conftest import POCKET, read_jsonl
-from .test_truncation import make_traces
+from tests.conftest import POCKET, read_jsonl
+from tests.test_truncation import make_traces
 
 PARAMS = Params(student=str(POCKET / "student"), batch_size=8)
 

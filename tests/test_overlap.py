@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palign import overlap, plan, problems, traces
+from palign import overlap, problems, traces
+from palign.tasks import plan
 from palign.params import validate
 
-from .conftest import write_jsonl
+from tests.conftest import write_jsonl
 
 texts = st.lists(st.sampled_from("abcd"), max_size=12).map(" ".join)
 

@@ -5,9 +5,9 @@ import pytest
 import yaml
 
 from palign import params
-from palign.cli import main
+from palign.study.cli import main
 
-from .conftest import PROJECT
+from tests.conftest import PROJECT
 
 NOTEBOOKS = sorted(params.GROUPS)
 

@@ -5,11 +5,12 @@ import json
 import datasets
 import pytest
 
-from palign import plan, problems, traces
+from palign import problems, traces
+from palign.tasks import plan
 from palign.params import Benchmark, validate
 from palign.problems import DataError, gold_answer
 
-from .conftest import write_jsonl
+from tests.conftest import write_jsonl
 
 ROW = {"question": "What is 1+1?", "answer": "2", "trace": "One. Two."}
 

@@ -6,9 +6,11 @@ import shlex
 
 import pytest
 
-from palign import estimates, params, plan
+from palign import params
+from palign.analysis import estimates
+from palign.tasks import plan
 
-from .conftest import PROJECT
+from tests.conftest import PROJECT
 
 TEXT = (PROJECT / "reports" / "REPRODUCTION.md").read_text(encoding="utf-8")
 ROWS = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in TEXT.splitlines() if line.startswith("| ")]

@@ -7,15 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palign import plan, traces, truncation
+from palign import traces, truncation
+from palign.tasks import plan
 from palign.arms import ARMS
-from palign.engines import PlainReader, open_engine
+from palign.engines.base import PlainReader
+from palign.engines.opening import open_engine
 from palign.params import Params, validate
 from palign.problems import DataError
-from palign.strategies import BLOCK, THIRDS, InfoGain, OneReading, cut_by_gain, cutter, fixed, oracle, segment
+from palign.strategies import BLOCK, InfoGain, OneReading, THIRDS, cut_by_gain, cutter, fixed, oracle, segment
 from palign.traces import RULES, Trace
 
-from .conftest import POCKET, read_jsonl
+from tests.conftest import POCKET, read_jsonl
 
 lengths = st.integers(min_value=1, max_value=400)
 RATIOS = (10, 30, 50, 70, 90)

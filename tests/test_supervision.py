@@ -2,9 +2,10 @@
 
 import pytest
 
-from palign import alignment, finetuning, plan, supervision, traces, truncation
+from palign import alignment, finetuning, supervision, traces, truncation
+from palign.tasks import plan
 from palign.arms import ARMS
-from palign.engines.transformers import load_tokenizer
+from palign.engines.tokenizers import load_tokenizer
 from palign.params import validate
 from palign.prompts import BEGIN, END, fill, mark, render
 

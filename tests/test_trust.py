@@ -11,12 +11,15 @@ import sys
 import pytest
 import yaml
 
-from palign import finetuning, params, plan, study
-from palign.engines import EngineError, open_engine, trusted
+from palign import finetuning, params
+from palign.study import run
+from palign.tasks import plan
+from palign.engines.base import EngineError, trusted
+from palign.engines.opening import open_engine
 from palign.engines.transformers import TransformersEngine
 from palign.params import Params, ParamsError
 
-from .conftest import POCKET, PROJECT
+from tests.conftest import POCKET, PROJECT
 
 SOURCES = sorted((PROJECT / "palign").rglob("*.py"))
 RUN_DATA = {"eval", "exec", "compile", "__import__"}
@@ -102,11 +105,11 @@ def test_no_name_leads_out_of_the_studys_folders(name):
 
 def test_every_folder_of_a_study_lies_in_its_own(small, project):
     loaded = params.validate(small, "test")
-    for step in study.steps(loaded):
+    for step in run.steps(loaded):
         for task in step.tasks:
             assert task.folder.path.resolve().is_relative_to(project / "runs" / "small")
         assert step.executed.resolve().is_relative_to(project / "runs" / "small")
-    assert study.report_path(loaded).resolve().is_relative_to(project / "reports" / "small")
+    assert plan.report_path(loaded).resolve().is_relative_to(project / "reports" / "small")
 
 
 SECRETS = {

@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from ..params import Params
-from . import Completion, EngineError, Reader, Reading, Sampling, labels
+from . import labels
+from .base import Completion, EngineError, Reader, Reading, Sampling
 from .labels import Answer, LabelReader, Request
-from .vllm import completion_of
+from .labels import completion_of
 
 PREFIX = "endpoint:"
 KEY = "PALIGN_API_KEY"
@@ -36,24 +37,6 @@ BUSY = {408, 409, 429}
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds
 
 
-class Characters:
-    """Stands in for a tokenizer the service does not share: the prompt is its text, a token about four characters."""
-
-    chat_template = "the service's own"
-    name_or_path = "endpoint"
-
-    @staticmethod
-    def apply_chat_template(messages: list[dict], **_) -> str:
-        return messages[0]["content"]
-
-    class _Encoded:
-        def __init__(self, input_ids):
-            self.input_ids = input_ids
-
-    def __call__(self, text: str | Sequence[str], **_) -> _Encoded:
-        if isinstance(text, str):
-            return self._Encoded(list(range(-(-len(text) // 4))))
-        return self._Encoded([self(one).input_ids for one in text])
 
 
 class Malformed(ValueError):
@@ -250,7 +233,7 @@ class ServedEngine:
         ``VLLM_ALLOW_RUNTIME_LORA_UPDATING=1``.
         """
         from ..prompts import render
-        from .transformers import load_tokenizer
+        from .tokenizers import load_tokenizer
 
         tokenizer = load_tokenizer(params)
         render(tokenizer, "", params.chat_template_kwargs)  # a missing chat template is better found before the work
@@ -335,7 +318,7 @@ class ServedEngine:
         """Have every server load the adapter, under a name of its content: what changed is another adapter."""
         import httpx
 
-        from ..store import fingerprint
+        from ..tasks.store import fingerprint
 
         name = f"palign-{fingerprint(adapter)[:16]}"
         body = {"lora_name": name, "lora_path": str(adapter.resolve())}

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from . import Completion, Reading, Sampling
+from .base import Completion, Reading, Sampling
 
 
 @dataclass(frozen=True)
@@ -113,3 +113,11 @@ class LabelReader:
             Reading(done[i].value, done[i].read, 0, done[i].value.prompt_tokens, done[i].reason)
             for i in range(len(asked))
         ]
+
+
+def completion_of(tokenizer, prompt_tokens: int, tokens: list[int], stopped: bool) -> Completion:
+    """``tokens`` as vLLM gives them: with the one that ended the turn, where the response ended by itself."""
+    kept = tokens[:-1] if stopped else tokens
+    text = tokenizer.decode(kept, skip_special_tokens=True)
+    return Completion(text, "stop" if stopped else "length", prompt_tokens, len(tokens), kept)
+

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..params import Params, resolve
-from . import Completion, EngineError, EngineStopped, Sampling, labels, trusted
+from . import labels
+from .base import Completion, EngineError, EngineStopped, Sampling, trusted
 from .labels import Answer, LabelReader, Request
 
 ON_CPU = {
@@ -64,7 +65,7 @@ class VllmEngine:
         import torch
 
         from ..prompts import render
-        from .transformers import load_tokenizer
+        from .tokenizers import load_tokenizer
 
         cpu = params.device == "cpu" or not torch.cuda.is_available()
         for name, value in (EVERYWHERE | (ON_CPU if cpu else {})).items():
@@ -195,11 +196,6 @@ class VllmEngine:
         return completion_of(self.tokenizer, len(request.prompt_token_ids), tokens, output.finish_reason == "stop")
 
 
-def completion_of(tokenizer, prompt_tokens: int, tokens: list[int], stopped: bool) -> Completion:
-    """``tokens`` as vLLM gives them: with the one that ended the turn, where the response ended by itself."""
-    kept = tokens[:-1] if stopped else tokens
-    text = tokenizer.decode(kept, skip_special_tokens=True)
-    return Completion(text, "stop" if stopped else "length", prompt_tokens, len(tokens), kept)
 
 
 def _failure(request) -> str:

@@ -6,21 +6,7 @@ student's jobs are skills it has, not formats it meets for the first time.
 
 import random
 
-from .world import (
-    BELIEFS,
-    COMMON,
-    NUMBERS,
-    ORDINALS,
-    RARE,
-    TABLES,
-    TRAINING,
-    DialProblem,
-    TeacherTrace,
-    answer_sentence,
-    draw_problem,
-    step_sentence,
-    teach,
-)
+from .world import BELIEFS, COMMON, DialProblem, NUMBERS, ORDINALS, RARE, TABLES, TRAINING, TeacherTrace, answer_sentence, draw_problem, step_sentence, teach
 
 PROMPTS = {
     "answer": "{question}\nWork step by step. Box the answer.",

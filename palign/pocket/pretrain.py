@@ -159,7 +159,7 @@ def step_accuracy(model, tokenizer, keys: int) -> float:
     import torch
 
     from . import curriculum
-    from .world import COMMON, NUMBERS, DialProblem
+    from .world import COMMON, DialProblem, NUMBERS
 
     prompts, results = [], []
     for key, table in list(COMMON.items())[:keys]:

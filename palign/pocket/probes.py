@@ -8,12 +8,13 @@ import json
 import random
 from pathlib import Path
 
-from ..engines import Sampling, open_engine, seed_of
+from ..engines.base import Sampling, seed_of
+from ..engines.opening import open_engine
 from ..grading import grade
 from ..judging import Judge
 from ..params import Params, validate
 from ..prompts import fill, render
-from ..statistics import rank_auc
+from ..analysis.statistics import rank_auc
 from .curriculum import RARE_IN_DRAFTS, success_chance
 from .world import BENCHMARKS, NUMBERS, TRAINING, draw_problems, teach
 

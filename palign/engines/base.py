@@ -1,0 +1,181 @@
+"""Engines turn rendered prompts into text or into label log-probabilities; they know nothing of the method.
+
+>>> engine = open_engine(params)
+>>> engine.generate(["<|im_start|>user..."], Sampling(max_new_tokens=64), seeds=[1])
+>>> engine.choose(["<|im_start|>user..."], ("[ENOUGH]", "[NOT_ENOUGH]"))
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from ..params import Params
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample: ``temperature`` 0 is greedy; ``max_new_tokens`` is the budget of one response."""
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+
+
+FAILED = ("endpoint error", "engine error")
+"""Ways of a completion's ``finish`` that say nothing of the model: another time it might have answered."""
+
+NEVER_ANSWERED = ("prompt too long", *FAILED)
+"""Ways of a completion's ``finish`` in which the model said nothing."""
+
+
+def failed(record: dict) -> bool:
+    """Whether what asked for this record failed: a completion by its ``finish``, a search by its ``status``."""
+    status = record.get("status", "").removeprefix("judge error: ")
+    return record.get("finish") in FAILED or status.startswith(FAILED)
+
+
+def said(error: Exception) -> str:
+    """An engine's exception as a reason, on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """``finish``: ``stop`` (ended by itself), ``length`` (budget used up), ``prompt too long`` (never run),
+    ``endpoint error`` (every try failed) or ``engine error`` (vLLM gave the request up); ``reason`` says why.
+
+    ``new_tokens`` counts the end-of-turn token. ``token_ids`` are the response's, without it.
+    """
+
+    text: str
+    finish: str
+    prompt_tokens: int
+    new_tokens: int
+    token_ids: list[int] = field(repr=False, default_factory=list)
+    reason: str = ""
+
+    @property
+    def why(self) -> dict[str, str]:
+        """``reason`` as a field of a record, where there is one."""
+        return {"reason": self.reason} if self.reason else {}
+
+
+class Engine(Protocol):
+    """``settings``: how it runs, for the manifest. ``cache_tokens``: what its prefix cache holds at once, in tokens;
+    ``None`` where the reader keeps what it needs, or where nobody knows.
+    """
+
+    tokenizer: object
+    settings: dict
+    cache_tokens: int | None
+
+    def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        """One completion a prompt. A response depends on its prompt, ``sampling`` and its own seed only."""
+
+    def choose(self, prompts: Sequence[str], labels: Sequence[str]) -> list[list[float] | None]:
+        """Log-probability (nats) of each label after each prompt; ``None`` for a prompt that does not fit."""
+
+    def reader(self, texts: Sequence[str]) -> Reader:
+        """A reader of prompts that each begin as one of ``texts`` does."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one prompt gave, and what it cost: tokens of the shared text read for it, and tokens read for it alone.
+
+    ``prompt_tokens`` is the length of the whole prompt. ``reason`` says why a value is missing or not a number, where
+    it is not that the prompt does not fit.
+    """
+
+    value: object
+    shared_tokens: int
+    own_tokens: int
+    prompt_tokens: int
+    reason: str = ""
+
+
+class Reader(Protocol):
+    """Many prompts over few texts, in rounds. A text that no prompt of a round asks for is done with for good."""
+
+    def choose(self, asked: Sequence[tuple[int, str]], labels: Sequence[str]) -> list[Reading]:
+        """As the engine's ``choose``, for (text index, prompt) pairs; a ``value`` is the labels' log-probabilities."""
+
+    def generate(self, asked: Sequence[tuple[int, str]], max_new_tokens: int) -> list[Reading]:
+        """As the engine's ``generate``, greedy; each ``value`` is a ``Completion``."""
+
+
+class PlainReader:
+    """A reader that reads every prompt from its start: for engines that cache by themselves, or not at all."""
+
+    def __init__(self, engine: Engine):
+        self.engine = engine
+
+    def choose(self, asked: Sequence[tuple[int, str]], labels: Sequence[str]) -> list[Reading]:
+        prompts = [prompt for _, prompt in asked]
+        tokens = [len(ids) for ids in self.engine.tokenizer(prompts, add_special_tokens=False).input_ids]
+        return [Reading(value, 0, n, n) for value, n in zip(self.engine.choose(prompts, labels), tokens, strict=True)]
+
+    def generate(self, asked: Sequence[tuple[int, str]], max_new_tokens: int) -> list[Reading]:
+        completions = self.engine.generate([p for _, p in asked], Sampling(max_new_tokens), [0] * len(asked))
+        return [Reading(c, 0, c.prompt_tokens, c.prompt_tokens) for c in completions]
+
+
+def seed_of(*parts: object) -> int:
+    """A 63-bit seed from a study's seed, a record's id and the like: the same whenever and wherever it is asked."""
+    text = "\x1f".join(map(str, parts)).encode("utf-8", "backslashreplace")
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
+
+
+class EngineError(RuntimeError):
+    """An engine that cannot be opened or cannot do what is asked; the message is one line."""
+
+
+class EngineStopped(EngineError):
+    """An engine that will answer nothing any more: the run stops, since no error of its own is any record's outcome."""
+
+
+def generate(engine: Engine, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+    """The engine's completions. Where it fails, each prompt is asked once more, alone.
+
+    One that fails again has ``finish`` ``engine error``: it is that record's outcome and the run goes on. Raises
+    :class:`EngineStopped` when all of several failed: then it is the engine and not a prompt.
+    """
+    try:
+        return engine.generate(prompts, sampling, seeds)
+    except EngineError:
+        raise
+    except (RuntimeError, OSError):  # out of memory, a server that is gone
+        pass
+    done = []
+    for prompt, seed in zip(prompts, seeds, strict=True):
+        try:
+            done += engine.generate([prompt], sampling, [seed])
+        except EngineError:
+            raise
+        except (RuntimeError, OSError) as error:
+            done.append(Completion("", "engine error", 0, 0, reason=said(error)))
+    if len(done) > 1 and all(completion.finish == "engine error" for completion in done):
+        raise EngineStopped(f"the engine answers nothing: {done[0].reason}; run the study again to go on")
+    return done
+
+
+def trusted(params: Params) -> bool:
+    """Whether Python code that came with the student may run: only where ``params`` name that very model."""
+    return params.student in params.trust_remote_code
+
+
+def check_safetensors(model: str) -> None:
+    """Raises :class:`EngineError` for a local folder whose weights are pickles alone: to load one is to run it."""
+    folder = Path(model)
+    pickles = [path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in sorted(folder.glob(pattern))]
+    if folder.is_dir() and pickles and not any(folder.glob("*.safetensors")):
+        raise EngineError(
+            f"{model}: holds {pickles[0]} and no .safetensors; convert the weights, since a pickle can run code"
+        )
+
+

@@ -1,0 +1,307 @@
+"""What the authors' released outputs say that the paper's tables do not: responses with their labels, read again.
+
+A row is a problem: ``answer``, ``output`` (its responses) and ``label`` (1 where a response was graded right). Nothing
+here shows a response; every table counts.
+
+>>> accuracy(load(Audit(released="outputs.jsonl")))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from .. import behaviour
+from . import figures
+from ..grading import grade_all
+from ..params import resolve
+from ..problems import DataError, gold_answer, load_rows
+from .printed import SIZES, wilson
+from .printed import accuracy as printed
+
+if TYPE_CHECKING:
+    import matplotlib.pyplot as plt
+
+    from .printed import Audit
+
+COLUMNS = ("answer", "output", "label")
+BUDGET = 4096
+"""Tokens a response may have, by the released script."""
+CLOSED = re.compile(r"<End_of_(?:Draft|Prefix)>")
+OPENED = re.compile(r"<Begin_of_(?:Draft|Prefix)>")
+DOUBLED = re.compile(r"(?<!\.)\.\.(?!\.)")  # exactly two: an ellipsis is none
+OUTCOMES = ["right", "wrong", "no box", "unparseable", "timed out"]
+
+
+@dataclass(frozen=True)
+class Released:
+    """``responses``: one row a response, with what was counted in it; ``source``: a name and hash, never a path."""
+
+    source: str
+    benchmark: str
+    student: str
+    responses: pd.DataFrame
+
+    @property
+    def samples(self) -> int:
+        return int(self.responses["sample"].max())
+
+
+def read(params: Audit) -> list[dict]:
+    """The rows as they are, checked: ``answer``, ``output``, ``label``.
+
+    Raises :class:`palign.problems.DataError`, in one line, for what is no such file.
+    """
+    try:
+        rows = load_rows(params.released, params.released_split, None, {name: name for name in COLUMNS})
+    except DataError as error:  # its advice is for a study: the audit has no params file to name columns in
+        raise DataError(str(error).removesuffix("; name them in the params")) from None
+    for number, row in enumerate(rows, start=1):
+        _check(row, number, params.released)
+    if {len(row["output"]) for row in rows} in (set(), {0}) or len({len(row["output"]) for row in rows}) > 1:
+        raise DataError(f"{params.released}: every row needs the same number of responses, and at least one")
+    return rows
+
+
+def load(params: Audit) -> Released | None:
+    """Read and grade the released outputs; ``None`` where none are given. Raises as :func:`read` does."""
+    if params.released is None:
+        return None
+    found = []
+    for number, row in enumerate(read(params), start=1):
+        found += [
+            {
+                "problem": number,
+                "sample": sample,
+                "gold": gold_answer(row["answer"]),
+                "text": text,
+                "label": bool(label),
+            }
+            for sample, (text, label) in enumerate(zip(row["output"], row["label"], strict=True), start=1)
+        ]
+    table = pd.DataFrame(found)
+    grades = grade_all(table["text"].tolist(), table["gold"].tolist(), lenient=True)
+    table = table.join(pd.DataFrame([_form(text) for text in table["text"]]))
+    table = table.assign(strict=[g.outcome for g in grades], lenient=[g.lenient for g in grades])
+    table = table.drop(columns=["text", "gold"])
+    return Released(_source(params.released), params.released_benchmark, params.released_student, table)
+
+
+def _source(data: str) -> str:
+    """A hub id as it is; a local file by name and hash, a folder by name: a path says nothing to other readers."""
+    path = Path(resolve(data))
+    if path.is_file():
+        return f"{path.name}, sha256 {_sha256(path)[:12]}"
+    return path.resolve().name if path.is_dir() else data
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _check(row: dict, number: int, data: str) -> None:
+    output, label = row["output"], row["label"]
+    lists = isinstance(output, list) and isinstance(label, list)
+    if not lists or not all(isinstance(text, str) for text in output) or not all(value in (0, 1) for value in label):
+        raise DataError(f"{data}: row {number}: output must be a list of texts and label a list of 0 and 1")
+    if len(output) != len(label) or gold_answer(row["answer"]) is None:
+        raise DataError(f"{data}: row {number}: {len(output)} outputs, {len(label)} labels, answer {row['answer']!r}")
+
+
+def _form(text: str) -> dict:
+    """What is counted in a response; lengths in characters.
+
+    ``marker``: what opens the prefix block, empty without one. ``draft``: share of the response between the markers,
+    ``nan`` where the block is not closed. ``loop``: see :func:`palign.behaviour.loops`.
+    """
+    start, end = OPENED.match(text.lstrip()), CLOSED.search(text)
+    return {
+        "chars": len(text),
+        "marker": start[0] if start else "",
+        "closed": end is not None,
+        "draft": (end.start() - _opening(text)) / len(text) if end else float("nan"),
+        "doubled": len(DOUBLED.findall(text)),
+        "doubled_after": len(DOUBLED.findall(text, end.end())) if end else 0,
+        "loop": behaviour.loops(text),
+    }
+
+
+def _opening(text: str) -> int:
+    """Where the draft begins: after its marker, if there is one."""
+    start = OPENED.match(text.lstrip())
+    return len(text) - len(text.lstrip()) + start.end() if start else 0
+
+
+def about(released: Released | None) -> str:
+    """What was read, in a sentence; what to do where nothing was."""
+    if released is None:
+        return (
+            "No released outputs were given, so this part is empty. `palign audit --released outputs.jsonl` (or a hub "
+            "id) fills it."
+        )
+    table = released.responses
+    return (
+        f"{released.source}: {table['problem'].max()} problems (of {SIZES[released.benchmark]} in "
+        f"{released.benchmark}) with {released.samples} responses each, taken for {released.student}'s after P-ALIGN."
+    )
+
+
+def accuracy(released: Released | None) -> pd.DataFrame | None:
+    """Percent right by strict grade, lenient grade and released label: each sample, their mean, any of them.
+
+    ``printed``: Table 1's number for P-ALIGN; Pass@3 stands beside any of them only where there are three.
+    """
+    if released is None:
+        return None
+    table = released.responses
+    marks = pd.DataFrame(
+        {"strict": table["strict"] == "right", "lenient": table["lenient"] == "right", "released label": table["label"]}
+    )
+    rows = {f"sample {k}": marks[table["sample"] == k].mean() for k in range(1, released.samples + 1)}
+    rows |= {"mean of them": marks.mean(), "any of them": marks.groupby(table["problem"]).any().mean()}
+    shown = pd.DataFrame(rows).T.mul(100).astype(float)
+    cell = printed().query(
+        "table == 'table1' and arm == 'p-align' and student == @released.student and benchmark == @released.benchmark"
+    )
+    by_metric = dict(zip(cell["metric"], cell["percent"], strict=True))
+    shown["printed"] = by_metric["pass@1"]
+    shown.loc["any of them", "printed"] = by_metric["pass@3"] if released.samples == 3 else float("nan")
+    return shown.rename_axis("right (%)").round(2)
+
+
+def accuracy_text(released: Released | None) -> str:
+    """Which reading of the responses is the printed one."""
+    if released is None:
+        return ""
+    shown, table = accuracy(released), released.responses
+    same = int((table["label"] == (table["lenient"] == "right")).sum())
+    one = shown.drop(index=["any of them", "mean of them"])
+    hits = [name for name in one.index if abs(one.loc[name, "released label"] - one.loc[name, "printed"]) < 0.01]
+    mean = shown.loc["mean of them"]
+    return (
+        f"The lenient grade is the released label in {same} of {len(table)} responses. By the labels the printed "
+        f"Pass@1 of {mean['printed']} is {' and '.join(hits) if hits else 'no single sample'}; the mean is "
+        f"{mean['released label']:.2f}, and {mean['strict']:.2f} if a response must box its answer."
+    )
+
+
+def labels(released: Released | None) -> pd.DataFrame | None:
+    """Strict outcomes in rows: how many responses, and how many of these the label and the lenient grade call right."""
+    if released is None:
+        return None
+    table = released.responses
+    rows = pd.DataFrame(
+        {"responses": 1, "label right": table["label"].astype(int), "lenient right": (table["lenient"] == "right") * 1}
+    )
+    counts = rows.groupby(table["strict"]).sum()
+    counts = counts.reindex([outcome for outcome in OUTCOMES if outcome in counts.index])
+    return pd.concat([counts, counts.sum().to_frame("all").T]).rename_axis("last box")
+
+
+def labels_text(released: Released | None) -> str:
+    """How many labels were earned without a final answer."""
+    if released is None:
+        return ""
+    table = released.responses
+    earned = table[table["label"] & (table["strict"] == "no box")]
+    return (
+        f"{len(earned)} of the {table['label'].sum()} responses labelled right have no final answer in a box: "
+        "the grader took a number from the running text."
+    )
+
+
+def form(released: Released | None) -> pd.DataFrame | None:
+    """Responses that close the prefix block, those that do not, and all: lengths, full stops, loops, labels."""
+    if released is None:
+        return None
+    table = released.responses
+    groups = {"closed": table[table["closed"]], "never closed": table[~table["closed"]], "all": table}
+    columns = {
+        name: {
+            "responses": str(len(part)),
+            "share": _percent(len(part) / len(table)),
+            "characters, median": f"{part['chars'].median():,.0f}" if len(part) else "",
+            "characters, longest": f"{part['chars'].max():,}" if len(part) else "",
+            "draft's share, median": _percent(part["draft"].median()),
+            "draft's share, mean": _percent(part["draft"].mean()),
+            "doubled full stops": f"{part['doubled'].sum():,}",
+            "of these after the draft": f"{part['doubled_after'].sum():,}" if name == "closed" else "",
+            "in a loop": str(part["loop"].sum()),
+            "label right": str(part["label"].sum()),
+        }
+        for name, part in groups.items()
+    }
+    columns["never closed"] |= {"draft's share, median": "", "draft's share, mean": ""}
+    columns["all"] |= {"draft's share, median": "", "draft's share, mean": ""}
+    return pd.DataFrame(columns).rename_axis("prefix block")
+
+
+def _percent(share: float) -> str:
+    return "" if pd.isna(share) else f"{100 * share:.1f} %"
+
+
+def form_text(released: Released | None) -> str:
+    """The finding on the form of the responses."""
+    if released is None:
+        return ""
+    table = released.responses
+    low, high = wilson(table["closed"].mean(), len(table))
+    opened = table.loc[table["marker"] != "", "marker"].value_counts()
+    markers = " and ".join(f"{count} open with `{marker}`" for marker, count in opened.items()) or "none opens a block"
+    closed = table[table["closed"]]
+    return (
+        f"Of {len(table)} responses {markers}; {len(closed)} close it ({100 * table['closed'].mean():.0f} %, 95 % "
+        f"[{100 * low:.0f}, {100 * high:.0f}] if responses were independent). {(table['doubled'] > 0).sum()} hold "
+        f"doubled full stops, {table['doubled'].sum():,} in all (ellipses not counted); where the block is closed, "
+        f"{closed['doubled_after'].sum():,} of {closed['doubled'].sum():,} stand after it."
+    )
+
+
+def budget(released: Released | None) -> pd.DataFrame | None:
+    """Responses too long for the stated budget, by how many characters a token would have to hold."""
+    if released is None:
+        return None
+    chars = released.responses["chars"]
+    rows = [
+        {
+            "characters a token": k,
+            f"{BUDGET:,} tokens hold": f"{k * BUDGET:,} characters",
+            "longer responses": int((chars > k * BUDGET).sum()),
+        }
+        for k in (3, 4, 6, 8, 12, 24)
+    ]
+    table = pd.DataFrame(rows).set_index("characters a token")
+    return table.assign(**{"share (%)": (100 * table["longer responses"] / len(chars)).round(1)})
+
+
+def budget_text(released: Released | None) -> str:
+    """The longest response against the stated budget."""
+    if released is None:
+        return ""
+    chars = released.responses["chars"]
+    return (
+        f"The median response has {chars.median():,.0f} characters, the longest {chars.max():,}: for {BUDGET:,} "
+        f"tokens to hold it, a token would need {chars.max():,} / {BUDGET:,} = {chars.max() / BUDGET:.1f} characters. "
+        f"{(chars > 100_000).sum()} responses exceed 100,000 characters."
+    )
+
+
+def lengths_figure(released: Released | None) -> plt.Figure | None:
+    """The distribution of the responses' lengths."""
+    return None if released is None else figures.released_lengths(released.responses, BUDGET)
+
+
+def explanations(released: Released | None) -> str:
+    """What may lie behind these findings without anything being amiss."""
+    if released is None:
+        return ""
+    return (
+        "*Innocent explanations*: the released outputs may come from another run than the table's, with a larger "
+        "budget and other training data; doubled full stops can come from joining sentences that kept theirs. A "
+        "lenient grader applied to all arms alike need not favour one."
+    )

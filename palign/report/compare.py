@@ -1,0 +1,246 @@
+"""Two studies side by side, from their report folders alone: ``palign compare reports/a reports/b``.
+
+Problems are the same where they ask the same, whatever their place. A benchmark of which both studies hold the same
+problems is compared problem by problem; where fewer than half are shared, as two samples of problems.
+
+>>> a, b = load(Path("reports/pocket")), load(Path("reports/pocket-other-teacher"))
+>>> table(a, b).query("benchmark == 'average' and metric == 'pass@1'")
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..analysis import statistics
+from ..params import Params
+from ..params import load as load_params
+from .tables import AVERAGE, budgets, portable
+from ..tasks.store import visible
+
+METRICS = {"pass@1": 1, "pass@3": 3}
+
+
+class CompareError(ValueError):
+    """A folder that is no report, or two reports with nothing in common; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """``problems`` as :func:`palign.report.problems` gives it; ``params`` that decided the results."""
+
+    folder: Path
+    params: Params
+    problems: pd.DataFrame
+
+    def values(self, arm: str, metric: str, budget: int) -> dict[str, pd.Series]:
+        """Benchmark -> Pass@k by problem, of each training seed, then averaged over the seeds."""
+        counts = self.problems[arm].xs(budget, axis=1, level="budget")
+        shares = counts.apply(
+            lambda seed: statistics.pass_at_k(seed.to_numpy(), self.params.n_samples, METRICS[metric])
+        )
+        return {name: group.droplevel(0) for name, group in shares.mean(axis=1).groupby(level=0, sort=False)}
+
+
+def load(folder: Path) -> Study:
+    """Raises :class:`CompareError` for a folder that holds no report, or one that keeps no outcomes by problem, and
+    :class:`palign.params.ParamsError` for parameters that this palign does not know.
+    """
+    problems, params = folder / "tables" / "problems.csv", folder / "params.yaml"
+    if not (folder / "headline.json").is_file():
+        raise CompareError(f"{folder}: not a study's report folder, which has a headline.json")
+    for path in (problems, params):
+        if not path.is_file():
+            raise CompareError(
+                f"{path}: no such file: the report is an older palign's; delete its report.html and run the study "
+                "again, which only makes the report anew"
+            )
+    study = Study(folder, load_params(params), _problems(problems))
+    sizes = {benchmark.name: benchmark.problems for benchmark in study.params.benchmarks}
+    try:
+        if study.problems.groupby(level=0).size().to_dict() != sizes:
+            raise ValueError(f"{len(study.problems)} problems, not those of the study's benchmarks")
+        for arm, budget in itertools.product(study.params.arms, budgets(study.params)):
+            study.values(arm, "pass@1", budget)
+    except (ValueError, KeyError) as error:
+        raise _damaged(problems, error) from None
+    return study
+
+
+def _problems(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, header=[0, 1, 2], index_col=[0, 1], dtype={0: str, 1: str})
+        table.columns = table.columns.set_levels([table.columns.levels[i].astype(int) for i in (1, 2)], level=[1, 2])
+        table.columns.names, table.index.names = ["arm", "seed", "budget"], ["benchmark", "problem"]
+    except (ValueError, IndexError, TypeError, AttributeError) as error:
+        raise _damaged(path, error) from None
+    if table.index.duplicated().any():
+        raise _damaged(path, "a problem twice")
+    return table
+
+
+def _damaged(path: Path, why: object) -> CompareError:
+    return CompareError(
+        f"{path}: not a palign report's outcomes by problem ({_short(why)}); delete report.html and run the study again"
+    )
+
+
+def table(a: Study, b: Study) -> pd.DataFrame:
+    """One row an arm of both, metric, budget (tokens) and benchmark, ``average`` last: fractions.
+
+    ``a`` and ``b`` with ``_low`` and ``_high`` (95 %), on the problems compared; ``value``, ``low``, ``high`` of b less
+    a; ``how`` they were compared, on ``n`` problems. For the average also the ``test``, its ``p`` and ``p_holm``,
+    corrected for the arms compared, and ``clear``: an interval without zero and a corrected p below 0.05. Raises
+    :class:`CompareError` where the two have no arm, benchmark or budget in common.
+    """
+    arms, shared = _arms(a, b), _shared(a, b)
+    tokens = [budget for budget in budgets(a.params) if budget in budgets(b.params)]
+    for what, common in (("arm", arms), ("response budget", tokens), ("benchmark", shared)):
+        if not common:
+            raise CompareError(f"{a.folder} and {b.folder} have no {what} in common; there is nothing to compare")
+    samples = min(a.params.n_samples, b.params.n_samples)
+    rows = []
+    for metric in (name for name, k in METRICS.items() if k <= samples):
+        for budget in tokens:
+            averages = []
+            for arm in arms:
+                cells = _cells(a.values(arm, metric, budget), b.values(arm, metric, budget), shared)
+                at = {"arm": arm, "metric": metric, "budget": budget}
+                rows += [at | {"benchmark": name} | _row(*cell) for name, cell in cells.items()]
+                x, y, paired = [*cells.values()][-1]
+                rows[-1] |= _test(x, y, paired)
+                averages.append(rows[-1])
+            for row, p in zip(averages, statistics.holm([row["p"] for row in averages]), strict=True):
+                row |= {"p_holm": p, "clear": bool(p < 0.05 and (row["low"] > 0 or row["high"] < 0))}
+    return pd.DataFrame(rows)
+
+
+def _arms(a: Study, b: Study) -> list[str]:
+    return [arm for arm in a.params.arms if arm in b.params.arms]
+
+
+def _shared(a: Study, b: Study) -> dict[str, pd.Index | None]:
+    """Benchmark of both -> the problems to compare on, in one order; ``None``: each study's own."""
+    found = {}
+    ours, theirs = (study.problems.index for study in (a, b))
+    for name in ours.unique(0):
+        if name in theirs.unique(0):
+            x, y = (index[index.get_level_values(0) == name].droplevel(0) for index in (ours, theirs))
+            both = x.intersection(y).sort_values()
+            found[name] = both if len(both) > 1 and 2 * len(both) >= min(len(x), len(y)) else None
+    return found
+
+
+def _cells(x: dict[str, pd.Series], y: dict[str, pd.Series], shared: dict) -> dict[str, tuple[list, list, bool]]:
+    """Benchmark, and the average of several -> both studies' values by problem, and whether these are the same ones."""
+    cells = {}
+    for name, both in shared.items():
+        pair = [values[name] if both is None else values[name].loc[both] for values in (x, y)]
+        cells[name] = (*([values.to_numpy()] for values in pair), both is not None)
+    if len(cells) > 1:
+        x, y = ([group for cell in cells.values() for group in cell[side]] for side in (0, 1))
+        cells[AVERAGE] = (x, y, all(paired for *_, paired in cells.values()))
+    return cells
+
+
+def _row(x: list[np.ndarray], y: list[np.ndarray], paired: bool) -> dict:
+    a, b = statistics.average(x), statistics.average(y)
+    difference = statistics.paired_difference(y, x) if paired else statistics.unpaired_difference(y, x)
+    return {
+        **{"a": a.value, "a_low": a.low, "a_high": a.high, "b": b.value, "b_low": b.low, "b_high": b.high},
+        **vars(difference),
+        "how": "paired" if paired else "unpaired",
+    }
+
+
+def _test(x: list[np.ndarray], y: list[np.ndarray], paired: bool) -> dict:
+    if not paired:
+        return {"test": "interval of two samples", "p": statistics.unpaired_test(y, x)}
+    test = statistics.paired_test(y, x)
+    return {"test": test.name, "p": test.p}
+
+
+def settings(a: Study, b: Study) -> pd.DataFrame:
+    """The parameters that differ, one row each; of the benchmarks each that differs."""
+    x, y = (_flat(study.params) for study in (a, b))
+    rows = {key: (x.get(key), y.get(key)) for key in x | y if x.get(key) != y.get(key)}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["a", "b"])
+
+
+def _flat(params: Params) -> dict:
+    values = portable(params)
+    benchmarks = {f"benchmark {benchmark['name']}": benchmark for benchmark in values.pop("benchmarks")}
+    return {key: value for key, value in (values | benchmarks).items() if key != "study"}
+
+
+def beside(a: Study, b: Study) -> pd.DataFrame:
+    """Mean tokens of a response, and the student's until an arm is trained: from the reports' own tables."""
+    parts = {}
+    for file, column, name in (("responses", "tokens_mean", "a response"), ("spent", "total", "until trained")):
+        for which, study in (("a", a), ("b", b)):
+            path = study.folder / "tables" / f"{file}.csv"
+            if path.is_file():
+                try:
+                    parts[name, which] = pd.read_csv(path, index_col=0)[column].astype(float)
+                except (ValueError, KeyError, IndexError) as error:
+                    raise CompareError(f"{path}: no number of tokens in column {column} ({_short(error)})") from None
+    table = pd.concat(parts, axis=1) if parts else pd.DataFrame()
+    return table.reindex(_arms(a, b))
+
+
+def text(a: Study, b: Study) -> str:
+    """What the terminal shows: the settings that differ, the averages, each benchmark's difference, the tokens."""
+    rows = table(a, b)
+    parts = [
+        f"a: {a.params.study} ({a.folder})\nb: {b.params.study} ({b.folder})",
+        "Settings that differ\n\n" + (_lines(settings(a, b).map(_short)) or "none"),
+        "In points, 95 % intervals over problems; clear: an interval without zero and p, Holm below 0.05\n\n"
+        + _lines(_shown(rows.dropna(subset="p"))),
+        "By benchmark, b - a in points\n\n" + _lines(_by_benchmark(rows)),
+        "Tokens\n\n" + _lines(beside(a, b).round(0)),
+    ]
+    return "\n\n".join(part for part in parts if not part.endswith("\n\n"))
+
+
+def _lines(table: pd.DataFrame) -> str:
+    return table.to_string() if len(table) else ""
+
+
+def _short(value: object) -> str:
+    text = visible(str(value))
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _points(rows: pd.DataFrame, names: tuple[str, str, str], sign: str = "") -> list[str]:
+    """A value with its bounds, in percent or points."""
+    cells = (100 * rows[list(names)]).itertuples(index=False)
+    return ["{:{s}.1f} [{:{s}.1f}, {:{s}.1f}]".format(*cell, s=sign) for cell in cells]
+
+
+DIFFERENCE = ("value", "low", "high")
+
+
+def _shown(rows: pd.DataFrame) -> pd.DataFrame:
+    shown = rows[["metric", "budget", "arm"]].assign(
+        **{side: _points(rows, (side, f"{side}_low", f"{side}_high")) for side in ("a", "b")},
+        **{"b - a": _points(rows, DIFFERENCE, "+"), "n": rows["n"], "how": rows["how"], "test": rows["test"]},
+    )
+    shown["p, Holm"] = [f"{p:.2g}" for p in rows["p_holm"]]
+    shown["clear"] = ["yes" if clear else "no" for clear in rows["clear"]]
+    return shown.set_index(["metric", "budget", "arm"])
+
+
+def _by_benchmark(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a metric, budget and arm, one column a benchmark, which says where it is not paired."""
+    rows = rows[rows["benchmark"] != AVERAGE]
+    names = rows["benchmark"].where(rows["how"] == "paired", rows["benchmark"] + " (unpaired)")
+    cells = rows.assign(cell=_points(rows, DIFFERENCE, "+"), benchmark=names)
+    wide = cells.pivot(index=["metric", "budget", "arm"], columns="benchmark", values="cell")
+    index = cells[["metric", "budget", "arm"]].drop_duplicates()
+    return wide.reindex(index=pd.MultiIndex.from_frame(index), columns=list(dict.fromkeys(names))).rename_axis(
+        columns=None
+    )

@@ -1,0 +1,218 @@
+"""The claims ledger: each claim of the paper put to a study's own results.
+
+A claim that one arm beats another is *reproduced* where the interval of the paired difference lies above zero and its
+p, corrected for the claims tested on the same metric, is below 0.05; it is *contradicted* where the interval lies
+below, otherwise *not distinguishable*, or *not tested* where the study lacks what it takes. Beside each stands what
+this design could have found.
+
+>>> table(params)[["claim", "metric", "printed", "value", "low", "high", "verdict"]]
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ..analysis import statistics, sufficiency
+from . import tables
+from ..tasks import plan
+from ..params import Params
+from ..paper.printed import SOURCES
+from ..paper.claims import CLAIMS, Claim, MAIN
+from ..paper.verdicts import verdicts
+
+REPRODUCED, CONTRADICTED, OPEN, UNTESTED = "reproduced", "contradicted", "not distinguishable", "not tested"
+STAND_INS = {
+    "p-align-deepseek-judge": ("p-align-other-judge", "p-align-oracle"),
+    "p-align-glm-judge": ("p-align-other-judge", "p-align-oracle"),
+}
+"""Published arms of models that a study names otherwise, or replaces: the first of these that the study has."""
+COLUMNS = ["claim", "where", "metric", "printed", "value", "low", "high", "unit", "n", "p_holm", "detectable"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a study says of a claim: ``value`` above zero speaks for it. ``p`` where a test was made."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    unit: str
+    n: int
+    p: float | None = None
+    detectable: float | None = None
+    note: str = ""
+
+
+def verdict(found: Found, p_holm: float | None) -> str:
+    """By interval and, where there is one, corrected p."""
+    if p_holm is not None and p_holm >= 0.05:
+        return OPEN
+    return REPRODUCED if found.low > 0 else CONTRADICTED if found.high < 0 else OPEN
+
+
+def table(params: Params) -> pd.DataFrame:
+    """One row a claim and metric: the gain as ``printed`` (mean over the paper's settings) beside ``value``, ``low``,
+    ``high`` (95 %) in ``unit``, ``n`` problems, traces or pairs; ``p_holm``; ``detectable``: the smallest difference
+    this design finds at 80 % power, at the two arms' correlation and the largest variance; ``verdict``, ``note``.
+    """
+    printed = verdicts().groupby(["claim", "metric"])["gain"].mean().to_dict()
+    rows, tested = [], {}
+    for claim in CLAIMS:
+        found = _found(claim, params)
+        for one in [found] if isinstance(found, str) else found:
+            row = {"claim": claim.statement, "where": SOURCES[claim.source].split(":")[0]}
+            if isinstance(one, str):
+                rows.append(row | {"verdict": UNTESTED, "note": one})
+                continue
+            row |= {"printed": printed.get((claim.id, one.metric))} | vars(one)
+            if one.p is not None:
+                tested.setdefault(one.metric, []).append((len(rows), one))
+            else:
+                row["verdict"] = verdict(one, None)
+            rows.append(row)
+    for members in tested.values():
+        corrected = statistics.holm([one.p for _, one in members])
+        for (at, one), p in zip(members, corrected, strict=True):
+            rows[at] |= {"p_holm": p, "verdict": verdict(one, p)}
+    return pd.DataFrame(rows, columns=[*COLUMNS, "verdict", "note"])
+
+
+def shown(params: Params) -> pd.DataFrame:
+    """The ledger as a reader wants it."""
+    rows = []
+    for row in table(params).itertuples():
+        number = "{:+.1f}" if row.unit in ("points", "verdicts", "tokens") else "{:.3g}"
+        effect = "" if pd.isna(row.value) else number.format(row.value)
+        span = "" if pd.isna(row.low) else f" [{number.format(row.low)}, {number.format(row.high)}] {row.unit}"
+        rows.append(
+            {
+                "claim": row.claim,
+                "where": row.where,
+                "metric": "" if pd.isna(row.metric) else row.metric,
+                "printed gain": "" if pd.isna(row.printed) else f"{row.printed:+.1f}",
+                "here": effect + span,
+                "detectable": "" if pd.isna(row.detectable) else f"{row.detectable:.1f}",
+                "verdict": row.verdict,
+                "remark": row.note,
+            }
+        )
+    return pd.DataFrame(rows).set_index("claim")
+
+
+def text(ledger: pd.DataFrame) -> str:
+    """How many rows got which verdict, and what not distinguishable means."""
+    counts = ledger["verdict"].value_counts()
+    parts = [f"{counts[name]} {name}" for name in (REPRODUCED, CONTRADICTED, OPEN, UNTESTED) if name in counts]
+    return (
+        f"Of {len(ledger)} claims by metric: {', '.join(parts)}. This says what holds in this study's world, for its "
+        "student, teacher and budget."
+    )
+
+
+def _found(claim: Claim, params: Params) -> list[Found | str] | str:
+    """What the study says of the claim, or why it says nothing."""
+    if claim.id in _RULES:
+        return _RULES[claim.id](params)
+    if claim.better is None:
+        return "no rule for it"
+    if not set(claim.students) & set(MAIN):
+        return "asks for other students: a study of its own each"
+    if "DeepSeek-R1" not in claim.teachers:
+        return "asks for other teachers: a study of its own each"
+    worse = next((arm for arm in STAND_INS.get(claim.worse, (claim.worse,)) if arm in params.arms), None)
+    missing = [arm for arm, has in ((claim.better, claim.better in params.arms), (claim.worse, worse)) if not has]
+    if missing:
+        return f"the study has no {' and no '.join(missing)}"
+    note = f"{worse} stands for {claim.worse}" if worse != claim.worse else ""
+    return [_difference(params, claim.better, worse, metric, note) for metric in tables.metrics(params)]
+
+
+def _difference(params: Params, better: str, worse: str, metric: str, note: str = "") -> Found:
+    a, b = (list(tables.per_problem(params, arm, metric).values()) for arm in (better, worse))
+    estimate, test = statistics.paired_difference(a, b), statistics.paired_test(a, b)
+    sizes = [len(group) for group in a]
+    least = (
+        100 * statistics.minimum_detectable_effect(sizes, correlation=_correlation(a, b)) if min(sizes) > 1 else None
+    )
+    points = [100 * x for x in (estimate.value, estimate.low, estimate.high)]
+    return Found(metric, *points, "points", estimate.n, test.p, least, note)
+
+
+def _correlation(a: list[np.ndarray], b: list[np.ndarray]) -> float:
+    """Of the two arms' values on one problem, within benchmarks; 0 where either does not vary."""
+    x, y = (np.concatenate([group - group.mean() for group in arm]) for arm in (a, b))
+    spread = math.sqrt((x @ x) * (y @ y))
+    return float(min(x @ y / spread, 0.99)) if spread else 0.0
+
+
+def _calls(params: Params) -> list[Found | str] | str:
+    if not {"adaptive", "linear"} <= set(plan.strategies(params)):
+        return "the study has no linear scan"
+    counts = []
+    for strategy in ("linear", "adaptive"):
+        records = plan.truncation(params, strategy).require().read("prefixes")
+        counts.append(pd.Series({record["id"]: len(record["verdicts"]) for record in records}))
+    return [_mean_of("verdicts a trace", counts[0] - counts[1], "verdicts", "linear scan less binary search")]
+
+
+def _lengths(params: Params) -> list[Found | str] | str:
+    if not {"p-align", "sft-long-cot"} <= set(params.arms):
+        return "the study has no sft-long-cot or no p-align"
+    frame = tables.grades(params)
+    means = frame.groupby(["arm", "benchmark", "problem"])["new_tokens"].mean()
+    return [
+        _mean_of("tokens a response", means["sft-long-cot"] - means["p-align"], "tokens", "whole traces less P-ALIGN")
+    ]
+
+
+def _mean_of(metric: str, values: pd.Series, unit: str, note: str) -> Found:
+    """The mean of paired differences with Student's 95 % interval."""
+    from scipy.stats import t
+
+    error = values.sem()
+    low, high = t.interval(0.95, len(values) - 1, loc=values.mean(), scale=error) if error else (values.mean(),) * 2
+    return Found(metric, float(values.mean()), float(low), float(high), unit, len(values), note=note)
+
+
+def _retention(params: Params) -> list[Found | str] | str:
+    if "adaptive" not in plan.strategies(params):
+        return "the study has no adaptive prefixes"
+    kept = statistics.interval(tables.pairs(params)["kept"].astype(float))
+    points = [100 * (x - 0.9) for x in (kept.value, kept.low, kept.high)]
+    return [Found("share kept", *points, "points", kept.n, note=f"{100 * kept.value:.1f} % kept, less 90 %")]
+
+
+def _one_turn(params: Params) -> list[Found | str] | str:
+    judged = sufficiency.per_trace(params)
+    if judged.empty:
+        return "judged_traces is 0"
+    back = statistics.interval((judged["turns"] > 0).astype(float))
+    note = f"{100 * back.value:.1f} % of traces turn back; one is enough to contradict it"
+    return [
+        Found(
+            "traces that turn back", -100 * back.value, -100 * back.high, -100 * back.low, "points", back.n, note=note
+        )
+    ]
+
+
+def _segments(params: Params) -> list[Found | str] | str:
+    others = [arm for arm in ("segment-middle", "segment-suffix") if arm in params.arms]
+    if "segment-prefix" not in params.arms or not others:
+        return "the study has no arms of thirds"
+    return [_difference(params, "segment-prefix", arm, "pass@1", f"less {arm}") for arm in others]
+
+
+_RULES: dict[str, Callable[[Params], list[Found | str] | str]] = {
+    "fewer-calls": _calls,
+    "shorter-responses": _lengths,
+    "filter-keeps": _retention,
+    "one-turn": _one_turn,
+    "beginning-is-best": _segments,
+    "preferred-chains": lambda params: "see the preference section; a scripted rubric is no strong model",
+}

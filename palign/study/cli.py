@@ -1,0 +1,183 @@
+"""The front door: ``palign run params/pocket.yaml``, and ``check``, ``plan``, ``status``, ``retry``, ``verify``,
+``compare``, ``audit``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from ..tasks.store import visible
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="palign", description="A reproducible study of P-ALIGN, from a params file.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, words in {
+        "run": "run the study's notebooks in order, leaving out what is done",
+        "status": "say what is done and what is left",
+        "retry": "take back the requests that failed, and what was made from them, so that a run asks again",
+        "check": "validate params files without running anything",
+        "plan": "say what the study will cost in tokens, hours and memory, before running it",
+        "verify": "compare a finished study's headline numbers with their stated ranges",
+    }.items():
+        command = commands.add_parser(name, help=words, description=words)
+        command.add_argument("params", nargs="+" if name == "check" else None, type=Path, help="params file (YAML)")
+        if name in ("run", "status", "plan", "retry"):
+            words = "another value for a key, as YAML; may be repeated"
+            command.add_argument("-p", nargs=2, metavar=("KEY", "VALUE"), action="append", default=[], help=words)
+        if name in ("run", "retry"):
+            command.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    words = "set two studies' reports side by side, paired where their problems coincide"
+    command = commands.add_parser("compare", help=words, description=words)
+    command.add_argument("a", type=Path, help="report folder, such as reports/pocket")
+    command.add_argument("b", type=Path, help="the other; differences are b less a")
+    command.add_argument("--csv", type=Path, metavar="FILE", help="also write the whole table there")
+    words = "test the paper's printed numbers, and outputs its authors released, by arithmetic"
+    command = commands.add_parser("audit", help=words, description=words)
+    command.add_argument("--released", metavar="PATH_OR_HUB_ID", help="released outputs: answer, output, label")
+    args = parser.parse_args(argv)
+    try:
+        code = COMMANDS[args.command](args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read along has read enough, as in `palign status ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        return 141
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except OSError as error:  # a disk that is full, a folder that cannot be written
+        print(f"palign: {visible(str(error))}; mend that, and the same command goes on from here", file=sys.stderr)
+        return 2
+    except (ValueError, RuntimeError) as error:  # ours: each message is a line that says what, where, how to mend it
+        if type(error).__module__.split(".")[0] != "palign":
+            raise
+        print(f"palign: {visible(str(error))}", file=sys.stderr)
+        return 2
+
+
+def _run(args: argparse.Namespace) -> int:
+    from .. import params
+    from . import run
+
+    loaded = params.load(args.params, args.p)
+    path = run.run(loaded, dry_run=args.dry_run)
+    if not args.dry_run:
+        if lost := sum(run.failures(loaded).values()):
+            print(f"{lost} requests failed for good; `palign retry {args.params}` has the next run ask again")
+        print(f"report: {path}")
+    return 0
+
+
+def _retry(args: argparse.Namespace) -> int:
+    from .. import params
+    from . import run
+
+    concerned = 0
+    for line in run.retry(params.load(args.params, args.p), args.dry_run):
+        print(line)
+        concerned += 1
+    if not concerned:
+        print("no request failed")
+    elif not args.dry_run:
+        print(f"now `palign run {args.params}`")
+    return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    from .. import params
+    from . import run
+
+    steps = run.steps(params.load(args.params, args.p))
+    width = max(len(step.title) for step in steps)
+    for step in steps:
+        partly = sum(
+            len(task.folder.read(name)) for task in step.tasks for name in ("prefixes", "continuations", "responses")
+        )
+        state = "done" if step.done else f"begun, {partly} records" if partly else "to do"
+        print(f"{step.title:{width}} {state}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from .. import params
+
+    faults = 0
+    for path in args.params:
+        try:
+            loaded = params.load(path)
+        except params.ParamsError as error:
+            print(visible(str(error)), file=sys.stderr)
+            faults += 1
+        else:
+            print(f"{path}: valid; study {loaded.study}, arms {', '.join(loaded.arms)}")
+    return 2 if faults else 0
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from .. import params
+    from ..analysis import estimates
+
+    print(estimates.show(params.load(args.params, args.p)))
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    import yaml
+
+    from .. import params
+    from . import run
+
+    loaded = params.load(args.params)
+    stated = args.params.parent / "expected" / args.params.name
+    found = params.root() / "reports" / loaded.study / "headline.json"
+    for path, mend in ((stated, "write one: `name: [low, high]` lines"), (found, "run the study first")):
+        if not path.exists():
+            raise run.StudyError(f"{path}: no such file; {mend}")
+    ranges = yaml.safe_load(stated.read_text(encoding="utf-8"))
+    headline = json.loads(found.read_text(encoding="utf-8"))
+    faults = run.verify(loaded, ranges, headline)
+    print("\n".join(faults) if faults else f"{loaded.study}: {len(ranges)} headline numbers lie in their stated ranges")
+    return 1 if faults else 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from ..report import compare
+    from ..tasks.store import write_atomically
+
+    a, b = compare.load(args.a), compare.load(args.b)
+    print(compare.text(a, b))
+    if args.csv is not None:
+        write_atomically(args.csv, compare.table(a, b).to_csv(index=False, float_format="%.6g"))
+    return 0
+
+
+def _audit(args: argparse.Namespace) -> int:
+    from . import audit
+
+    values = {}
+    if args.released is not None:
+        # found from where the reader stands, which need not be the project's root
+        local = Path(args.released).expanduser()
+        values["released"] = str(local.resolve()) if local.exists() else args.released
+    print(f"report: {audit.run(**values)}")
+    return 0
+
+
+COMMANDS = {
+    "run": _run,
+    "status": _status,
+    "retry": _retry,
+    "check": _check,
+    "plan": _plan,
+    "verify": _verify,
+    "compare": _compare,
+    "audit": _audit,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""Is the judge monotone? The measures hold what their definitions say, and the task runs, resumes and adds up."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from palign import params, traces, truncation
+from palign.analysis import costs, statistics, sufficiency
+from palign.report import figures
+from palign.tasks import plan
+from palign.analysis.sufficiency import _auc, calibration_error, confidence, cuts, landings, over_traces, turns, violating_pairs
+
+verdicts = st.lists(st.booleans(), min_size=1, max_size=80)
+fractions = st.floats(0, 1)
+
+
+@given(verdicts)
+def test_no_turn_no_violating_pair_and_monotone_are_the_same(enough):
+    monotone = enough == sorted(enough)
+    assert (turns(enough) == 0) == (violating_pairs(enough) == 0) == monotone
+
+
+@given(verdicts)
+def test_turns_and_pairs_by_their_definitions(enough):
+    m = len(enough)
+    assert turns(enough) == sum(enough[p] and not enough[p + 1] for p in range(m - 1))
+    violating = sum(enough[p] and not enough[q] for p in range(m) for q in range(p + 1, m))
+    assert violating_pairs(enough) == pytest.approx(violating / (m * (m - 1) / 2) if m > 1 else 0)
+
+
+@given(verdicts)
+def test_searches_land_together_on_a_monotone_judge_and_the_scan_on_the_first_enough_of_any(enough):
+    m, ordered = len(enough), sorted(enough)
+    assert len(set(landings(ordered).values())) == 1
+    found = landings(enough)
+    assert found["linear"] == (enough.index(True) + 1 if any(enough) else m)
+    assert found["linear"] <= found["released"] or not any(enough[: found["released"]])
+
+
+@given(st.integers(1, 400), st.integers(1, 12))
+def test_cuts_are_different_inner_prefixes_evenly_spread(m, k):
+    found = cuts(m, k)
+    assert found == sorted(set(found)) and all(1 <= p < m for p in found)
+    if m > 2 * (k + 1):
+        assert len(found) == k
+        gaps = np.diff([0, *found, m])
+        assert gaps.max() - gaps.min() <= 1
+
+
+def test_confidence_is_the_share_of_the_two_labels_probabilities():
+    enough, other = 0.06, 0.02
+    assert confidence(math.log(enough) - math.log(other)) == pytest.approx(enough / (enough + other))
+    assert confidence([-1e4, 0, 1e4]) == pytest.approx([0, 0.5, 1])
+
+
+@given(st.lists(st.tuples(fractions, fractions), min_size=1, max_size=60), st.integers(1, 20))
+def test_calibration_error_is_the_mean_gap_of_the_bins_weighted_by_count(cases, bins):
+    stated, success = (np.array(column) for column in zip(*cases, strict=True))
+    expected = 0.0
+    for i in range(bins):
+        held = [j for j, s in enumerate(stated) if min(int(s * bins), bins - 1) == i]
+        if held:
+            expected += len(held) / len(stated) * abs(stated[held].mean() - success[held].mean())
+    assert calibration_error(stated, success, bins) == pytest.approx(expected)
+    assert calibration_error(stated, stated, bins) == pytest.approx(0)
+    assert calibration_error(stated, success, bins) <= np.abs(stated - success).mean() + 1e-9
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=60))
+def test_auc_by_sorting_is_that_of_the_ranks(rows):
+    rows = np.array(rows, dtype=float)
+    assert _auc(rows) == pytest.approx(statistics.rank_auc(rows[:, 0], rows[:, 1]), nan_ok=True)
+
+
+def test_the_interval_resamples_traces_not_rows():
+    """A trace judged forty times is still one trace: rows resampled singly would make the interval far too narrow."""
+    rng = np.random.default_rng(0)
+    whole = [np.full((40, 1), value) for value in rng.random(20)]
+    single = [np.array([[value]]) for group in whole for value in group[:, 0]]
+    wide, narrow = over_traces(whole, np.mean), over_traces(single, np.mean)
+    assert wide.value == pytest.approx(narrow.value) and wide.n == 20
+    assert wide.low <= wide.value <= wide.high
+    assert wide.high - wide.low > 4 * (narrow.high - narrow.low)
+
+
+def test_traces_that_all_agree_claim_no_certainty():
+    found = over_traces([np.ones((3, 1))] * 5, np.mean)
+    assert found.value == 1 and math.isnan(found.low) and math.isnan(found.high)
+
+
+def test_the_task_judges_every_prefix_continues_the_cuts_and_resumes(small, project):
+    loaded = params.load(project / "params" / "small.yaml")
+    traces.collect(loaded)
+    records = sufficiency.measure(loaded)
+    task = plan.sufficiency(loaded)
+    judged = task.folder.read("judged")
+    assert len(judged) == loaded.judged_traces
+    for record in judged:
+        assert [p for p, *_ in record["verdicts"]] == list(range(1, record["of"] + 1))
+        assert record["tokens_read"] <= 1.05 * (record["trace_tokens"] + 60)  # the question and the template
+    assert len(records) == loaded.judged_traces * loaded.judged_cuts
+    assert all(0 <= r["right"] <= r["samples"] == loaded.judged_samples for r in records)
+    table = sufficiency.summary(loaded)
+    assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"]) | table["low"].isna()).all()
+    assert (table["n"] <= loaded.judged_traces).all()
+    assert sufficiency.reliability(loaded)["prefixes"].sum() == len(records)
+
+    # the search of the same traces, by its own verdicts, ends where replaying all verdicts says it does
+    per_trace = sufficiency.per_trace(loaded).set_index("id")
+    for record in truncation.truncate(loaded):
+        if record["id"] in per_trace.index:
+            assert record["sentences"] == per_trace.loc[record["id"], "released"]
+    counted = costs.reads(loaded)
+    assert counted.loc["trace and question", "value"] <= 1.05
+    assert counted.loc["tokens of the demand, a verdict", "value"] <= 32
+    for figure in (
+        figures.monotone(sufficiency.by_share(loaded), sufficiency.per_trace(loaded)),
+        figures.reliability(sufficiency.reliability(loaded)),
+        figures.reads(counted),
+    ):
+        figures.plt.close(figure)
+
+    # a kill after the first continuations: what is there stays, the rest is the same again
+    path = task.folder.path / "continuations.jsonl"
+    whole = path.read_bytes()
+    task.folder.manifest_path.unlink()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert sufficiency.measure(loaded) == records
+    assert sorted(path.read_bytes().splitlines()) == sorted(whole.splitlines())
+
+
+def test_a_study_may_leave_it_out(small, project):
+    for values in ({"judged_traces": 0}, {"arms": ["zero-shot"]}):
+        loaded = params.validate({**small, **values}, "test")
+        assert plan.sufficiency(loaded) is None and sufficiency.measure(loaded) == []
+        assert sufficiency.summary(loaded).empty and sufficiency.per_trace(loaded).empty
+        assert sufficiency.by_share(loaded).empty and sufficiency.reliability(loaded).empty
+        for figure in (
+            figures.monotone(sufficiency.by_share(loaded), None),
+            figures.reliability(sufficiency.reliability(loaded)),
+        ):
+            figures.plt.close(figure)

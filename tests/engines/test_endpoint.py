@@ -1,0 +1,360 @@
+"""An endpoint that is busy, broken or slow costs patience, never a record, and the key stays where it was."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from palign import evaluation, problems
+from palign.tasks import plan
+from palign.engines.base import EngineError, Sampling
+from palign.engines.opening import open_engine
+from palign.engines.endpoint import ChatEngine, KEY, ServedEngine, Service
+from palign.engines.tokenizers import load_tokenizer
+from palign.judging import Judge
+from palign.params import Params, validate
+from palign.prompts import LABELS
+
+from tests.conftest import POCKET, read_jsonl, write_jsonl
+
+SAMPLING = Sampling(max_new_tokens=20, temperature=0.6)
+
+
+def answer(text, finish="stop"):
+    choice = {"message": {"content": text}, "finish_reason": finish}
+    return json.dumps({"choices": [choice], "usage": {"prompt_tokens": 7, "completion_tokens": 3}})
+
+
+@pytest.fixture
+def service():
+    """A service that follows a script: (status, body) for each POST in turn, the last one for all that follow; a
+    function in place of a body makes it from the request. ``models`` is what it says it serves.
+    """
+    servers = []
+
+    def start(*script, delay=0.0, models=()):
+        seen = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.end_headers()
+                found = {"/v1/models": {"data": models}, "/version": {"version": "0.0"}}[self.path]
+                self.wfile.write(json.dumps(found).encode())
+
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                seen.append({"path": self.path, "key": self.headers.get("Authorization"), **body})
+                status, text = script[min(len(seen), len(script)) - 1]
+                if callable(text):
+                    text = text(body)
+                if delay:
+                    threading.Event().wait(delay)
+                if status == "hang up":
+                    self.connection.close()
+                    return
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, *_):
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.handle_error = lambda *_: None  # a client that did not wait for its answer
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}/v1", seen
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def reached(*urls, **kwargs):
+    return Service(urls, **{"retries": 2, "pause": 0.001, "timeout": 5.0, **kwargs})
+
+
+def engine(*urls, **kwargs):
+    return ChatEngine(reached(*urls, **kwargs), "some-model", 1000)
+
+
+def test_a_completion_comes_back_with_its_tokens(service):
+    url, seen = service((200, answer("It is \\boxed{4}.")))
+    (found,) = engine(url).generate(["2+2?"], SAMPLING, [3])
+    assert (found.text, found.finish, found.prompt_tokens, found.new_tokens) == ("It is \\boxed{4}.", "stop", 7, 3)
+    (request,) = seen
+    assert request["path"] == "/v1/chat/completions" and request["messages"][0]["content"] == "2+2?"
+    assert (request["model"], request["max_tokens"], request["seed"]) == ("some-model", 20, 3)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        (429, ""),
+        (500, "oops"),
+        (200, "{not json"),
+        (200, "[" * 10**5),
+        (200, "[]"),
+        (200, answer("")),
+        (200, '{"choices": []}'),
+        ("hang up", ""),
+    ],
+    ids=["busy", "broken", "malformed", "nested", "foreign", "empty", "no choice", "hung up"],
+)
+def test_a_passing_fault_is_waited_out(service, fault):
+    url, seen = service(fault, fault, (200, answer("fine")))
+    (found,) = engine(url).generate(["?"], SAMPLING, [0])
+    assert found.text == "fine" and len(seen) == 3
+
+
+def test_a_lasting_fault_costs_its_own_item_only(service):
+    broken, _ = service((503, ""))
+    working, _ = service((200, answer("fine")))
+    both = engine(broken, working)
+    prompts = [f"question {i}" for i in range(20)]
+    found = both.generate(prompts, SAMPLING, list(range(20)))
+    lost = [completion for completion in found if completion.finish == "endpoint error"]
+    assert 0 < len(lost) < 20 and {(completion.text, completion.reason) for completion in lost} == {("", "HTTP 503")}
+    assert all(completion.text == "fine" for completion in found if completion not in lost)
+    # each prompt keeps its address, so a second run asks the same services for the same shards
+    again = both.generate(prompts, SAMPLING, list(range(20)))
+    assert [c.finish for c in again] == [c.finish for c in found]
+
+
+def test_what_asking_again_cannot_mend_is_not_asked_again(service):
+    url, seen = service((401, "no key"))
+    (found,) = engine(url).generate(["?"], SAMPLING, [0])
+    assert (found.finish, found.reason, len(seen)) == ("endpoint error", "HTTP 401", 1)
+
+
+def test_a_service_that_is_too_slow_is_an_error(service):
+    url, _ = service((200, answer("late")), delay=0.5)
+    (found,) = engine(url, timeout=0.05, retries=1).generate(["?"], SAMPLING, [0])
+    assert (found.finish, found.reason) == ("endpoint error", "ReadTimeout")
+
+
+def test_no_more_requests_at_once_than_allowed(service):
+    working = threading.Semaphore(2)
+    url, seen = service((200, answer("fine")), delay=0.02)
+    one = engine(url, concurrency=2)
+    inner = one.service._try
+
+    def counted(*args):
+        assert working.acquire(blocking=False), "a third request at once"
+        try:
+            return inner(*args)
+        finally:
+            working.release()
+
+    one.service._try = counted
+    assert len(one.generate(["?"] * 8, SAMPLING, [0] * 8)) == len(seen) == 8
+
+
+def test_the_key_goes_to_the_service_and_nowhere_else(service, monkeypatch, capfd):
+    monkeypatch.setenv(KEY, "secret-123")
+    url, seen = service((500, "secret-123"))
+    one = engine(url, retries=0)
+    (found,) = one.generate(["?"], SAMPLING, [0])
+    assert seen[0]["key"] == "Bearer secret-123"
+    said = capfd.readouterr()
+    assert "secret" not in repr(found) + repr(vars(one)) + repr(vars(one.service)) + said.out + said.err
+
+
+def test_a_judge_at_an_endpoint_decodes_and_its_errors_are_errors(service):
+    url, _ = service((200, answer("[ENOUGH]")))
+    params = Params(
+        student="endpoint:judge",
+        endpoint_urls=[url],
+        verdict="decode",
+        endpoint_retries=0,
+        arms=["zero-shot"],
+        second_budget=None,
+    )
+    draft = [("1+1?", ["One and one.", "Two."])]
+    (verdict,) = Judge(open_engine(params), params).open(draft)([(0, 1)])
+    assert verdict.label == "ENOUGH"
+    broken, _ = service((400, ""))
+    params = params.model_copy(update={"endpoint_urls": [broken]})
+    (verdict,) = Judge(open_engine(params), params).open(draft)([(0, 1)])
+    assert (verdict.label, verdict.reason) == ("error", "endpoint error: HTTP 400")
+
+
+def test_what_an_endpoint_cannot_do_is_said_in_a_line():
+    with pytest.raises(EngineError, match="endpoint_urls is empty"):
+        open_engine(Params(student="endpoint:x", verdict="decode", arms=["zero-shot"], second_budget=None))
+    with pytest.raises(EngineError, match="verdict: decode"):
+        engine("http://127.0.0.1:9/v1").choose(["?"], ["[A]"])
+
+
+def test_thoughts_that_come_apart_are_kept_with_the_answer(service):
+    message = {"content": "So 4.", "reasoning_content": "Two and two."}
+    url, _ = service((200, json.dumps({"choices": [{"message": message, "finish_reason": "length"}]})))
+    (found,) = engine(url).generate(["?"], SAMPLING, [0])
+    assert (found.text, found.finish) == ("<think>Two and two.</think>So 4.", "length")
+
+
+def test_a_key_that_no_request_can_carry_is_not_quoted(monkeypatch):
+    monkeypatch.setenv(KEY, "secret-\u20ac")
+    with pytest.raises(EngineError, match=KEY) as error:
+        open_engine(Params(student="endpoint:x", endpoint_urls=["http://127.0.0.1:9/v1"], **CHAT))
+    assert "secret" not in str(error.value)
+
+
+CHAT = {"verdict": "decode", "arms": ["zero-shot"], "second_budget": None}
+
+
+@pytest.mark.parametrize("url", ["http://me:secret@127.0.0.1/v1", "http://127.0.0.1/v1?api-key=secret"])
+def test_an_address_with_a_key_in_it_is_refused(url):
+    """The params, addresses and all, are written to every manifest."""
+    with pytest.raises(ValueError, match="endpoint_urls: an address must hold no user") as error:
+        validate({"study": "x", "student": "endpoint:x", "endpoint_urls": [url], **CHAT}, "x.yaml")
+    assert "secret" not in str(error.value)
+
+
+def test_an_error_is_counted_and_never_graded(service, project, small):
+    """ "HTTP 503" has a number in it, which the lenient grader would take for an answer."""
+    url, seen = service((200, answer("It is \\boxed{1}.")), (503, ""))
+    params = Params(**small | CHAT | {"student": "endpoint:m", "endpoint_urls": [url]})
+    params = params.model_copy(update={"endpoint_retries": 0, "endpoint_concurrency": 1})
+    write_jsonl(project / "dial-2.jsonl", [p | {"answer": "503"} for p in read_jsonl(project / "dial-2.jsonl")])
+    problems.collect_benchmarks(params)
+    responses = evaluation.respond(params, "zero-shot")
+    assert len(responses) == len(seen) == 8 * params.n_samples
+    lost = [response for response in responses if response["finish"] == "endpoint error"]
+    assert len(lost) == len(responses) - 1
+    assert {(response["text"], response["reason"]) for response in lost} == {("", "HTTP 503")}
+    grades = evaluation.load_grades(params, "zero-shot")
+    assert not any("right" in (g["outcome"], g["lenient"]) for g in grades if g["finish"] == "endpoint error")
+    manifest = plan.evaluation(params, "zero-shot").folder.manifest()
+    assert manifest["never_answered"] == len(lost)
+    assert manifest["engine"] == {"engine": "endpoint", "path": "chat/completions", "model": "m"}
+
+
+STUDENT = str(POCKET / "student")
+
+
+def served(*urls, tries=0, **kwargs):
+    tokenizer = load_tokenizer(Params(student=STUDENT))
+    return ServedEngine(reached(*urls, retries=tries, **kwargs), STUDENT, tokenizer, 200)
+
+
+def of_ids(ids, finish="stop", cached=0):
+    """What vLLM's completions endpoint answers, made of the request."""
+
+    def made(body):
+        choice = {"token_ids": ids, "finish_reason": finish, "logprobs": None}
+        if "allowed_token_ids" in body:
+            choice["logprobs"] = {"token_logprobs": [-body["allowed_token_ids"][0] / 1000]}
+        usage = {"prompt_tokens": len(body["prompt"]), "prompt_tokens_details": {"cached_tokens": cached}}
+        return json.dumps({"choices": [choice], "usage": usage})
+
+    return made
+
+
+def test_a_served_student_is_asked_by_token_ids_and_told_everything(service):
+    """What is left unsaid vLLM takes from the model's generation config, and Qwen's has top_k 20."""
+    tokenizer = load_tokenizer(Params(student=STUDENT))
+    ids = tokenizer("Add the brass", add_special_tokens=False).input_ids
+    url, seen = service((200, of_ids([*ids, tokenizer.eos_token_id])))
+    (found,) = served(url).generate(["Take two."], SAMPLING, [2**62])
+    assert (found.token_ids, found.text, found.finish) == (ids, tokenizer.decode(ids), "stop")
+    asked = tokenizer("Take two.", add_special_tokens=False).input_ids
+    assert (found.new_tokens, found.prompt_tokens) == (len(ids) + 1, len(asked))
+    (request,) = seen
+    expected = {"prompt": asked, "seed": 2**62, "max_tokens": 20, "temperature": 0.6, "model": STUDENT, "top_p": 1.0}
+    expected |= {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+    assert request == expected | {"return_token_ids": True, "path": "/v1/completions", "key": None}
+
+
+def test_a_served_student_may_end_its_turn_at_once(service):
+    """Empty is an answer here; it is an error only of a service that does not count its tokens."""
+    url, seen = service((200, of_ids([683])))
+    (found,) = served(url).generate(["Take two."], SAMPLING, [0])
+    assert (found.text, found.finish, found.new_tokens, len(seen)) == ("", "stop", 1, 1)
+
+
+def test_a_served_students_label_is_the_sum_of_its_tokens(service):
+    url, seen = service((200, of_ids([1], finish="length", cached=2)))
+    engine = served(url, concurrency=1)
+    prompt = "Take two. Add the brass."
+    (reading,) = engine.reader([prompt]).choose([(0, prompt)], LABELS)
+    tails = engine.tokenizer(list(LABELS), add_special_tokens=False).input_ids
+    assert reading.value == pytest.approx([-sum(tail) / 1000 for tail in tails])
+    assert len(seen) == len({(*tail[: j + 1],) for tail in tails for j in range(len(tail))}) < sum(map(len, tails))
+    assert reading.shared_tokens == sum(len(request["prompt"]) - 2 for request in seen)
+    (long,) = engine.choose(["brass " * 300], LABELS)
+    assert long is None
+
+
+@pytest.mark.parametrize(
+    "script, reason",
+    [
+        ((500, ""), "HTTP 500"),
+        ((200, "{"), "malformed answer"),
+        ((200, of_ids([5], finish="abort")), "the request was ended by 'abort'"),
+    ],
+    ids=["broken", "malformed", "aborted"],
+)
+def test_a_served_students_errors_are_outcomes(service, script, reason):
+    url, seen = service(script)
+    engine = served(url, tries=1)
+    (found,) = engine.generate(["Take two."], SAMPLING, [0])
+    assert (found.finish, found.reason, found.text, len(seen)) == ("endpoint error", reason, "", 2)
+    if "ended" not in reason:
+        params = Params(student=STUDENT)
+        (verdict,) = Judge(engine, params).open([("1+1?", ["One and one.", "Two."])])([(0, 1)])
+        assert (verdict.label, verdict.reason) == ("error", f"endpoint error: {reason}")
+
+
+def test_a_traces_nested_prompts_go_to_one_server(service):
+    """Scattered over the servers, none would find the trace's beginning in its cache."""
+    both = [service((200, of_ids([1]))) for _ in range(2)]
+    engine = served(*(url for url, _ in both))
+    texts = [f"Take {n}. Add the brass. Now five." for n in ("one", "two", "three", "four", "five", "eight")]
+    asked = [(i, text[:cut]) for i, text in enumerate(texts) for cut in (9, 24, None)]
+    assert all(reading.value for reading in engine.reader(texts).choose(asked, LABELS))
+    first = engine.tokenizer(texts, add_special_tokens=False).input_ids
+    for i, text in enumerate(texts):
+        homes = [url for url, seen in both if any(r["prompt"][:2] == first[i][:2] for r in seen)]
+        assert homes == [engine.service.url(text)]
+    assert all(seen for _, seen in both)
+
+
+def test_opening_a_served_student_asks_every_server_what_it_serves(service):
+    url, _ = service((200, ""), models=[{"id": STUDENT, "max_model_len": 4096}])
+    params = Params(student=STUDENT, engine="endpoint", endpoint_urls=[url], endpoint_retries=0)
+    assert open_engine(params).settings == {
+        "engine": "endpoint",
+        "path": "completions",
+        "model": STUDENT,
+        "lora": False,
+        "servers": [{"version": "0.0", "max_model_len": 4096}],
+    }
+    other, _ = service((200, ""), models=[{"id": "another"}])
+    with pytest.raises(EngineError, match=f"{other} does not serve"):
+        open_engine(params.model_copy(update={"endpoint_urls": [url, other]}))
+    with pytest.raises(EngineError, match=f"max_model_len: {url} serves 4096 tokens, not 5000"):
+        open_engine(params.model_copy(update={"max_model_len": 5000}))
+    with pytest.raises(EngineError, match="does not say what it serves: ConnectError"):
+        open_engine(params.model_copy(update={"endpoint_urls": ["http://127.0.0.1:9/v1"]}))
+
+
+def test_a_server_loads_an_adapter_by_its_content(service, tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    url, seen = service((200, "Success"), models=[{"id": STUDENT}])
+    params = Params(student=STUDENT, engine="endpoint", endpoint_urls=[url], endpoint_retries=0)
+    engine = open_engine(params, tmp_path)
+    assert engine.settings["lora"] and engine.model.startswith("palign-")
+    assert (seen[0]["path"], seen[0]["lora_name"], seen[0]["lora_path"]) == (
+        "/v1/load_lora_adapter",
+        engine.model,
+        str(tmp_path),
+    )
+    (tmp_path / "adapter_config.json").write_text('{"r": 8}')
+    assert open_engine(params, tmp_path).model != engine.model
+    unwilling, _ = service((404, ""), models=[{"id": STUDENT}])
+    with pytest.raises(EngineError, match=r"did not load the adapter \(HTTP 404\); start vLLM with --enable-lora"):
+        open_engine(params.model_copy(update={"endpoint_urls": [unwilling]}), tmp_path)

@@ -1,0 +1,173 @@
+"""A response depends on its prompt and its seed alone; label probabilities are the model's own."""
+
+import shutil
+
+import pytest
+import torch
+
+from palign import evaluation, params, problems
+from palign.tasks import plan
+from palign.engines.base import EngineStopped, Sampling, generate, seed_of
+from palign.engines.opening import open_engine
+from palign.engines.transformers import TransformersEngine
+from palign.judging import Judge, LABELS
+from palign.params import Params
+from palign.pocket.world import draw_problems
+from palign.prompts import fill, render
+
+from tests.conftest import POCKET
+
+SAMPLING = Sampling(max_new_tokens=40, temperature=0.9, top_p=0.95, repetition_penalty=1.05)
+
+
+@pytest.fixture(scope="module")
+def engine() -> TransformersEngine:
+    return open_engine(Params(student=str(POCKET / "student"), batch_size=5))
+
+
+@pytest.fixture(scope="module")
+def prompts(engine) -> list[str]:
+    drawn = draw_problems("probe", 12, (2, 3, 4, 6), 0.2, seed="engine test")
+    return [render(engine.tokenizer, fill(Params().answer_prompt, question=p.question), {}) for p in drawn]
+
+
+def texts(engine, prompts, seeds, **kwargs):
+    return [c.text for c in engine.generate(prompts, Sampling(**{**vars(SAMPLING), **kwargs}), seeds)]
+
+
+def test_neither_batch_nor_order_nor_company_changes_a_response(engine, prompts):
+    """Resuming a run puts the remaining problems into other batches."""
+    seeds = [seed_of("test", i) for i in range(len(prompts))]
+    together = texts(engine, prompts, seeds)
+    assert texts(engine, prompts[::-1], seeds[::-1])[::-1] == together
+    alone = [texts(engine, [prompt], [seed])[0] for prompt, seed in zip(prompts, seeds, strict=True)]
+    assert alone == together
+
+
+def test_another_seed_gives_another_response(engine, prompts):
+    sampled = {text for seed in range(30) for text in texts(engine, prompts[-1:], [seed])}
+    assert len(sampled) > 1
+
+
+def test_sampling_follows_the_models_probabilities(engine, prompts):
+    """The inverse-distribution sampler against the softmax it claims to sample from."""
+    prompt, n = prompts[0], 2000
+    ids = engine.tokenizer(prompt, return_tensors="pt", add_special_tokens=False).input_ids
+    with torch.no_grad():
+        expected = engine.model(ids).logits[0, -1].double().softmax(-1)
+    one = Sampling(max_new_tokens=1, temperature=1.0)
+    engine_of_many = TransformersEngine(engine.model, engine.tokenizer, 1024, n)
+    first = [c.token_ids[0] for c in engine_of_many.generate([prompt] * n, one, range(n)) if c.token_ids]
+    top = int(expected.argmax())
+    share, p = first.count(top) / n, float(expected[top])
+    assert abs(share - p) < 5 * (p * (1 - p) / n) ** 0.5 + 1e-9
+
+
+def test_greedy_decoding_is_the_argmax(engine, prompts):
+    (completion,) = engine.generate(prompts[:1], Sampling(max_new_tokens=5), [0])
+    ids = engine.tokenizer(prompts[0], return_tensors="pt", add_special_tokens=False).input_ids
+    expected = engine.model.generate(ids, do_sample=False, max_new_tokens=5)[0, ids.shape[1] :]
+    assert completion.token_ids == [t for t in expected.tolist() if t != engine.tokenizer.eos_token_id]
+
+
+def test_an_overlong_prompt_is_set_aside_and_the_others_run(engine, prompts):
+    """One over-long prompt must not cost the whole call."""
+    endless = "word " * 2000
+    long, short = engine.generate([endless, prompts[0]], SAMPLING, [0, 0])
+    assert (long.finish, long.text, long.new_tokens) == ("prompt too long", "", 0)
+    assert short.text
+    assert engine.choose([endless, prompts[0]], LABELS)[0] is None
+
+
+def test_the_token_budget_is_kept_and_told(engine, prompts):
+    (completion,) = engine.generate(prompts[-1:], Sampling(max_new_tokens=2), [0])
+    assert (completion.finish, completion.new_tokens, len(completion.token_ids)) == ("length", 2, 2)
+
+
+def test_label_log_probabilities_are_those_of_reading_prompt_and_label(engine, prompts):
+    found = engine.choose(prompts, LABELS)
+    for prompt, values in zip(prompts, found, strict=True):
+        for label, value in zip(LABELS, values, strict=True):
+            tail = engine.tokenizer(label, add_special_tokens=False).input_ids
+            ids = engine.tokenizer(prompt, add_special_tokens=False).input_ids + tail
+            with torch.no_grad():
+                logprobs = engine.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+            direct = sum(logprobs[len(ids) - len(tail) - 1 + k, token].item() for k, token in enumerate(tail))
+            assert value == pytest.approx(direct, abs=1e-4)
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused_before_any_work(engine):
+    class Bare:
+        chat_template, name_or_path = None, "bare"
+
+    with pytest.raises(ValueError, match="bare has no chat template"):
+        render(Bare(), "hello", {})
+
+
+class Dying:
+    """An engine that dies of some prompts, or of everything after a while."""
+
+    def __init__(self, engine, poison=(), left=10**9):
+        self.engine, self.poison, self.left = engine, poison, left
+
+    def generate(self, prompts, sampling, seeds):
+        self.left -= 1
+        if self.left < 0 or any(prompt in self.poison for prompt in prompts):
+            raise torch.OutOfMemoryError("no memory\nleft")
+        return self.engine.generate(prompts, sampling, seeds)
+
+
+def test_an_engine_that_dies_of_a_prompt_costs_that_record_alone(engine, prompts):
+    """One prompt too many for the memory used to end the stage, at the same place in every rerun."""
+    expected = engine.generate(prompts, SAMPLING, range(len(prompts)))
+    found = generate(Dying(engine, poison=prompts[3:4]), prompts, SAMPLING, range(len(prompts)))
+    assert (found[3].finish, found[3].text) == ("engine error", "") and found[3].reason.endswith("no memory left")
+    assert [c.text for i, c in enumerate(found) if i != 3] == [c.text for i, c in enumerate(expected) if i != 3]
+
+
+def test_an_engine_that_is_dead_stops_the_run(engine, prompts):
+    """Its errors are nobody's outcome: recorded, no rerun would ask again."""
+    with pytest.raises(EngineStopped, match=r"answers nothing: OutOfMemoryError: no memory left; run the study again"):
+        generate(Dying(engine, left=0), prompts, SAMPLING, range(len(prompts)))
+
+
+def test_an_engine_that_dies_in_mid_round_loses_no_record_and_invents_none(small, project):
+    """Batches before it are kept; the rerun asks for the others only, and what comes out is the undisturbed result."""
+    loaded = params.validate(small | {"batch_size": 2}, "test")
+    problems.collect_benchmarks(loaded)
+    evaluation.respond(loaded, "zero-shot")
+    folder = plan.evaluation(loaded, "zero-shot").folder
+    whole = {record["id"]: record["text"] for record in folder.read("responses")}
+    shutil.rmtree(folder.path)
+    real = open_engine(loaded)
+
+    def dying(*_, **__):
+        engine = Dying(real, left=4)
+        engine.tokenizer, engine.settings = real.tokenizer, real.settings
+        return engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "open_engine", dying)
+        with pytest.raises(EngineStopped):
+            evaluation.respond(loaded, "zero-shot")
+    assert len(folder.read("responses")) == 8 and not folder.done
+    evaluation.respond(loaded, "zero-shot")
+    assert {record["id"]: record["text"] for record in folder.read("responses")} == whole
+    assert folder.manifest()["never_answered"] == 0
+
+
+def test_logits_that_are_no_numbers_are_an_error_and_no_text(engine, prompts):
+    """The sampler would give the vocabulary's last token, for ever."""
+    with pytest.MonkeyPatch.context() as patch:
+        head = engine.model.get_output_embeddings()
+        patch.setattr(head, "forward", lambda hidden: torch.full((*hidden.shape[:-1], head.out_features), torch.nan))
+        with pytest.raises(RuntimeError, match="not numbers"):
+            engine.generate(prompts[:2], SAMPLING, [0, 1])
+        with pytest.raises(EngineStopped, match="not numbers"):
+            generate(engine, prompts[:2], SAMPLING, [0, 1])
+        for verdict in ("compare", "decode"):
+            judge = Judge(engine, Params(student=str(POCKET / "student"), verdict=verdict))
+            found = judge.open([("1+1?", ["One.", "Two."])])([(0, 1), (0, 2)])
+            assert (
+                [v.label for v in found] == ["error"] * 2 and "not" in found[0].reason and "number" in found[0].reason
+            )

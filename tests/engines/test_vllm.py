@@ -1,0 +1,377 @@
+"""vLLM says what the transformers engine says. Starts vLLM for real, on the pocket student: `make test-vllm`.
+
+Left out, all of it, where vLLM is not installed.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from palign.engines.base import EngineError, EngineStopped, Sampling, seed_of
+from palign.engines.opening import open_engine
+from palign.engines.labels import Request
+from palign.engines.vllm import ON_CPU, PROMPTS_A_PASS, VllmEngine, lora_rank
+from palign.judging import Judge
+from palign.params import Params
+from palign.prompts import LABELS, fill, render
+from palign.traces import RULES
+
+from tests.conftest import POCKET, read_jsonl
+
+pytestmark = pytest.mark.vllm
+BASE = {"student": str(POCKET / "student"), "device": "cpu", "max_model_len": 512, "batch_size": 80}
+PLAIN, VLLM = Params(**BASE), Params(**BASE, engine="vllm")
+GREEDY = Sampling(max_new_tokens=60)
+
+
+def problems(count):
+    return read_jsonl(POCKET / "data" / "train.jsonl")[:count]
+
+
+def prompts(engine, count):
+    questions = [problem["question"] for problem in problems(count)]
+    return [
+        render(engine.tokenizer, fill(PLAIN.answer_prompt, question=q), PLAIN.chat_template_kwargs) for q in questions
+    ]
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return open_engine(PLAIN)
+
+
+@pytest.fixture(scope="module")
+def served():
+    pytest.importorskip("vllm", reason="vLLM is not installed; see `make test-vllm`")
+    return open_engine(VLLM)
+
+
+def test_greedy_responses_are_the_same(plain, served):
+    asked = prompts(plain, 12)
+    ours, theirs = (engine.generate(asked, GREEDY, range(12)) for engine in (plain, served))
+    assert [(c.token_ids, c.finish, c.new_tokens, c.text) for c in ours] == [
+        (c.token_ids, c.finish, c.new_tokens, c.text) for c in theirs
+    ]
+
+
+def drafts_of(count):
+    """Questions with their traces' sentences, and verdicts to ask for."""
+    drafts = [(p["question"], RULES["released"].split(p["trace"])) for p in problems(count)]
+    return drafts, [(i, p) for i, (_, parts) in enumerate(drafts) for p in (2, len(parts) // 2, len(parts))]
+
+
+def test_verdicts_are_the_same_and_their_margins_too(plain, served):
+    drafts, asked = drafts_of(6)
+    ours, theirs = (Judge(engine, PLAIN).open(drafts)(asked) for engine in (plain, served))
+    assert {v.label for v in ours} == {"ENOUGH", "NOT_ENOUGH"}
+    assert [v.label for v in ours] == [v.label for v in theirs]
+    assert [v.margin for v in theirs] == pytest.approx([v.margin for v in ours], abs=1e-3)
+
+
+def test_decoded_verdicts_are_the_same(plain, served):
+    drafts, asked = drafts_of(6)
+    decode = PLAIN.model_copy(update={"verdict": "decode"})
+    ours, theirs = (Judge(engine, decode).open(drafts)(asked) for engine in (plain, served))
+    assert [(v.label, v.new_tokens) for v in ours] == [(v.label, v.new_tokens) for v in theirs]
+
+
+def test_label_log_probabilities_are_the_same(plain, served):
+    """Of labels of several tokens, some of which begin alike, and of one that begins as another ends."""
+    labels = [*LABELS, "[", "[NOT"]
+    asked = prompts(plain, 4)
+    for ours, theirs in zip(plain.choose(asked, labels), served.choose(asked, labels), strict=True):
+        assert theirs == pytest.approx(ours, abs=1e-3)
+
+
+def test_nested_prompts_find_their_beginning_in_the_cache(served):
+    """Of a trace's second half, judged at every sentence, what a request reads anew is within a block of its end."""
+    problem = problems(40)[-1]  # one that no other test has read
+    parts = RULES["released"].split(problem["trace"])
+    judge = Judge(served, PLAIN)
+    asked = [(0, p) for p in range(len(parts) // 2, len(parts) + 1)]
+    verdicts = judge.open([(problem["question"], parts)])(asked)
+    longest = max(v.prompt_tokens for v in verdicts)
+    steps = 8  # requests of a verdict: "[", then three tokens of ENOUGH] and four of NOT_ENOUGH]
+    tails = served.tokenizer(list(LABELS), add_special_tokens=False).input_ids
+    assert len({(*tail[: j + 1],) for tail in tails for j in range(len(tail))}) <= steps
+    read, demand = sum(v.trace_tokens for v in verdicts), 64  # two blocks: the cut one, and what follows the trace
+    assert read <= longest + len(verdicts) * steps * demand
+    assert read < 0.5 * sum(v.prompt_tokens for v in verdicts) * steps
+
+
+def test_a_seed_is_a_requests_own(served):
+    """Seeds of a study have 63 bits."""
+    asked = prompts(served, 4)
+    sampling = Sampling(max_new_tokens=40, temperature=0.9, top_p=0.95, repetition_penalty=1.05)
+    seeds = [seed_of("test", i) for i in range(4)]
+    first = served.generate(asked, sampling, seeds)
+    again = served.generate(asked, sampling, seeds)
+    other = served.generate(asked, sampling, [seed_of("other", i) for i in range(4)])
+    assert [c.text for c in first] == [c.text for c in again] != [c.text for c in other]
+
+
+def test_more_prompts_with_seeds_than_one_pass_holds(served):
+    """On a CPU, vLLM died of the first one that it would have read in parts."""
+    judge = Judge(served, PLAIN)
+    asked = [judge.prompt(p["question"], RULES["released"].split(p["trace"])) for p in problems(80)]
+    assert sum(len(served.tokenizer(prompt).input_ids) for prompt in asked) > 1.5 * PROMPTS_A_PASS
+    seeds = [seed_of("test", i) for i in range(80)]
+    sampling = Sampling(max_new_tokens=8, temperature=0.9)
+    together = served.generate(asked, sampling, seeds)
+    apart = [c for i in range(0, 80, 20) for c in served.generate(asked[i : i + 20], sampling, seeds[i : i + 20])]
+    assert [c.token_ids for c in together] == [c.token_ids for c in apart]
+
+
+def test_the_budget_is_kept_and_told(served):
+    (found,) = served.generate(prompts(served, 1), Sampling(max_new_tokens=2), [0])
+    assert (found.finish, found.new_tokens, len(found.token_ids)) == ("length", 2, 2)
+
+
+def test_the_manifest_can_say_how_it_ran(served):
+    found = served.settings
+    assert (found["engine"], found["dtype"], found["prefix_caching"], found["lora"]) == ("vllm", "float32", True, False)
+    assert found["version"].startswith("0.32.0") and found["cache_tokens"] > found["max_model_len"] == 512
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_an_interrupted_call_leaves_nothing_to_the_next(served, monkeypatch):
+    """vLLM keeps the requests of a call that was stopped, and hands their outputs to whoever asks next."""
+    asked = prompts(served, 6)
+    expected = [c.text for c in served.generate(asked[3:], GREEDY, [0] * 3)]
+    core = served.llm.llm_engine
+    steps, step = [], core.step
+
+    def stop_soon():
+        steps.append(1)
+        if len(steps) == 3:
+            raise RuntimeError("out of memory, say")
+        return step()
+
+    monkeypatch.setattr(core, "step", stop_soon)
+    with pytest.raises(RuntimeError, match="out of memory, say"):
+        served.generate(asked, GREEDY, [0] * 6)
+    monkeypatch.undo()
+    assert not core.has_unfinished_requests()
+    assert [c.text for c in served.generate(asked[3:], GREEDY, [0] * 3)] == expected
+
+
+def test_what_vllm_refuses_is_an_engine_error_and_its_death_stops_the_run(served, monkeypatch):
+    """Its own errors are no RuntimeErrors, so a verdict would not have been recorded as failed."""
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    with pytest.raises(EngineError, match="vLLM: "):
+        served.score([Request([10**6], "shard", token=1)])
+    drafts, asked = drafts_of(1)
+
+    def dead(*_, **__):
+        raise EngineDeadError()
+
+    monkeypatch.setattr(served.llm, "generate", dead)
+    with pytest.raises(EngineStopped, match="run the study again"):
+        Judge(served, PLAIN).open(drafts)(asked)
+
+
+def test_an_over_long_prompt_costs_itself_only(served):
+    """vLLM alone refuses a whole call for one prompt too many tokens long."""
+    good = prompts(served, 2)
+    found = served.generate([good[0], "brass " * 600, good[1]], GREEDY, [0, 0, 0])
+    assert [c.finish for c in found] == ["stop", "prompt too long", "stop"]
+    assert served.choose(["brass " * 600, good[0]], ("[ENOUGH]", "[NOT_ENOUGH]"))[0] is None
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    """One that does something, of a rank that is none of vLLM's."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(POCKET / "student")
+    config = LoraConfig(r=12, lora_alpha=16, target_modules="all-linear", init_lora_weights=False)
+    folder = tmp_path_factory.mktemp("trained") / "adapter"
+    get_peft_model(model, config).save_pretrained(folder)
+    return folder
+
+
+def test_an_adapters_rank_is_rounded_up_to_one_that_vllm_takes(tmp_path):
+    for rank, expected in {1: 1, 4: 8, 12: 16, 16: 16, 100: 128}.items():
+        (tmp_path / "adapter_config.json").write_text(json.dumps({"r": rank}))
+        assert lora_rank(tmp_path) == expected
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 1024}))
+    with pytest.raises(EngineError, match="lora_r"):
+        lora_rank(tmp_path)
+
+
+def test_an_adapter_is_served_as_if_merged(served, adapter):
+    """Two engines in one process are too many for some machines, so the one with an adapter has its own."""
+    code = (
+        "import json, sys; from palign.params import Params; from palign.engines import Sampling, open_engine\n"
+        "asked, base, adapter = json.loads(sys.argv[1])\n"
+        "engine = open_engine(Params(**base, engine='vllm'), adapter)\n"
+        "found = engine.generate(asked, Sampling(max_new_tokens=30), [0] * len(asked))\n"
+        "print('FOUND', json.dumps([c.token_ids for c in found]))"
+    )
+    asked = prompts(served, 6)
+    arguments = json.dumps([asked, BASE, str(adapter)])
+    out = subprocess.run([sys.executable, "-c", code, arguments], capture_output=True, text=True, check=False)
+    found = [line for line in out.stdout.splitlines() if line.startswith("FOUND ")]
+    assert found, out.stderr[-2000:]
+    merged = open_engine(PLAIN, adapter)
+    expected = merged.generate(asked, Sampling(max_new_tokens=30), [0] * len(asked))
+    assert json.loads(found[0].removeprefix("FOUND ")) == [c.token_ids for c in expected]
+    plain = open_engine(PLAIN).generate(asked, Sampling(max_new_tokens=30), [0] * len(asked))
+    assert [c.token_ids for c in plain] != [c.token_ids for c in expected]  # the adapter does something
+
+
+@pytest.fixture(scope="module")
+def servers(served, tmp_path_factory):
+    """Two OpenAI-compatible servers of the pocket student on loopback, with a generation config as Qwen's models have
+    one: a server takes from it what a request leaves unsaid.
+    """
+    folder = tmp_path_factory.mktemp("model") / "student"
+    shutil.copytree(POCKET / "student", folder)
+    config = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(config | {"do_sample": True, "top_k": 1}))
+    ports, processes = [], []
+    log = (tmp_path_factory.mktemp("servers") / "log").open("w")
+    for _ in range(2):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            ports.append(free.getsockname()[1])
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1"]
+        command += ["--model", str(folder), "--served-model-name", BASE["student"], "pocket"]
+        command += ["--dtype", "float32", "--max-model-len", "512", "--enforce-eager", "--block-size", "32"]
+        command += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", "4096"]  # see palign.engines.vllm.on_cpu
+        command += ["--enable-lora", "--max-lora-rank", "16", "--enable-prompt-tokens-details"]
+        command += ["--port", str(ports[-1])]
+        environment = {**os.environ, **ON_CPU, "OMP_NUM_THREADS": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+        processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+    urls = [f"http://127.0.0.1:{port}/v1" for port in ports]
+    wait_for(urls, processes)
+    yield urls
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait(30)
+
+
+def test_two_servers_share_a_study_and_say_what_the_engine_says(servers, plain):
+    """Sharding is by prompt: each question goes to one address, and the answers put together are the whole."""
+    urls = servers
+    one = Params(
+        **BASE | {"student": "endpoint:pocket"},
+        endpoint_urls=urls,
+        verdict="decode",
+        arms=["zero-shot"],
+        second_budget=None,
+    )
+    engine = open_engine(one)
+    asked = [fill(PLAIN.answer_prompt, question=problem["question"]) for problem in problems(10)]
+    found = engine.generate(asked, GREEDY, [0] * 10)
+    expected = plain.generate(prompts(plain, 10), GREEDY, [0] * 10)
+    assert {engine.service.url(prompt) for prompt in asked} == set(urls)
+    assert [c.text for c in found] == [c.text for c in expected]
+    assert all(c.finish == "stop" and c.new_tokens for c in found)
+
+
+def params_of(urls):
+    return Params(**BASE, engine="endpoint", endpoint_urls=urls)
+
+
+def test_served_students_say_what_the_engine_says(servers, plain):
+    """``engine: endpoint``: the same token ids in, so the same responses, verdicts and log-probabilities out."""
+    engine = open_engine(params_of(servers))
+    asked = prompts(plain, 10)
+    found, expected = (one.generate(asked, GREEDY, [0] * 10) for one in (engine, plain))
+    assert {engine.service.url(prompt) for prompt in asked} == set(servers)
+    assert found == expected  # token ids, counts and ends too
+    drafts, wanted = drafts_of(6)
+    ours, theirs = (Judge(one, PLAIN).open(drafts)(wanted) for one in (plain, engine))
+    assert [v.label for v in ours] == [v.label for v in theirs]
+    assert [v.margin for v in theirs] == pytest.approx([v.margin for v in ours], abs=1e-3)
+    for a, b in zip(plain.choose(asked[:3], LABELS), engine.choose(asked[:3], LABELS), strict=True):
+        assert b == pytest.approx(a, abs=1e-3)
+    assert [server["max_model_len"] for server in engine.settings["servers"]] == [512, 512]
+
+
+def test_a_served_students_shards_put_together_are_the_whole(servers, served):
+    """A study by two servers, one at a time, both at once, or by the engine here: the same records for the same
+    problems, whatever the servers' own generation config says.
+    """
+    sampling = Sampling(max_new_tokens=40, temperature=0.9, top_p=0.95, repetition_penalty=1.05)
+    both, *single = (open_engine(params_of(urls)) for urls in (servers, servers[:1], servers[1:]))
+    asked = prompts(both, 10)
+    seeds = [seed_of("test", i) for i in range(10)]
+    whole = both.generate(asked, sampling, seeds)
+    joined = {}
+    for url, engine in zip(servers, single, strict=True):
+        mine = [i for i, prompt in enumerate(asked) if both.service.url(prompt) == url]
+        found = engine.generate([asked[i] for i in mine], sampling, [seeds[i] for i in mine])
+        joined |= dict(zip(mine, found, strict=True))
+    assert [joined[i].text for i in range(10)] == [c.text for c in whole]
+    assert [c.text for c in whole] == [c.text for c in served.generate(asked, sampling, seeds)]
+    greedy = served.generate(asked, Sampling(max_new_tokens=40, repetition_penalty=1.05), seeds)
+    assert [c.text for c in whole] != [c.text for c in greedy]
+
+
+def test_a_served_students_nested_prompts_find_their_beginning_in_one_servers_cache(servers):
+    problem = problems(41)[-1]
+    parts = RULES["released"].split(problem["trace"])
+    judge = Judge(open_engine(params_of(servers)), PLAIN)
+    verdicts = judge.open([(problem["question"], parts)])([(0, p) for p in range(1, len(parts) + 1)])
+    assert sum(v.trace_tokens for v in verdicts) < 0.5 * 8 * sum(v.prompt_tokens for v in verdicts)
+
+
+def test_servers_load_an_adapter_that_answers_as_if_merged(servers, adapter):
+    engine = open_engine(params_of(servers), adapter)
+    asked = prompts(engine, 6)
+    found, expected, base = (
+        [c.token_ids for c in one.generate(asked, Sampling(max_new_tokens=30), [0] * 6)]
+        for one in (engine, open_engine(PLAIN, adapter), open_engine(PLAIN))
+    )
+    assert found == expected != base
+    assert open_engine(params_of(servers), adapter).model == engine.model  # loaded already
+    assert engine.settings["lora"]
+
+
+def test_a_served_student_sets_an_over_long_prompt_aside(servers):
+    engine = open_engine(params_of(servers))
+    good = prompts(engine, 2)
+    found = engine.generate([good[0], "brass " * 600, good[1]], GREEDY, [0, 0, 0])
+    assert [c.finish for c in found] == ["stop", "prompt too long", "stop"]
+
+
+def test_what_a_server_does_not_serve_is_said_before_any_work(servers):
+    with pytest.raises(EngineError, match="does not serve"):
+        open_engine(params_of(servers).model_copy(update={"student": str(POCKET / ".." / "pocket" / "student")}))
+    with pytest.raises(EngineError, match="serves 512 tokens, not 600"):
+        open_engine(params_of(servers).model_copy(update={"max_model_len": 600}))
+
+
+def wait_for(urls, processes, seconds=240):
+    import httpx
+
+    end = time.monotonic() + seconds
+    for url in urls:
+        while True:
+            assert all(process.poll() is None for process in processes), "a server died"
+            try:
+                if httpx.get(f"{url}/models", timeout=5).status_code == 200:
+                    break
+            except httpx.HTTPError:
+                pass
+            assert time.monotonic() < end, "a server did not start"
+            time.sleep(1)
+
+
+def test_without_vllm_the_engine_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(EngineError, match="vllm is not installed"):
+        VllmEngine.open(VLLM)

@@ -1,0 +1,130 @@
+"""The paper's numbers stand beside the study's only where the study has them, and what an arm costs adds up."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from palign import alignment, params, traces, truncation
+from palign.paper import printed
+from palign.report import beside, figures, tables
+from palign.tasks import plan
+from palign.arms import ARMS
+from palign.params import Params
+
+from tests.report.test_figures import accuracy_of
+
+EVERY = [arm for arm in ARMS if arm != "p-align-other-judge"]
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    figures.plt.close("all")
+
+
+def test_every_printed_number_is_carried_under_its_rows_name():
+    rows = beside.printed()
+    other = printed.other_figures()
+    assert set(rows["form"]) == set(beside.FORMS) == set(other["source"])
+    assert len(rows) == len(other) - (other["source"] == "table7").sum() / 2  # two counts make one share
+    for form, spec in beside.FORMS.items():
+        assert set(rows[rows["form"] == form]["name"]) == set(spec.names.values())
+    kept = rows[(rows["form"] == "table7") & (rows["source"] == "Qwen2.5-7B-Instruct")].iloc[0]
+    assert kept["value"] == pytest.approx(97.2) and kept["low"] < 97.2 < kept["high"] and kept["n"] == 1000
+    assert rows[rows["form"] != "table7"][["low", "high"]].isna().all(axis=None)
+
+
+def made_up(forms) -> pd.DataFrame:
+    own = [
+        (form, beside.HERE, name, 50.0 + i, 45.0, 60.0, 8, "a rubric" if form == "figure3d" else "")
+        for form in forms
+        for i, name in enumerate(beside.FORMS[form].names.values())
+    ]
+    printed = beside.printed()
+    own = pd.DataFrame(own, columns=beside.COLUMNS)
+    return pd.concat([printed[printed["form"].isin(forms)], own], ignore_index=True)
+
+
+@pytest.mark.parametrize("forms", [["figure3c"], list(beside.FORMS)], ids=["one", "all"])
+def test_printed_and_measured_values_are_drawn_where_they_are(forms):
+    table = made_up(forms)
+    figure = figures.beside(table)
+    assert len(figure.axes) == 2 * len(forms)
+    titles = [axis.get_title(loc="left") for axis in figure.axes]
+    assert ("this study, by a rubric" in titles) == ("figure3d" in forms)  # a rubric is not to pass for a model
+    for k, form in enumerate(forms):
+        for axis, here in zip(figure.axes[2 * k : 2 * k + 2], (False, True), strict=True):
+            rows = table[(table["form"] == form) & ((table["source"] == beside.HERE) == here)]
+            drawn = sorted(float(line.get_xdata()[0]) for line in axis.get_lines())
+            assert drawn == pytest.approx(sorted(rows["value"]))
+            assert axis.get_xlim()[1] > rows["value"].max()
+
+
+def test_a_study_without_the_arms_shows_nothing(small, project):
+    loaded = params.validate({**small, "arms": ["zero-shot"]}, "test")
+    assert beside.table(loaded).empty
+    assert figures.beside(beside.table(loaded)) is None
+
+
+def test_lengths_calls_and_retention_are_those_of_the_records(small, project, monkeypatch):
+    loaded = params.validate({**small, "arms": ["zero-shot", "p-align", "p-align-no-binary-search"]}, "test")
+    traces.collect(loaded)
+    truncation.truncate_all(loaded)
+    alignment.align_all(loaded)
+    for form in ("figure3c", "figure3d"):  # no arm has answered
+        monkeypatch.setitem(beside.FORMS, form, replace(beside.FORMS[form], measure=lambda params: {}))
+    table = beside.table(loaded)
+    assert set(table["form"]) == {"table4", "table5", "table7"}
+    own = table[table["source"] == beside.HERE].set_index(["form", "name"])
+    assert (own["low"].isna() | (own["low"] <= own["value"]) & (own["value"] <= own["high"])).all()
+    prefixes = tables.prefixes(loaded)
+    assert own.loc[("table4", "trace"), "value"] == pytest.approx(prefixes["trace_tokens"].mean())
+    assert own.loc[("table5", "binary search"), "value"] == pytest.approx(prefixes["calls"].mean())
+    scans = plan.truncation(loaded, "linear").require().read("prefixes")
+    assert own.loc[("table5", "linear scan"), "value"] == pytest.approx(np.mean([len(r["verdicts"]) for r in scans]))
+    assert own.loc[("table7", "kept"), "value"] == pytest.approx(100 * tables.pairs(loaded)["kept"].mean())
+    wide = beside.wide(loaded)
+    assert len(wide) == len(own) and wide.columns[-1] == beside.HERE
+
+
+def test_what_an_arm_costs_is_read_from_the_tasks_it_stands_on(monkeypatch):
+    made = {"truncation": {"tokens_read": 10, "tokens_generated": 1}, "alignment": {"tokens_read": 100}}
+    made["finetuning"] = {"tokens_trained": 1000}
+
+    class Folder:
+        def __init__(self, stage):
+            self.stage = stage
+
+        def manifest(self):
+            return made[self.stage]
+
+    monkeypatch.setattr(plan.Task, "require", lambda task: Folder(task.stage))
+    table = tables.spent(Params(arms=["zero-shot", "sft-label", "p-align", "rft"], training_seeds=[0, 1]))
+    assert table["total"].to_dict() == {"zero-shot": 0, "sft-label": 1000, "p-align": 1111, "rft": 1100}
+    assert table.loc["p-align"].to_dict() == {"judged": 11, "continued": 100, "trained": 1000, "total": 1111}
+
+
+def spending(arms) -> pd.DataFrame:
+    table = pd.DataFrame({"trained": np.arange(len(arms)) * 1000}, index=arms)
+    return table.assign(total=2 * table["trained"])
+
+
+@pytest.mark.parametrize("arms", [["zero-shot", "sft-label"], EVERY], ids=["two", "all"])
+def test_accuracy_against_cost_names_every_arm(arms):
+    params = Params(arms=arms)
+    figure = figures.pareto(accuracy_of(params), spending(arms), params)
+    figure.canvas.draw()
+    assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == arms
+    alone = Params(arms=["zero-shot"])
+    assert figures.pareto(accuracy_of(alone), spending(["zero-shot"]), alone) is None
+
+
+def test_fixed_ratios_stand_in_the_order_of_their_share():
+    params = Params(arms=["p-align", "fixed-ratio-90", "fixed-ratio-10", "fixed-ratio-50"])
+    figure = figures.ratios(accuracy_of(params), params)
+    assert list(figure.axes[0].get_xticks()) == [10, 50, 90]
+    assert "p-align (adaptive)" in [text.get_text() for text in figure.axes[-1].get_legend().get_texts()]
+    other = Params(arms=["p-align", "fixed-ratio-90"])
+    assert figures.ratios(accuracy_of(other), other) is None

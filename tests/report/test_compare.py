@@ -1,0 +1,232 @@
+"""Two reports side by side: nothing differs from itself, order has no say, and chance is called chance."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from palign import problems
+from palign.report import compare, tables
+from palign.tasks import plan
+from palign.study.cli import main
+from palign.params import Benchmark, Params
+
+from tests.conftest import write_jsonl
+
+SIZES = {"easy": 8, "hard": 12}
+
+
+def make(
+    folder,
+    seed=0,
+    skill=0.5,
+    arms=("zero-shot", "p-align"),
+    seeds=(0,),
+    sizes=SIZES,
+    prefix="",
+    budgets=(256, 128),
+    **params,
+):
+    """A report folder of made-up outcomes."""
+    rng = np.random.default_rng(seed)
+    index = pd.MultiIndex.from_tuples([(name, f"{prefix}{i:02d}") for name, n in sizes.items() for i in range(n)])
+    columns = [(arm, s, budget) for budget in budgets for arm in arms for s in seeds]
+    columns = pd.MultiIndex.from_tuples(columns, names=["arm", "seed", "budget"])
+    table = pd.DataFrame(rng.binomial(3, skill, (len(index), len(columns))), index, columns)
+    table.index.names = ["benchmark", "problem"]
+    values = {"study": folder.name, "arms": list(arms), "max_new_tokens": budgets[0]}
+    values["second_budget"] = budgets[1] if budgets[1:] else None
+    values["benchmarks"] = [{"name": name, "data": f"{name}.jsonl", "problems": n} for name, n in sizes.items()]
+    (folder / "tables").mkdir(parents=True)
+    (folder / "headline.json").write_text("{}")
+    table.to_csv(folder / "tables" / "problems.csv")
+    (folder / "params.yaml").write_text(yaml.safe_dump(values | params))
+    return folder
+
+
+def two(tmp_path, a=None, b=None):
+    return compare.load(make(tmp_path / "a", **(a or {}))), compare.load(
+        make(tmp_path / "b", **{"seed": 1} | (b or {}))
+    )
+
+
+@settings(max_examples=4)
+@given(seed=st.integers(0, 99), skill=st.floats(0, 1), seeds=st.sampled_from([(0,), (0, 1, 2)]))
+def test_a_study_does_not_differ_from_itself(tmp_path_factory, seed, skill, seeds):
+    study = compare.load(make(tmp_path_factory.mktemp("study") / "a", seed, skill, ["rft"], seeds))
+    table = compare.table(study, study)
+    assert (table["value"] == 0).all() and not table["clear"].eq(True).any() and (table["how"] == "paired").all()
+    assert compare.settings(study, study).empty
+
+
+@settings(max_examples=4)
+@given(seed=st.integers(0, 99), skill=st.floats(0, 1), prefix=st.sampled_from(["", "other"]))
+def test_the_other_way_round_is_the_opposite(tmp_path_factory, seed, skill, prefix):
+    mine = {"arms": ["rft"]}
+    a, b = two(tmp_path_factory.mktemp("studies"), mine, mine | {"seed": seed, "prefix": prefix, "skill": skill})
+    there, back = compare.table(a, b), compare.table(b, a)
+    assert set(there["how"]) == {"unpaired" if prefix else "paired"}
+    assert there["value"].to_numpy() == pytest.approx(-back["value"].to_numpy())
+    assert there["low"].to_numpy() == pytest.approx(-back["high"].to_numpy())
+    assert there["p"].dropna().to_numpy() == pytest.approx(back["p"].dropna().to_numpy(), abs=1e-6)
+
+
+@settings(max_examples=4)
+@given(order=st.permutations(range(sum(SIZES.values()))))
+def test_problems_are_matched_by_what_they_ask_not_by_their_place(tmp_path_factory, order):
+    a, b = two(tmp_path_factory.mktemp("studies"))
+    moved = compare.Study(b.folder, b.params, b.problems.iloc[order])
+    rows = ["arm", "metric", "budget", "benchmark"]
+    there, here = (compare.table(a, study).set_index(rows).sort_index() for study in (b, moved))
+    pd.testing.assert_frame_equal(there, here)
+
+
+def test_problems_of_one_study_alone_are_left_out_of_a_pairing(tmp_path):
+    a, b = two(tmp_path, b={"sizes": {"easy": 8, "hard": 30}})
+    table = compare.table(a, b).set_index("benchmark")
+    assert set(table.loc["hard", "how"]) == {"paired"} and set(table.loc["hard", "n"]) == {12}
+
+
+def test_a_clear_difference_is_called_one_and_a_small_one_is_not(tmp_path):
+    sizes = {"easy": 200, "hard": 200}
+    for how, prefix in (("paired", ""), ("unpaired", "other")):
+        a, b = two(tmp_path / how, {"sizes": sizes}, {"sizes": sizes, "prefix": prefix, "skill": 0.8})
+        c = compare.load(make(tmp_path / how / "c", seed=2, sizes=sizes, prefix=prefix))
+        assert compare.table(a, b).dropna(subset="p")["clear"].all()
+        assert not compare.table(a, c).dropna(subset="p")["clear"].any()
+
+
+def test_arms_of_one_study_alone_are_not_compared(tmp_path):
+    a, b = two(tmp_path, b={"arms": ("p-align", "rft")})
+    assert set(compare.table(a, b)["arm"]) == {"p-align"}
+
+
+def test_settings_that_differ_are_named(tmp_path):
+    a = compare.load(make(tmp_path / "a", student="one"))
+    b = compare.load(make(tmp_path / "b", student="two", batch_size=1, sizes={"easy": 8, "hard": 13}))
+    found = compare.settings(a, b)
+    assert found.index.tolist() == ["student", "benchmark hard"]  # not what only concerns speed
+    assert found.loc["student"].tolist() == ["one", "two"]
+
+
+def test_the_terminal_shows_every_benchmark_and_which_is_not_paired(tmp_path):
+    a, b = two(tmp_path, b={"sizes": {"easy": 8, "hard": 30}})
+    moved = b.problems.rename(index={f"{i:02d}": f"x{i}" for i in range(30)}, level=1)
+    other = compare.Study(b.folder, b.params, pd.concat([b.problems.loc[["easy"]], moved.loc[["hard"]]]))
+    shown = compare.text(a, other)
+    assert "hard (unpaired)" in shown and "easy (unpaired)" not in shown and "interval of two samples" in shown
+
+
+@pytest.mark.parametrize(
+    ("b", "words"),
+    [
+        ({"arms": ("rft",)}, "no arm in common"),
+        ({"sizes": {"else": 5}}, "no benchmark in common"),
+        ({"budgets": (99,)}, "no response budget in common"),
+    ],
+)
+def test_nothing_in_common_is_one_line(tmp_path, capsys, b, words):
+    make(tmp_path / "a"), make(tmp_path / "b", **b)
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("headline.json", None, "not a study's report folder"),
+        ("tables/problems.csv", None, "an older palign's; delete its report.html and run the study again"),
+        ("params.yaml", None, "an older palign's; delete its report.html and run the study again"),
+        ("tables/problems.csv", b"\x00\xff\n,,,\n", "not a palign report's outcomes by problem"),
+        ("tables/problems.csv", b"x,y\n1,2\n", "not a palign report's outcomes by problem"),
+        ("params.yaml", b"a: &a [1]\nb: *a\n", "not valid YAML"),
+        ("params.yaml", b"study: b\n", "not those of the study's benchmarks"),
+        ("params.yaml", b'study: "b\\e[31m"\n', "study"),
+    ],
+)
+def test_what_is_no_report_is_one_line(tmp_path, capsys, file, content, words):
+    make(tmp_path / "a"), make(tmp_path / "b")
+    path = tmp_path / "b" / file
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+    error = capsys.readouterr().err
+    assert str(tmp_path / "b") in error and words in error and error.count("\n") == 1 and "\x1b" not in error
+
+
+@pytest.mark.parametrize("cell", ["4", "1.5", "-1", ""], ids=["more than samples", "a half", "negative", "missing"])
+def test_counts_that_cannot_be_are_refused(tmp_path, capsys, cell):
+    """Reports are sent around: a count above the samples ended in a traceback."""
+    make(tmp_path / "a"), make(tmp_path / "b")
+    path = tmp_path / "b" / "tables" / "problems.csv"
+    path.write_text(path.read_text().rstrip("\n").rsplit(",", 1)[0] + f",{cell}\n")
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+    error = capsys.readouterr().err
+    assert f"{path}: not a palign report's outcomes" in error and error.count("\n") == 1
+
+
+@pytest.fixture
+def answered(small, monkeypatch):
+    """A study whose test problems are there and whose grades are made up."""
+
+    def load_grades(params, arm, seed=None):
+        rng = np.random.default_rng([len(arm), seed])
+        return [
+            {"benchmark": problem["benchmark"], "problem": problem["id"], "sample": s}
+            | {"right": bool(rng.integers(2)), "right_cut": False}
+            for problem in plan.benchmarks(params).require().read("problems")
+            for s in range(params.n_samples)
+        ]
+
+    def answer(**values):
+        params = Params(**small | {"training_seeds": [0, 1]} | values)
+        problems.collect_benchmarks(params)
+        return params
+
+    monkeypatch.setattr(tables.evaluation, "load_grades", load_grades)
+    return answer
+
+
+def test_a_report_keeps_what_is_compared(answered, tmp_path):
+    """The table that a report writes comes back with the accuracies that the report shows."""
+    params = answered()
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "headline.json").write_text("{}")
+    tables.problems(params).to_csv(tmp_path / "tables" / "problems.csv")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tables.portable(params)))
+    study = compare.load(tmp_path)
+    kept = compare.table(study, study).set_index(["arm", "benchmark", "metric", "budget"])["a"]
+    shown = tables.accuracy(params).set_index(["arm", "benchmark", "metric", "budget"])["value"]
+    assert kept.to_dict() == pytest.approx(shown.to_dict())
+
+
+def test_problems_of_one_number_are_not_taken_for_the_same(answered, project):
+    """Ids of many data sets are places: problem 0 of one would have been paired with problem 0 of another."""
+    asked = {
+        "one": ["What is 1 + 1?", "What is  2 + 2?", "What is 2 + 2?"],
+        "two": ["What is 2 + 2?", "What is 3 + 3?", "What is 4 + 4?"],
+    }
+    names = {}
+    for name, questions in asked.items():
+        write_jsonl(project / "set.jsonl", [{"id": i, "question": q, "answer": "1"} for i, q in enumerate(questions)])
+        columns = {"id": "id", "question": "question", "answer": "answer"}
+        benchmark = Benchmark(name="set", data="set.jsonl", problems=3, columns=columns)
+        names[name] = tables.problems(answered(study=name, benchmarks=[benchmark])).loc["set"].index
+    assert names["one"].is_unique and len(names["one"].intersection(names["two"])) == 1
+
+
+def test_a_reports_params_hold_neither_addresses_nor_folders_of_the_machine(answered, tmp_path):
+    data = write_jsonl(tmp_path / "mine.jsonl", [{"question": "q", "answer": "1"}])
+    params = answered(
+        benchmarks=[Benchmark(name="mine", data=str(data), problems=1)],
+        engine="endpoint",
+        endpoint_urls=["http://host.inside/v1"],
+        verdict="decode",
+    )
+    kept = yaml.safe_dump(tables.portable(params))
+    assert "data: mine.jsonl" in kept and str(tmp_path) not in kept and "host.inside" not in kept

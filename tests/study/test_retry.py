@@ -1,0 +1,108 @@
+"""What failed for want of a service is asked again, and what comes out is what would have been."""
+
+import pytest
+import yaml
+
+from palign import alignment, evaluation, finetuning, params, problems, traces, truncation
+from palign.analysis import preference
+from palign.study import run
+from palign.tasks import plan
+from palign.study.cli import main
+
+
+def road(loaded: params.Params) -> None:
+    problems.collect_benchmarks(loaded)
+    traces.collect(loaded)
+    truncation.truncate_all(loaded)
+    alignment.align_all(loaded)
+    for arm in loaded.arms:
+        finetuning.finetune(loaded, arm)
+        evaluation.respond(loaded, arm)
+    preference.compare(loaded)
+
+
+def results(project) -> dict[str, list[str]]:
+    """Every record but those of time."""
+    files = (path for path in project.glob("runs/**/*.jsonl") if "seconds" not in path.name)
+    return {str(path.relative_to(project)): path.read_text().splitlines() for path in files}
+
+
+def lose(folder, name: str, how_many: int, **outcome: str) -> None:
+    """As if so many requests had failed; the manifest vouches for them."""
+    records = folder.read(name)
+    folder.write(name, [r | outcome for r in records[:how_many]] + records[how_many:])
+
+
+@pytest.fixture
+def loaded(small, project):
+    values = small | {"arms": ["zero-shot", "p-align", "rft"], "judged_traces": 0, "entropy_traces": 0}
+    (project / "params" / "small.yaml").write_text(yaml.safe_dump(values))
+    return params.load(project / "params" / "small.yaml")
+
+
+def test_what_failed_is_asked_again_and_gives_what_would_have_been(loaded, project, capsys):
+    road(loaded)
+    whole = results(project)
+    searched, answered = plan.truncation(loaded, "adaptive").folder, plan.evaluation(loaded, "zero-shot").folder
+    lose(searched, "prefixes", 2, status="judge error: endpoint error: HTTP 503", prefix="")
+    lose(answered, "responses", 3, finish="endpoint error", text="")
+    trained = {arm: plan.finetuning(loaded, arm).folder for arm in ("p-align", "rft")}
+    made = trained["rft"].manifest_path.stat().st_mtime_ns
+    capsys.readouterr()
+
+    assert main(["retry", "params/small.yaml", "--dry-run"]) == 0
+    foretold = capsys.readouterr().out.splitlines()
+    assert "truncation/adaptive: 2 requests failed and will be asked again" in foretold
+    assert "evaluation/zero-shot: 3 requests failed and will be asked again" in foretold
+    assert searched.done and trained["p-align"].done
+
+    assert main(["retry", "params/small.yaml"]) == 0
+    assert capsys.readouterr().out.splitlines() == [*foretold, "now `palign run params/small.yaml`"]
+    assert len(searched.read("prefixes")) == 10 and not searched.done
+    assert not trained["p-align"].path.exists(), "it was trained on fewer rows"
+    continued = plan.alignment(loaded, "adaptive").folder
+    assert not continued.done and len(continued.read("continuations")) == 12, "each depends on its own trace alone"
+    assert trained["rft"].manifest_path.stat().st_mtime_ns == made, "no failure reached it"
+    assert not plan.preference(loaded).folder.path.exists()
+
+    road(loaded)
+    assert results(project) == whole
+    capsys.readouterr()
+    assert main(["retry", "params/small.yaml"]) == 0
+    assert capsys.readouterr().out == "no request failed\n"
+
+
+@pytest.mark.parametrize("done", range(4))
+def test_taking_back_can_be_stopped_between_any_two_tasks(loaded, project, done):
+    """Whatever was left of it, doing it again and running the study gives what would have been."""
+    problems.collect_benchmarks(loaded)
+    traces.collect(loaded)
+    truncation.truncate_all(loaded)
+    alignment.align_all(loaded)
+    whole = results(project)
+    lose(plan.truncation(loaded, "adaptive").folder, "prefixes", 2, status="judge error: engine error: gone", prefix="")
+    lose(plan.alignment(loaded, "empty").folder, "continuations", 1, finish="engine error", continuation="")
+    taken = run.retry(loaded)
+    for _ in range(done + 1):
+        next(taken, None)
+    taken.close()
+    list(run.retry(loaded))
+    assert run.failures(loaded) == {}
+    truncation.truncate_all(loaded)
+    alignment.align_all(loaded)
+    assert results(project) == whole
+
+
+def test_what_asking_again_cannot_mend_is_left(loaded, project):
+    """A prompt that does not fit, a verdict without a label: the data's fault, and the same the next time."""
+    problems.collect_benchmarks(loaded)
+    traces.collect(loaded)
+    truncation.truncate_all(loaded)
+    folder = plan.truncation(loaded, "adaptive").folder
+    lose(folder, "prefixes", 1, status="judge error: prompt too long")
+    assert list(run.retry(loaded)) == [] and folder.done
+
+
+def test_a_running_study_is_left_alone(loaded, project):
+    with run._alone(loaded), pytest.raises(run.StudyError, match="already running"):
+        list(run.retry(loaded))

@@ -1,0 +1,231 @@
+"""The road as a whole: every notebook under papermill, nothing done twice, nothing lost to a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import papermill
+import pytest
+import yaml
+
+from palign import evaluation, params
+from palign.report import tables
+from palign.study import run
+from palign.tasks import plan
+from palign.study.cli import main
+
+from tests.conftest import PROJECT
+
+
+def snapshot(folder):
+    """Every result under a folder, without what measures time."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*.jsonl"))
+        if "seconds" not in path.name
+    }
+
+
+def tables(folder):
+    return {
+        path.name: path.read_text() for path in sorted((folder / "tables").glob("*.csv")) if path.name != "costs.csv"
+    }
+
+
+def test_a_study_runs_resumes_and_repeats_itself(small, project, capsys):
+    path = project / "params" / "small.yaml"
+    loaded = params.load(path)
+    assert main(["run", str(path), "--dry-run"]) == 0
+    assert "would run 06_report" in capsys.readouterr().out
+    assert not (project / "runs").exists()
+
+    assert main(["run", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1] == f"report: {project / 'reports' / 'small' / 'report.html'}"
+    first, first_tables = snapshot(project / "runs"), tables(project / "reports" / "small")
+
+    page = (project / "reports" / "small" / "report.html").read_text()
+    for words in ("Accuracy", "Retention".lower(), "p-align", "data:image/png;base64", "What this does not show"):
+        assert words in page
+    assert "<script" not in page and "http://" not in page.replace("http://www.w3.org", "")
+    assert str(project) not in page and str(PROJECT) not in page
+
+    # a second run does nothing and says so
+    before = {p: p.stat().st_mtime_ns for p in (project / "runs").rglob("*") if p.is_file()}
+    assert main(["run", str(path)]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in (project / "runs").rglob("*") if p.is_file()} == before
+    assert main(["status", str(path)]) == 0
+    assert all(line.endswith("done") for line in capsys.readouterr().out.splitlines())
+
+    # half of every file lost, as after a kill: the rerun ends with the very same records and tables
+    for file in (project / "runs").rglob("*.jsonl"):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    for manifest in (project / "runs").rglob("manifest.json"):
+        manifest.unlink()
+    assert main(["run", str(path)]) == 0
+    assert sorted(first) == sorted(snapshot(project / "runs"))
+    assert tables(project / "reports" / "small") == first_tables
+    for arm in loaded.arms:
+        ids = [g["id"] for g in evaluation.load_grades(loaded, arm)]
+        assert len(ids) == len(set(ids)) == 2 * 4 * loaded.n_samples
+
+    # regrading reads what was generated and changes nothing by itself
+    graded = evaluation.load_grades(loaded, "p-align")
+    assert evaluation.regrade(loaded, "p-align") == graded == evaluation.load_grades(loaded, "p-align")
+
+    # changing an evaluation parameter reruns evaluation and report, nothing else
+    changed = params.validate({**small, "temperature": 0.5, "protocol": "own"}, "test")
+    todo = [step.title for step in run.steps(changed) if not step.done]
+    assert todo == ["05_evaluation zero-shot", "05_evaluation p-align", "06_report"]
+
+    numbers = tables.headline(loaded)
+    assert 0 <= numbers["pass@1 p-align average"] <= 1
+    (project / "params" / "expected").mkdir()
+    stated = project / "params" / "expected" / "small.yaml"
+    stated.write_text("retention: [0.0, 1.0]\n")
+    assert main(["verify", str(path)]) == 0
+    stated.write_text("retention: [1.5, 2.0]\n")
+    assert main(["verify", str(path)]) == 1
+    assert "outside its stated range" in capsys.readouterr().out
+
+
+def test_a_killed_study_goes_on_where_it_was(small, project):
+    """kill -9 in the middle of the run, twice; what was there before is still there after, byte for byte."""
+    path = project / "params" / "small.yaml"
+    command = [sys.executable, "-m", "palign.cli", "run", str(path)]
+    for wait_for in ("prefixes.jsonl", "responses.jsonl"):
+        process = subprocess.Popen(command, cwd=project, start_new_session=True, stdout=subprocess.DEVNULL)
+        deadline = time.time() + 120
+        while not list((project / "runs").rglob(wait_for)) and time.time() < deadline and process.poll() is None:
+            time.sleep(0.05)
+        assert list((project / "runs").rglob(wait_for)), "the study never got so far"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        kept = snapshot(project / "runs")
+    assert subprocess.run(command, cwd=project, stdout=subprocess.DEVNULL).returncode == 0
+    after = snapshot(project / "runs")
+    for name, content in kept.items():
+        whole = content[: content.rfind(b"\n") + 1]
+        assert after[name].startswith(whole), name
+    for record in after.values():
+        ids = [found["id"] for line in record.splitlines() if "id" in (found := json.loads(line))]
+        assert len(ids) == len(set(ids))
+
+
+def test_two_runs_of_one_study_do_not_write_beside_each_other(small, project, capsys):
+    path = project / "params" / "small.yaml"
+    with run._alone(params.load(path)):
+        assert main(["run", str(path)]) == 2
+    assert "already running" in capsys.readouterr().err
+
+
+def test_notebooks_run_with_plain_papermill_and_a_params_file(small, project):
+    """The way a reader without the command line tool would do it."""
+    for name in ("01_generation", "02_truncation", "03_alignment"):
+        subprocess.run(
+            [sys.executable, "-m", "papermill", f"notebooks/{name}.ipynb", f"{name}.ipynb", "-f", "params/small.yaml"],
+            cwd=project,
+            check=True,
+            capture_output=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "JUPYTER_PREFER_ENV_PATH": "1"},
+        )
+    assert plan.alignment(params.load(project / "params" / "small.yaml"), "adaptive").folder.done
+
+
+def test_a_notebook_opened_too_early_says_what_to_run_first(small, project):
+    with pytest.raises(papermill.PapermillExecutionError, match="run notebook 01_generation"):
+        papermill.execute_notebook(
+            "notebooks/02_truncation.ipynb", "out.ipynb", parameters=small, progress_bar=False, kernel_name="python3"
+        )
+
+
+def test_a_failing_study_names_the_notebook_and_the_fault(small, project, capsys):
+    (project / "train.jsonl").write_text('{"question": "q"\n')
+    assert main(["run", str(project / "params" / "small.yaml")]) == 2
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert err.startswith("palign: 01_generation: DataError: train.jsonl: line 1 is not a JSON object")
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_source_notebooks_are_bare(path):
+    """No outputs, no logic of their own: a notebook tells the story, the module holds what is tested."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert not cell.outputs and cell.execution_count is None
+            assert not any(word in cell.source for word in ("def ", "class ", "lambda", "sys.path"))
+
+
+def test_help_and_import_are_light():
+    code = "import sys, palign, palign.cli; assert not {'torch', 'transformers', 'pandas'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_study_of_the_untrained_student_alone_has_a_report(small, project, capsys):
+    """A reader who leaves arms out must not find out in the last notebook."""
+    path = project / "params" / "alone.yaml"
+    path.write_text(yaml.safe_dump({**small, "study": "alone", "arms": ["zero-shot"]}))
+    assert main(["run", str(path)]) == 0, capsys.readouterr().err
+    page = (project / "reports" / "alone" / "report.html").read_text()
+    assert "No arm of this study uses adaptive prefixes." in page
+
+    # what it has no data for is named once, not shown as an empty frame
+    assert "nothing to show" not in page and "<tbody>\n  </tbody>" not in page
+    _, _, left_out = page.partition("Left out, since this study has no such data: ")
+    for title in ("The luck of training", "The judge against the oracle"):
+        assert page.count(title) == left_out.count(title) == 1
+    assert "Accuracy" not in left_out
+
+
+def test_a_study_of_other_arms_and_several_seeds_has_a_report(small, project, capsys):
+    """No p-align among them: what the notebooks take for granted must be there, or be said to be missing."""
+    path = project / "params" / "other.yaml"
+    arms = ["zero-shot", "segment-middle"]
+    values = {**small, "study": "other", "arms": arms, "training_seeds": [0, 1]}
+    path.write_text(yaml.safe_dump(values))
+    assert main(["run", str(path)]) == 0, capsys.readouterr().err
+    loaded = params.load(path)
+    assert main(["status", str(path)]) == 0
+    status = capsys.readouterr().out
+    assert "04_finetuning segment-middle seed 1" in status and "05_evaluation zero-shot seed" not in status
+    page = (project / "reports" / "other" / "report.html").read_text()
+    assert "2 training seeds" in page and "The luck of training" in page and "boundary_prompt" not in page
+
+    # values are averages over the seeds, each computed within its own
+    table = tables.accuracy(loaded).set_index(["arm", "benchmark", "metric", "budget"])["value"]
+    each = [tables.accuracy(tables.only(loaded, "segment-middle", seed)) for seed in (0, 1)]
+    each = [one.set_index(["arm", "benchmark", "metric", "budget"])["value"] for one in each]
+    mean = (each[0] + each[1]) / 2
+    assert mean.to_dict() == pytest.approx(table.loc[["segment-middle"]].to_dict())
+    seeds = tables.seeds(loaded)
+    assert list(seeds.index) == arms[1:]
+    assert (seeds[["seed 0", "seed 1"]].mean(axis=1) - seeds["value"]).abs().max() < 1e-9
+    assert ((seeds["min"] <= seeds["value"]) & (seeds["value"] <= seeds["max"])).all()
+
+    costs = tables.costs(loaded)
+    assert costs.loc["evaluation/segment-middle", "seeds"] == 2 and costs.loc["evaluation/zero-shot", "seeds"] == 1
+    manifests = [plan.finetuning(loaded, "segment-middle", seed).folder.manifest() for seed in (0, 1)]
+    assert costs.loc["finetuning/segment-middle", "updates"] == sum(m["updates"] for m in manifests)
+    for name in ("strategies", "seeds", "arms"):
+        assert (project / "reports" / "other" / "tables" / f"{name}.csv").exists()
+
+    # leaving a seed out again is a matter of the report alone
+    fewer = params.validate({**values, "training_seeds": [0]}, "test")
+    assert [step.title for step in run.steps(fewer) if not step.done] == ["06_report"]
+
+
+def test_a_reader_that_has_read_enough_is_no_error(small, project):
+    """``palign status ... | head``"""
+    command = [sys.executable, "-m", "palign.cli", "status", "params/small.yaml"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        command, stdout=writing, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(PROJECT)}
+    )
+    os.close(writing)
+    assert done.returncode == 141 and done.stderr == b""
