@@ -1,12 +1,15 @@
 """The params file: one flat YAML a study, validated before anything runs.
 
-The defaults of :class:`Params` are the pocket study. Every field belongs to a group; a task of the study
-(``palign.study``) depends on the groups it names and on the tasks before it, and on nothing else. Fields marked
-``effect="speed"`` (``batch_size`` and the like) change how fast a result comes, never which.
+A study is :class:`Params`, put together from one class for each notebook's parameters and one for the machine; the keys
+of all of them stand side by side in the file. The defaults are the pocket study. Which task depends on which keys is
+said in ``palign.tasks.plan``; keys marked ``effect="speed"`` (``batch_size`` and the like) change how fast a result
+comes, never which.
 
 >>> params = load("params/pocket.yaml")
 >>> params.learning_rate
 0.003
+>>> params.model("student").max_model_len
+1024
 """
 
 from __future__ import annotations
@@ -21,22 +24,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .arms import ARMS, DEFAULT_ARMS
 
-GROUPS = {
-    "01_generation": ("study", "data", "teacher", "benchmarks"),
-    "02_truncation": ("student", "judge", "truncation", "other-judge", "boundary", "infogain", "entropy"),
-    "03_alignment": ("alignment", "sufficiency"),
-    "04_finetuning": ("answering", "finetuning", "upft"),
-    "05_evaluation": ("evaluation",),
-    "06_report": ("report", "preference", "costs"),
-}
-"""Which groups of fields each notebook's parameters cell shows."""
-
-
 NAME = r"^[A-Za-z0-9][\w.-]*$"
 """Of what becomes a folder's or a table's name: it leads nowhere else."""
 
+SERVICE = "endpoint:"
+"""What the name of a model begins with that an OpenAI-compatible service runs."""
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+Kind = Literal["transformers", "vllm", "endpoint"]
+DType = Literal["float32", "bfloat16", "float16", "auto"]
 
 
 class ParamsError(ValueError):
@@ -58,14 +55,40 @@ def resolve(name: str) -> str:
     return str(local) if local.exists() else name
 
 
-def _field(group: str, description: str, effect: Literal["result", "speed"] = "result", **kwargs) -> Any:
-    return Field(description=description, json_schema_extra={"group": group, "effect": effect}, **kwargs)
+def _field(description: str, effect: Literal["result", "speed"] = "result", **kwargs) -> Any:
+    return Field(description=description, json_schema_extra={"effect": effect}, **kwargs)
 
 
 class Strict(BaseModel):
     """No unknown keys, no silent conversions: the text ``1e-4`` is not a number, whatever its author meant."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Model(Strict):
+    """A language model, wherever a study names one: student, judge, teacher, preference judge.
+
+    ``name``: a hub id, a local folder, or ``endpoint:NAME`` for a service that chats. ``engine``: what runs it.
+    ``max_model_len``: its longest prompt and response together, in tokens. ``trusted``: whether Python code that came
+    with it may run.
+    """
+
+    name: str
+    revision: str | None = None
+    engine: Kind = "transformers"
+    dtype: DType = "float32"
+    max_model_len: Positive = 1024
+    chat_template_kwargs: dict[str, Any] = {}
+    trusted: bool = False
+
+    @property
+    def is_service(self) -> bool:
+        return self.name.startswith(SERVICE)
+
+    @property
+    def path(self) -> str:
+        """The local folder where there is one, else the hub id."""
+        return resolve(self.name)
 
 
 class Benchmark(Strict):
@@ -166,232 +189,247 @@ PROTOCOLS = {
 """Sampling as the released evaluation script has it, or with samples enough that a problem's share right is known."""
 
 
-class Params(Strict):
-    """One study. Field order is the order of the pipeline; see each field's description for its unit."""
+class Study(Strict):
+    """01_generation: which study."""
 
     study: str = _field(
-        "study", "name of the study: its runs/ and reports/ folder", default="pocket", pattern=NAME, max_length=100
+        "name of the study: its runs/ and reports/ folder", default="pocket", pattern=NAME, max_length=100
     )
-    seed: int = _field("study", "seed of sampling, data order and adapter initialisation", default=0, ge=0)
+    seed: int = _field("seed of sampling, data order and adapter initialisation", default=0, ge=0)
+
+
+class Data(Strict):
+    """01_generation: training problems and benchmarks."""
+
     training_data: str = _field(
-        "data",
-        "problems with teacher traces: hub id, or local JSONL/Parquet/CSV",
-        default="palign/pocket/data/train.jsonl",
+        "problems with teacher traces: hub id, or local JSONL/Parquet/CSV", default="palign/pocket/data/train.jsonl"
     )
-    training_split: str = _field("data", "split of a hub data set (local files: ignored)", default="train")
-    training_revision: str | None = _field("data", "revision of a hub data set", default=None)
+    training_split: str = _field("split of a hub data set (local files: ignored)", default="train")
+    training_revision: str | None = _field("revision of a hub data set", default=None)
     training_columns: dict[str, str] = _field(
-        "data",
         "our name -> column: question, answer, trace; optional id, sufficient_chars",
         default={"question": "question", "answer": "answer", "trace": "trace", "sufficient_chars": "sufficient_chars"},
     )
     training_answers: Literal["answer", "solution"] = _field(
-        "data",
-        "what the answer column holds: the answer, or solutions of which some end in one",
-        default="answer",
+        "what the answer column holds: the answer, or solutions of which some end in one", default="answer"
     )
-    training_limit: Positive | None = _field("data", "use only the first so many training problems", default=None)
+    training_limit: Positive | None = _field("use only the first so many training problems", default=None)
     drop_overlap: Annotated[int, Field(ge=0)] = _field(
-        "data",
-        "leave out training questions that share this many words in a row with a test question; 0: none",
-        default=0,
-    )
-    teacher: str | None = _field(
-        "teacher", "model that writes the traces: hub id or local folder; null: the data set holds them", default=None
-    )
-    teacher_revision: str | None = _field("teacher", "revision of a hub model", default=None)
-    teacher_dtype: Literal["float32", "bfloat16", "float16", "auto"] = _field(
-        "teacher", "its weights' type", default="auto"
-    )
-    teacher_chat_template_kwargs: dict[str, Any] = _field("teacher", "switches of its chat template", default={})
-    teacher_prompt: str = _field(
-        "teacher", "instruction to solve {question}", default="{question}\nWork step by step. Box the answer."
-    )
-    teacher_temperature: float = _field("teacher", "sampling temperature of traces (0 = greedy)", default=0.6, ge=0)
-    teacher_top_p: Fraction = _field("teacher", "nucleus of traces", default=0.95)
-    teacher_max_new_tokens: Positive = _field("teacher", "token budget of a trace", default=512)
-    teacher_max_model_len: Positive = _field("teacher", "its longest prompt plus trace in tokens", default=1024)
-    teacher_cut: Literal["exclude", "keep"] = _field(
-        "teacher", "traces that the budget cut off: leave out, or keep as they are", default="exclude"
+        "leave out training questions that share this many words in a row with a test question; 0: none", default=0
     )
     benchmarks: list[Benchmark] = _field(
-        "benchmarks", "test sets", default_factory=lambda: [Benchmark(**b) for b in POCKET_BENCHMARKS], min_length=1
+        "test sets", default_factory=lambda: [Benchmark(**b) for b in POCKET_BENCHMARKS], min_length=1
     )
 
-    student: str = _field(
-        "student", "judge, continuer and trainee: hub id or local folder", default="palign/pocket/student"
+
+class Teacher(Strict):
+    """01_generation: the model that writes the traces where the data set has none, asked by ``answer_prompt``."""
+
+    teacher: str | None = _field(
+        "model that writes the traces: hub id or local folder; null: the data set holds them", default=None
     )
-    student_revision: str | None = _field("student", "revision of a hub model", default=None)
+    teacher_revision: str | None = _field("revision of a hub model", default=None)
+    teacher_chat_template_kwargs: dict[str, Any] = _field("switches of its chat template", default={})
+    teacher_max_new_tokens: Positive = _field("token budget of a trace; one that it cuts is left out", default=512)
+    teacher_max_model_len: Positive = _field("its longest prompt plus trace in tokens", default=1024)
+
+
+class Student(Strict):
+    """02_truncation: the model that judges, continues and is trained."""
+
+    student: str = _field("judge, continuer and trainee: hub id or local folder", default="palign/pocket/student")
+    student_revision: str | None = _field("revision of a hub model", default=None)
     trust_remote_code: list[str] = _field(
-        "student", "models, by name, whose own Python code may run when they are loaded", default=[], effect="speed"
+        "models, by name, whose own Python code may run when they are loaded", default=[], effect="speed"
     )
     # endpoint: vLLM servers at endpoint_urls that serve the student under its name here, whatever model is asked
-    engine: Literal["transformers", "vllm", "endpoint"] = _field(
-        "student", "what generates and judges; a model named endpoint:NAME is a service", default="transformers"
-    )
+    engine: Kind = _field("what generates and judges; a model named endpoint:NAME is a service", default="transformers")
+    dtype: DType = _field("weights' type when generating", default="float32")
+    max_model_len: Positive = _field("longest prompt plus response in tokens", default=1024)
+    chat_template_kwargs: dict[str, Any] = _field("switches of the chat template", default={"enable_thinking": False})
+
+
+class Machine(Strict):
+    """02_truncation: where models run, and how many requests at once."""
+
+    device: str = _field("where transformers runs: auto, cpu, cuda", default="auto", effect="speed")
+    batch_size: Positive = _field("prompts at once when generating", default=250, effect="speed")
+    threads: Positive = _field("CPU threads of torch; 1 is fastest for a tiny model", default=1, effect="speed")
+    jobs: Positive = _field("arms at once, a process each", default=2, effect="speed")
     gpu_memory_utilization: Fraction = _field(
-        "student", "vllm: share of the GPU's memory it may take", default=0.9, effect="speed"
+        "vllm: share of the GPU's memory it may take", default=0.9, effect="speed"
     )
     endpoint_urls: list[str] = _field(
-        "student",
         "addresses of an OpenAI-compatible service, up to /v1; the key comes from PALIGN_API_KEY",
         default=[],
         effect="speed",
     )
-    endpoint_concurrency: Positive = _field("student", "endpoint: requests at once", default=8, effect="speed")
-    endpoint_timeout: Annotated[float, Field(gt=0)] = _field(
-        "student", "endpoint: seconds before a request is given up", default=600.0, effect="speed"
-    )
-    endpoint_retries: Annotated[int, Field(ge=0)] = _field(
-        "student", "endpoint: further tries of a request", default=6, effect="speed"
-    )
-    dtype: Literal["float32", "bfloat16", "float16", "auto"] = _field(
-        "student", "weights' type when generating", default="float32"
-    )
-    device: str = _field("student", "where transformers runs: auto, cpu, cuda", default="auto", effect="speed")
-    batch_size: Positive = _field("student", "prompts at once when generating", default=250, effect="speed")
-    threads: Positive = _field(
-        "student", "CPU threads of torch; 1 is fastest for a tiny model", default=1, effect="speed"
-    )
-    jobs: Positive = _field("student", "arms at once, a process each", default=2, effect="speed")
-    max_model_len: Positive = _field("student", "longest prompt plus response in tokens", default=1024)
-    chat_template_kwargs: dict[str, Any] = _field(
-        "student", "switches of the chat template", default={"enable_thinking": False}
-    )
-    answer_prompt: str = _field(
-        "answering", "instruction to answer {question}", default="{question}\nWork step by step. Box the answer."
-    )
+    endpoint_concurrency: Positive = _field("endpoint: requests at once", default=8, effect="speed")
+
+
+class Truncation(Strict):
+    """02_truncation: how much of a trace is enough, and who says so."""
+
     judge_prompt: str = _field(
-        "judge",
         "instruction to judge {prefix} of {question}",
         default="{question}\nDraft: {prefix}\nIs this draft enough, so that only routine work is left? "
         "Reply [ENOUGH] or [NOT_ENOUGH].",
     )
     sentence_rule: Literal["released", "reversible"] = _field(
-        "judge", "what a sentence is: the released code's rule, or one that loses nothing", default="released"
+        "what a sentence is: the released code's rule, or one that loses nothing", default="released"
     )
     search: Literal["released", "equation7", "linear"] = _field(
-        "truncation", "binary search, the released code's or Equation 7's, or a linear scan", default="released"
+        "binary search, the released code's or Equation 7's, or a linear scan", default="released"
     )
     verdict: Literal["compare", "decode"] = _field(
-        "judge", "read a verdict by label log-probability, or by decoding", default="compare"
+        "read a verdict by label log-probability, or by decoding", default="compare"
     )
-    verdict_max_new_tokens: Positive = _field("judge", "token budget of a decoded verdict", default=16)
-    judge: str | None = _field(
-        "other-judge", "another model as judge, for p-align-other-judge: hub id or local folder", default=None
-    )
-    judge_revision: str | None = _field("other-judge", "revision of a hub judge", default=None)
+    verdict_max_new_tokens: Positive = _field("token budget of a decoded verdict", default=16)
+    judge: str | None = _field("another model as judge, for p-align-other-judge: hub id or local folder", default=None)
+    judge_revision: str | None = _field("revision of a hub judge", default=None)
     boundary_prompt: str = _field(
-        "boundary",
         "instruction to name the boundary in the {numbered} sentences on {question}, for p-align-no-adaptive-read",
         default="{question}\nDraft: {numbered}\nAfter which number is only routine work left? Reply [number].",
     )
     infogain_share: Fraction = _field(
-        "infogain", "share of the largest information gain a prefix must reach, for p-align-infogain", default=0.9
+        "share of the largest information gain a prefix must reach, for p-align-infogain", default=0.9
+    )
+    entropy_traces: Annotated[int, Field(ge=0)] = _field(
+        "traces along which the student's token entropy is measured (0 = none)", default=200
     )
 
-    entropy_traces: Annotated[int, Field(ge=0)] = _field(
-        "entropy", "traces along which the student's token entropy is measured (0 = none)", default=200
-    )
+
+class Alignment(Strict):
+    """03_alignment: the student's continuations, and the study of its judge."""
 
     continue_prompt: str = _field(
-        "alignment",
         "instruction to continue {prefix} of {question}",
         default="{question}\nDraft: {prefix}\nTake the draft as known. Finish it and box the answer.",
     )
-    alignment_temperature: float = _field(
-        "alignment", "sampling temperature of continuations (0 = greedy)", default=0.6, ge=0
-    )
-    alignment_top_p: Fraction = _field("alignment", "nucleus of continuations", default=0.9)
-    alignment_repetition_penalty: float = _field("alignment", "repetition penalty of continuations", default=1.05, ge=1)
-    alignment_max_new_tokens: Positive = _field("alignment", "token budget of a continuation", default=256)
-
+    alignment_temperature: float = _field("sampling temperature of continuations (0 = greedy)", default=0.6, ge=0)
+    alignment_top_p: Fraction = _field("nucleus of continuations", default=0.9)
+    alignment_repetition_penalty: float = _field("repetition penalty of continuations", default=1.05, ge=1)
+    alignment_max_new_tokens: Positive = _field("token budget of a continuation", default=256)
     sufficiency_samples: Annotated[int, Field(ge=0)] = _field(
-        "alignment", "further continuations a prefix, only to measure the student's success rate from it", default=4
+        "further continuations a prefix, only to measure the student's success rate from it", default=4
     )
     judged_traces: Annotated[int, Field(ge=0)] = _field(
-        "sufficiency", "traces of which every prefix is judged, to study the judge itself (0 = none)", default=60
+        "traces of which every prefix is judged, to study the judge itself (0 = none)", default=60
     )
-    judged_cuts: Positive = _field(
-        "sufficiency", "evenly spread prefixes of each of them that the student continues", default=5
-    )
-    judged_samples: Positive = _field("sufficiency", "continuations of each such prefix", default=3)
 
-    arms: list[Literal[tuple(ARMS)]] = _field(
-        "report", "arms of the study, in the order of tables and figures", default=list(DEFAULT_ARMS), min_length=1
+
+class FineTuning(Strict):
+    """04_finetuning: what an arm learns, and how."""
+
+    answer_prompt: str = _field(
+        "instruction to answer {question}", default="{question}\nWork step by step. Box the answer."
     )
-    upft_tokens: Positive = _field("upft", "UPFT: tokens of the trace to learn", default=32)
-    upft_structure_share: Fraction = _field("upft", "UPFT: share of whole-trace samples", default=0.1)
-    upft_prompt: str = _field("upft", "UPFT: task prompt of the prefix samples", default="{question}\nBegin the draft.")
+    upft_tokens: Positive = _field("UPFT: tokens of the trace to learn", default=32)
+    upft_structure_share: Fraction = _field("UPFT: share of whole-trace samples", default=0.1)
+    upft_prompt: str = _field("UPFT: task prompt of the prefix samples", default="{question}\nBegin the draft.")
     trainer: Literal["auto", "unsloth", "trl"] = _field(
-        "finetuning", "what trains; auto: unsloth where CUDA and unsloth are there, else trl", default="auto"
+        "what trains; auto: unsloth where CUDA and unsloth are there, else trl", default="auto"
     )
-    load_in_4bit: bool = _field("finetuning", "train on a base model quantised to 4 bits (QLoRA)", default=False)
-    num_train_epochs: Annotated[float, Field(gt=0)] = _field(
-        "finetuning", "passes over the training problems", default=3.0
-    )
-    equal_updates: bool = _field(
-        "finetuning", "give every arm the optimizer steps of a full training set", default=True
-    )
-    learning_rate: Annotated[float, Field(gt=0)] = _field(
-        "finetuning", "peak learning rate (paper: 5e-5)", default=3.0e-3
-    )
-    lr_scheduler_type: Literal["cosine", "linear", "constant"] = _field(
-        "finetuning", "schedule after the warm-up", default="cosine"
-    )
-    warmup_ratio: Fraction = _field("finetuning", "share of updates that warm up", default=0.1)
-    per_device_train_batch_size: Positive = _field("finetuning", "rows a forward pass", default=8)
-    gradient_accumulation_steps: Positive = _field("finetuning", "forward passes an update", default=1)
-    lora_r: Positive = _field("finetuning", "LoRA rank", default=16)
-    lora_alpha: Positive = _field("finetuning", "LoRA alpha", default=16)
-    lora_dropout: Fraction = _field("finetuning", "LoRA dropout", default=0.05)
-    max_length: Positive = _field(
-        "finetuning", "longest training row in tokens; longer rows are cut and counted", default=512
-    )
+    load_in_4bit: bool = _field("train on a base model quantised to 4 bits (QLoRA)", default=False)
+    num_train_epochs: Annotated[float, Field(gt=0)] = _field("passes over the training problems", default=3.0)
+    equal_updates: bool = _field("give every arm the optimizer steps of a full training set", default=True)
+    learning_rate: Annotated[float, Field(gt=0)] = _field("peak learning rate (paper: 5e-5)", default=3.0e-3)
+    lr_scheduler_type: Literal["cosine", "linear", "constant"] = _field("schedule after the warm-up", default="cosine")
+    warmup_ratio: Fraction = _field("share of updates that warm up", default=0.1)
+    per_device_train_batch_size: Positive = _field("rows a forward pass", default=8)
+    gradient_accumulation_steps: Positive = _field("forward passes an update", default=1)
+    lora_r: Positive = _field("LoRA rank", default=16)
+    lora_alpha: Positive = _field("LoRA alpha", default=16)
+    lora_dropout: Fraction = _field("LoRA dropout", default=0.05)
+    max_length: Positive = _field("longest training row in tokens; longer rows are cut and counted", default=512)
     training_seeds: list[Annotated[int, Field(ge=0)]] = _field(
-        "finetuning", "every trained arm is trained and evaluated once for each", default=[0], min_length=1
+        "every trained arm is trained and evaluated once for each", default=[0], min_length=1
     )
-    save_steps: Positive = _field("finetuning", "updates between checkpoints", default=50, effect="speed")
+    save_steps: Positive = _field("updates between checkpoints", default=50, effect="speed")
+
+
+class Evaluation(Strict):
+    """05_evaluation: how responses are sampled."""
 
     protocol: Literal[tuple(PROTOCOLS)] = _field(
-        "evaluation",
-        "what the sampling is, checked: paper, rigorous (16 samples or more), own",
-        default="paper",
-        effect="speed",
+        "what the sampling is, checked: paper, rigorous (16 samples or more), own", default="paper", effect="speed"
     )
-    n_samples: Positive = _field("evaluation", "responses a problem", default=3)
-    temperature: float = _field("evaluation", "sampling temperature (0 = greedy)", default=0.6, ge=0)
-    top_p: Fraction = _field("evaluation", "nucleus", default=0.9)
-    repetition_penalty: float = _field("evaluation", "repetition penalty", default=1.05, ge=1)
-    max_new_tokens: Positive = _field("evaluation", "response budget in tokens", default=256)
-    second_budget: Positive | None = _field("evaluation", "a smaller budget reported beside it", default=128)
+    n_samples: Positive = _field("responses a problem", default=3)
+    temperature: float = _field("sampling temperature (0 = greedy)", default=0.6, ge=0)
+    top_p: Fraction = _field("nucleus", default=0.9)
+    repetition_penalty: float = _field("repetition penalty", default=1.05, ge=1)
+    max_new_tokens: Positive = _field("response budget in tokens", default=256)
+    second_budget: Positive | None = _field("a smaller budget reported beside it", default=128)
 
+
+class Report(Strict):
+    """06_report: which arms, who prefers which response, and what the study was expected to cost."""
+
+    arms: list[Literal[tuple(ARMS)]] = _field(
+        "arms of the study, in the order of tables and figures", default=list(DEFAULT_ARMS), min_length=1
+    )
     preference_judge: str | None = _field(
-        "preference",
         "judge of whose response is better: rubric (scripted, no model), hub id, folder, endpoint:NAME, or null (none)",
         default="rubric",
     )
-    preference_judge_revision: str | None = _field("preference", "revision of a hub judge", default=None)
-    preference_engine: Literal["transformers", "vllm"] = _field(
-        "preference", "what runs that model, as engine does the student", default="transformers"
-    )
-    preference_problems: Positive = _field(
-        "preference", "test problems on which arms' responses are compared", default=200
-    )
+    preference_judge_revision: str | None = _field("revision of a hub judge", default=None)
+    preference_problems: Positive = _field("test problems on which arms' responses are compared", default=200)
     preference_prompt: str = _field(
-        "preference",
         "instruction to compare the responses {first} and {second} to {question}",
         default="{question}\nResponse A: {first}\nResponse B: {second}\nWhich response is better? A good one is "
         "complete and logical, reflects on its steps, repeats nothing and is concise. Reply [A], [B] or [TIE].",
     )
-    preference_max_new_tokens: Positive = _field("preference", "token budget of a verdict", default=256)
-
+    preference_max_new_tokens: Positive = _field("token budget of a verdict", default=256)
     costs: Costs = _field(
-        "costs",
         "lengths and rates to expect; `palign plan` computes the study's cost from them",
         default_factory=lambda: Costs(**POCKET_COSTS),
         effect="speed",
     )
+
+
+GROUPS = {
+    "01_generation": (Study, Data, Teacher),
+    "02_truncation": (Student, Machine, Truncation),
+    "03_alignment": (Alignment,),
+    "04_finetuning": (FineTuning,),
+    "05_evaluation": (Evaluation,),
+    "06_report": (Report,),
+}
+"""Whose keys each notebook's parameters cell shows."""
+
+Group = typing.TypeVar("Group", bound=Strict)
+
+
+# the last base's keys come first: pydantic collects them from the far end of the bases
+class Params(Report, Evaluation, FineTuning, Alignment, Truncation, Machine, Student, Teacher, Data, Study):
+    """One study. The order of its keys is that of the pipeline; each key's description gives its unit."""
+
+    def model(self, role: Literal["student", "teacher", "judge", "preference_judge"]) -> Model:
+        """The model of that role: a judge runs as the student does, a teacher has switches and a context of its own.
+
+        Raises :class:`ParamsError` where the study names none.
+        """
+        name = getattr(self, role)
+        if name is None:
+            raise ParamsError(f"{role}: null; name a model, a hub id or a local folder")
+        revision = getattr(self, f"{role}_revision")
+        own = {"name": name, "revision": revision, "engine": self.engine, "trusted": name in self.trust_remote_code}
+        if role == "teacher":  # its weights as they were stored: nothing of its own is compared with the student's
+            return Model(
+                **own,
+                dtype="auto",
+                max_model_len=self.teacher_max_model_len,
+                chat_template_kwargs=self.teacher_chat_template_kwargs,
+            )
+        if role == "preference_judge" and self.engine == "endpoint":
+            own["engine"] = "transformers"  # the servers at endpoint_urls serve the student
+        return Model(
+            **own, dtype=self.dtype, max_model_len=self.max_model_len, chat_template_kwargs=self.chat_template_kwargs
+        )
+
+    def part(self, group: type[Group]) -> Group:
+        """The keys of one group alone: what a function gets that has no business with the others."""
+        return group.model_construct(**{name: getattr(self, name) for name in group.model_fields})
 
     @model_validator(mode="after")
     def _consistent(self) -> Params:
@@ -404,7 +442,6 @@ class Params(Strict):
             "boundary_prompt": {"question", "numbered"},
             "continue_prompt": {"question", "prefix"},
             "upft_prompt": {"question"},
-            "teacher_prompt": {"question"},
             "preference_prompt": {"question", "first", "second"},
         }.items():
             for name in names:
@@ -442,12 +479,14 @@ class Params(Strict):
             )
         if self.second_budget is not None and self.second_budget >= self.max_new_tokens:
             refuse("second_budget", f"{self.second_budget} must be smaller than max_new_tokens {self.max_new_tokens}")
-        if self.verdict == "compare" and "endpoint:" in (self.student[:9], (self.judge or "")[:9]):
+        if self.verdict == "compare" and any(
+            model and model.startswith(SERVICE) for model in (self.student, self.judge)
+        ):
             refuse("verdict", "an endpoint gives no label log-probabilities to compare; set verdict: decode")
         trained = [arm for arm in self.arms if ARMS[arm].target]
-        if self.student.startswith("endpoint:") and trained:
+        if self.student.startswith(SERVICE) and trained:
             refuse("student", f"an endpoint cannot be fine-tuned, and the arms {trained} are; leave them out")
-        if self.student.startswith("endpoint:") and self.second_budget is not None:
+        if self.student.startswith(SERVICE) and self.second_budget is not None:
             refuse("second_budget", "an endpoint gives no tokens to cut a response by; set second_budget: null")
         if self.engine == "endpoint" and not self.endpoint_urls:
             refuse("endpoint_urls", "empty; engine: endpoint needs the address of a vLLM server, such as http://.../v1")
@@ -465,20 +504,20 @@ class Params(Strict):
             refuse("protocol", f"rigorous needs n_samples of 16 or more, not {self.n_samples}")
         return self
 
-    def values(self, *groups: str, effect: str | None = None) -> dict[str, Any]:
-        """The fields of the given groups (and effect) as plain JSON values."""
-        plain = self.model_dump(mode="json")
-        return {name: plain[name] for name in fields_of(*groups, effect=effect)}
+    def values(self, *names: str, effect: str | None = None) -> dict[str, Any]:
+        """The named fields (without names: all) of the given effect, as plain JSON values."""
+        plain = self.model_dump(mode="json", include=set(names) or None)
+        return {name: value for name, value in plain.items() if effect in (None, effect_of(name))}
 
 
-def fields_of(*groups: str, effect: str | None = None) -> list[str]:
-    """Names of the fields that belong to ``groups`` (and have the given effect), in order."""
-    chosen = []
-    for name, info in Params.model_fields.items():
-        extra = typing.cast(dict, info.json_schema_extra)
-        if extra["group"] in groups and effect in (None, extra["effect"]):
-            chosen.append(name)
-    return chosen
+def effect_of(name: str) -> str:
+    """``result`` or ``speed``: what changing that field can change."""
+    return typing.cast(dict, Params.model_fields[name].json_schema_extra)["effect"]
+
+
+def fields_of(notebook: str) -> list[str]:
+    """Names of the fields that a notebook's parameters cell shows, in order."""
+    return [name for group in GROUPS[notebook] for name in group.model_fields]
 
 
 def validate(values: dict[str, Any], where: str, model: type[Strict] = Params) -> Any:
@@ -608,7 +647,7 @@ def check_arm(arm: str, params: Params, training_seed: int | None = None) -> str
 
 def parameters_cell(notebook: str, **extra: tuple[Any, str]) -> str:
     """Source of a notebook's ``parameters`` cell: its own fields, their defaults and meanings."""
-    defaults = Params().values(*GROUPS[notebook])
-    rows = [(name, value, Params.model_fields[name].description) for name, value in defaults.items()]
+    defaults = Params().values(*fields_of(notebook))
+    rows = [(name, defaults[name], Params.model_fields[name].description) for name in fields_of(notebook)]
     rows += [(name, value, meaning) for name, (value, meaning) in extra.items()]
     return "\n".join(f"{name} = {value!r}  # {meaning}" for name, value, meaning in rows)

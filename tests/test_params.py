@@ -6,7 +6,6 @@ import yaml
 
 from palign import params
 from palign.study.cli import main
-
 from tests.conftest import PROJECT
 
 NOTEBOOKS = sorted(params.GROUPS)
@@ -41,7 +40,7 @@ def test_parameters_cell_shows_its_fields_with_their_defaults_and_meanings(name)
 
 
 def test_every_field_is_shown_by_some_notebook():
-    shown = {field for name in NOTEBOOKS for field in params.fields_of(*params.GROUPS[name])}
+    shown = {field for name in NOTEBOOKS for field in params.fields_of(name)}
     assert shown == set(params.Params.model_fields)
 
 
@@ -152,3 +151,31 @@ def test_a_value_on_the_command_line_takes_the_files_place(tmp_path, capsys):
         assert main(["status", str(path), "-p", key, value]) == 2
         error = capsys.readouterr().err
         assert words in error and error.count("\n") == 1
+
+
+def test_every_model_a_study_names_is_one_thing_whatever_its_role():
+    """A teacher was once opened as a student with another name: with the student's type and context."""
+    study = params.Params(
+        student="a/student",
+        teacher="a/teacher",
+        teacher_max_model_len=4096,
+        judge="a/judge",
+        judge_revision="abc",
+        trust_remote_code=["a/judge"],
+        engine="endpoint",
+        endpoint_urls=["http://host/v1"],
+        preference_judge="a/critic",
+    )
+    student, teacher, judge = (study.model(role) for role in ("student", "teacher", "judge"))
+    assert (student.name, student.dtype, student.max_model_len) == ("a/student", "float32", 1024)
+    assert not student.trusted
+    assert (teacher.dtype, teacher.max_model_len, teacher.chat_template_kwargs) == ("auto", 4096, {})
+    assert (judge.revision, judge.trusted, judge.max_model_len) == ("abc", True, 1024)
+    assert study.model("preference_judge").engine == "transformers"  # the servers serve the student
+    with pytest.raises(params.ParamsError, match="teacher: null; name a model"):
+        params.Params().model("teacher")
+
+
+def test_a_part_of_the_parameters_has_its_own_keys_and_no_others():
+    part = params.Params(lora_r=4).part(params.FineTuning)
+    assert part.lora_r == 4 and not hasattr(part, "student")

@@ -1,10 +1,10 @@
 """Which task depends on what: the one place that says so.
 
 A task is one result of a study: the traces, the prefixes of one strategy, one arm's adapter, one arm's responses.
-Its key is a hash of the parameter groups it reads and of the keys of the tasks it stands on; its folder bears the
-key. Changing a parameter therefore changes exactly the folders of what depends on it.
+Its key is a hash of the parameters it reads, of the local files they name and of the keys of the tasks it stands on;
+its folder bears the key. Changing a parameter therefore changes exactly the folders of what depends on it.
 
->>> task = evaluation(params, "p-align")
+>>> task = Plan(params).evaluation("p-align")
 >>> task.folder.done
 False
 """
@@ -17,8 +17,49 @@ from functools import cached_property, lru_cache, wraps
 from pathlib import Path
 
 from ..arms import ARMS
-from ..params import Params, resolve, root
+from ..params import SERVICE, Data, FineTuning, Params, resolve, root
 from .store import RunFolder, StoreError, digest, fingerprint
+
+NOTEBOOKS = {
+    "traces": "01_generation",
+    "benchmarks": "01_generation",
+    "overlap": "01_generation",
+    "truncation": "02_truncation",
+    "entropy": "02_truncation",
+    "alignment": "03_alignment",
+    "sufficiency": "03_alignment",
+    "finetuning": "04_finetuning",
+    "evaluation": "05_evaluation",
+    "preference": "06_report",
+    "report": "06_report",
+}
+"""The notebook that makes a stage's results."""
+
+# What each stage reads. The benchmarks are a task of their own, and `study` and `training_seeds` name folders only.
+DATA = tuple(name for name in Data.model_fields if name != "benchmarks")
+TEACHER = ("teacher", "teacher_revision", "teacher_chat_template_kwargs")
+TEACHER += ("teacher_max_new_tokens", "teacher_max_model_len")
+STUDENT = ("student", "student_revision", "engine", "dtype", "max_model_len", "chat_template_kwargs")
+VERDICTS = ("judge_prompt", "sentence_rule", "verdict", "verdict_max_new_tokens")
+STRATEGIES = {
+    "adaptive": (*VERDICTS, "search"),
+    "linear": VERDICTS,
+    "judge": (*VERDICTS, "search", "judge", "judge_revision"),
+    "one-reading": ("boundary_prompt", "sentence_rule"),
+    "infogain": ("infogain_share", "sentence_rule", "continue_prompt", "answer_prompt"),
+}
+"""What a strategy reads beside the student; those not listed only count sentences."""
+ALIGNMENT = ("seed", "continue_prompt", "alignment_temperature", "alignment_top_p", "alignment_repetition_penalty")
+ALIGNMENT += ("alignment_max_new_tokens", "sufficiency_samples")
+UPFT = ("upft_tokens", "upft_structure_share", "upft_prompt")
+FINETUNING = tuple(name for name in FineTuning.model_fields if name not in (*UPFT, "training_seeds", "save_steps"))
+EVALUATION = ("seed", "answer_prompt", "n_samples", "temperature", "top_p", "repetition_penalty", "max_new_tokens")
+EVALUATION += ("second_budget",)
+PREFERENCE = ("seed", "preference_judge", "preference_judge_revision", "preference_problems", "preference_prompt")
+PREFERENCE += ("preference_max_new_tokens",)
+
+INPUTS = ("training_data", "student", "judge", "teacher", "preference_judge")
+"""Parameters that name a data set or a model, beside the benchmarks' data."""
 
 
 class TaskMissing(RuntimeError):
@@ -27,19 +68,17 @@ class TaskMissing(RuntimeError):
 
 @dataclass(frozen=True)
 class Task:
+    """One result of a study. ``reads``: the parameters that it depends on, beside the tasks it ``needs``."""
+
     params: Params
     stage: str
     variant: str
-    groups: tuple[str, ...]
+    reads: tuple[str, ...]
     needs: tuple[Task, ...] = ()
-    fields: tuple[str, ...] = ()  # single ones, of groups that the task does not depend on as a whole
 
     @cached_property
     def key(self) -> str:
-        values = self.params.values(*self.groups, effect="result")
-        values |= {name: value for name, value in self.params.model_dump(mode="json").items() if name in self.fields}
-        for name in ("study", "training_seeds"):  # they name the folder, nothing else: a seed is in the variant
-            values.pop(name, None)
+        values = self.params.values(*self.reads) if self.reads else {}
         local = {name: _content(name) for name in _inputs(values)}
         return digest([self.stage, self.variant, values, local, [task.key for task in self.needs]])[:12]
 
@@ -65,52 +104,207 @@ class Task:
             )
         return self.folder
 
+    def read(self, name: str) -> list[dict]:
+        """The records of one file of a finished task. Raises :class:`TaskMissing` when it is not finished."""
+        return self.require().read(name)
+
     def finish(self, **facts) -> None:
         """Write the manifest, with the commits that a hub model was read from, whatever the params' revision said."""
-        named = self.params.values(*self.groups)
-        models = ((named.get(key), named.get(f"{key}_revision")) for key in ("student", "teacher"))
-        commits = {model: commit for model, revision in models if model and (commit := commit_of(model, revision))}
+        models = (
+            (getattr(self.params, role), f"{role}_revision") for role in ("student", "teacher") if role in self.reads
+        )
+        revisions = {model: getattr(self.params, key) for model, key in models if model}
+        commits = {model: commit for model, revision in revisions.items() if (commit := commit_of(model, revision))}
         facts |= {"model_revisions": commits} if commits else {}
         self.folder.finish(self.params.model_dump(mode="json"), task=self.name, key=self.key, **facts)
 
 
-def held(task_of: Callable[..., Task | None]) -> Callable:
-    """Decorate the function that makes a task's result, and takes the same arguments: one process at a time runs it."""
+@dataclass(frozen=True)
+class Step:
+    """One execution of one notebook, and the tasks it makes. ``seed``: of training, where it belongs to an arm."""
+
+    plan: Plan
+    notebook: str
+    tasks: tuple[Task, ...]
+    arm: str | None = None
+    seed: int | None = None
+
+    @property
+    def title(self) -> str:
+        """The seed is told only where the arm has several."""
+        several = self.arm and len(self.plan.seeds(self.arm)) > 1
+        return " ".join([self.notebook, *([self.arm] if self.arm else []), *([f"seed {self.seed}"] if several else [])])
+
+    @property
+    def is_report(self) -> bool:
+        return self.notebook == NOTEBOOKS["report"]
+
+    @property
+    def done(self) -> bool:
+        finished = all(task.folder.done for task in self.tasks)
+        return finished and (not self.is_report or self.plan.report_path.exists())
+
+    @property
+    def executed(self) -> Path:
+        """Where the executed copy goes: beside the run, not beside the source."""
+        return root() / "runs" / self.plan.params.study / "notebooks" / f"{self.title.replace(' ', '-')}.ipynb"
+
+
+class Plan:
+    """The tasks of one study, each made once."""
+
+    def __init__(self, params: Params):
+        self.params = params
+        self._made: dict[tuple, Task] = {}
+
+    def _task(self, stage: str, variant: str, reads: tuple[str, ...], needs: tuple[Task, ...] = ()) -> Task:
+        return self._made.setdefault((stage, variant), Task(self.params, stage, variant, reads, needs))
+
+    @property
+    def strategies(self) -> list[str]:
+        """The distinct prefix strategies the study's arms need; each is computed once."""
+        return list(dict.fromkeys(ARMS[arm].strategy for arm in self.params.arms if ARMS[arm].strategy))
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether some arm has prefixes that the student's own search found."""
+        return "adaptive" in self.strategies
+
+    def seeds(self, arm: str) -> list[int]:
+        """The training seeds of an arm; the first alone where nothing is trained."""
+        return self.params.training_seeds if ARMS[arm].target else self.params.training_seeds[:1]
+
+    @property
+    def runs(self) -> list[tuple[str, int]]:
+        """Every arm with every training seed it has."""
+        return [(arm, seed) for arm in self.params.arms for seed in self.seeds(arm)]
+
+    @property
+    def benchmarks(self) -> Task:
+        return self._task("benchmarks", "test", ("benchmarks",))
+
+    @property
+    def traces(self) -> Task:
+        """Without the test questions, unless those decide which training problems stay."""
+        reads = (*DATA, "seed", "answer_prompt", *TEACHER) if self.params.teacher else DATA
+        return self._task("traces", "training", reads, (self.benchmarks,) if self.params.drop_overlap else ())
+
+    @property
+    def overlap(self) -> Task:
+        return self._task("overlap", "train-test", (), (self.traces, self.benchmarks))
+
+    def truncation(self, strategy: str = "adaptive") -> Task:
+        reads = STRATEGIES.get(strategy, ("sentence_rule",))
+        return self._task("truncation", strategy, (*STUDENT, *reads), (self.traces,))
+
+    @property
+    def entropy(self) -> Task | None:
+        """``None`` where it is not measured, or no arm has prefixes, which it is to explain."""
+        if not self.params.entropy_traces or set(self.strategies) <= {"empty"}:
+            return None
+        return self._task("entropy", "student", ("seed", *STUDENT, "answer_prompt", "entropy_traces"), (self.traces,))
+
+    def alignment(self, strategy: str) -> Task:
+        """Without a prefix the student answers under the answer prompt, and the judge has no part in it."""
+        reads = (*STUDENT, *ALIGNMENT)
+        if strategy == "empty":
+            return self._task("alignment", strategy, (*reads, "answer_prompt"), (self.traces,))
+        return self._task("alignment", strategy, reads, (self.truncation(strategy),))
+
+    @property
+    def sufficiency(self) -> Task | None:
+        """``None`` where the judge is not studied. It stands on the traces alone: no search has a part in it."""
+        if not self.params.judged_traces or not self.is_adaptive:
+            return None
+        reads = (*STUDENT, *VERDICTS, *ALIGNMENT, "judged_traces")
+        return self._task("sufficiency", "judge", reads, (self.traces,))
+
+    def finetuning(self, arm: str, seed: int | None = None) -> Task | None:
+        """``None`` for an arm that is not trained. ``seed``: of training; without one, the study's first."""
+        spec = ARMS[arm]
+        if spec.target is None:
+            return None
+        reads = ("seed", *STUDENT, *FINETUNING, *(UPFT if spec.target == "upft" else ()))
+        needs = (self.traces, *((self.alignment(spec.strategy),) if spec.strategy else ()))
+        return self._task("finetuning", self._variant(arm, seed), reads, needs)
+
+    def evaluation(self, arm: str, seed: int | None = None) -> Task:
+        """``seed`` as in :meth:`finetuning`: it says which adapter answers, not how responses are sampled."""
+        trained = self.finetuning(arm, seed)
+        needs = (self.benchmarks, *((trained,) if trained else ()))
+        variant = self._variant(arm, seed) if trained else arm
+        return self._task("evaluation", variant, (*STUDENT, *EVALUATION), needs)
+
+    def _variant(self, arm: str, seed: int | None) -> str:
+        """Training seed 0 bears the arm's name alone: a study that adds seeds keeps what it has."""
+        seed = self.params.training_seeds[0] if seed is None else seed
+        return f"{arm}-seed-{seed}" if seed else arm
+
+    @property
+    def preference(self) -> Task | None:
+        """``None`` without a judge or a second arm. It compares the responses of each arm's first training seed."""
+        if self.params.preference_judge is None or len(self.params.arms) < 2:
+            return None
+        needs = (self.benchmarks, *(self.evaluation(arm) for arm in self.params.arms))
+        return self._task("preference", "responses", PREFERENCE, needs)
+
+    @property
+    def report(self) -> Task:
+        needs = [self.evaluation(arm, seed) for arm, seed in self.runs]
+        needs += [task for task in (self.entropy, self.sufficiency, self.preference) if task]
+        return self._task("report", self.params.study, ("arms",), tuple(needs))
+
+    @property
+    def report_path(self) -> Path:
+        return root() / "reports" / self.params.study / "report.html"
+
+    def steps(self) -> list[Step]:
+        """All notebooks in order: the shared ones once, fine-tuning and evaluation once an arm and seed, the report."""
+        found = [Step(self, "01_generation", (self.benchmarks, self.traces, self.overlap))]
+        searched = [self.truncation(strategy) for strategy in self.strategies if strategy != "empty"]
+        if searched:
+            found.append(Step(self, "02_truncation", _present(*searched, self.entropy)))
+        if self.strategies:
+            aligned = map(self.alignment, self.strategies)
+            found.append(Step(self, "03_alignment", _present(*aligned, self.sufficiency)))
+        for arm, seed in self.runs:
+            if trained := self.finetuning(arm, seed):
+                found.append(Step(self, "04_finetuning", (trained,), arm, seed))
+            found.append(Step(self, "05_evaluation", (self.evaluation(arm, seed),), arm, seed))
+        found.append(Step(self, "06_report", _present(self.preference, self.report)))
+        return found
+
+    def tasks(self) -> list[Task]:
+        """The tasks of all steps, each after those it needs."""
+        return [task for step in self.steps() for task in step.tasks]
+
+
+def _present(*tasks: Task | None) -> tuple[Task, ...]:
+    return tuple(task for task in tasks if task)
+
+
+def held(stage: str) -> Callable:
+    """Decorate the function that makes a stage's result: one process at a time runs it for one task.
+
+    ``stage`` names the task in :class:`Plan`. The function takes ``params`` and what else singles the task out.
+    """
 
     def decorate(function: Callable) -> Callable:
         @wraps(function)
-        def alone(*args, **kwargs):
-            task = task_of(*args, **kwargs)
+        def alone(params: Params, *args, **kwargs):
+            task = getattr(Plan(params), stage)
+            task = task(*args, **kwargs) if callable(task) else task
             if task is None:
-                return function(*args, **kwargs)
+                return function(params, *args, **kwargs)
             if task.folder.done:
                 task.require()  # not those of other parameters, copied here
-                return function(*args, **kwargs)
+                return function(params, *args, **kwargs)
             with task.folder.hold(), task.folder.claim(task.key):
-                return function(*args, **kwargs)
+                return function(params, *args, **kwargs)
 
         return alone
 
     return decorate
-
-
-NOTEBOOKS = {
-    "traces": "01_generation",
-    "benchmarks": "01_generation",
-    "overlap": "01_generation",
-    "truncation": "02_truncation",
-    "entropy": "02_truncation",
-    "alignment": "03_alignment",
-    "sufficiency": "03_alignment",
-    "finetuning": "04_finetuning",
-    "evaluation": "05_evaluation",
-    "preference": "06_report",
-    "report": "06_report",
-}
-
-
-INPUTS = ("training_data", "student", "judge", "teacher", "preference_judge")
-"""Parameters that name a data set or a model, beside the benchmarks' data."""
 
 
 def _inputs(values: dict) -> list[str]:
@@ -140,114 +334,7 @@ def commit_of(model: str, revision: str | None) -> str | None:
     """
     from huggingface_hub import try_to_load_from_cache
 
-    if model.startswith("endpoint:") or Path(resolve(model)).exists():
+    if model.startswith(SERVICE) or Path(resolve(model)).exists():
         return None
     path = try_to_load_from_cache(model, "config.json", revision=revision)
     return Path(path).parent.name if isinstance(path, str) else None
-
-
-def benchmarks(params: Params) -> Task:
-    return Task(params, "benchmarks", "test", ("benchmarks",))
-
-
-def traces(params: Params) -> Task:
-    """Without the test questions, unless those decide which training problems stay."""
-    groups = ("study", "data", "teacher") if params.teacher else ("data",)
-    return Task(params, "traces", "training", groups, (benchmarks(params),) if params.drop_overlap else ())
-
-
-def overlap(params: Params) -> Task:
-    return Task(params, "overlap", "train-test", (), (traces(params), benchmarks(params)))
-
-
-READS = {
-    "adaptive": (("judge", "truncation"), ()),
-    "linear": (("judge",), ()),
-    "judge": (("judge", "truncation", "other-judge"), ()),
-    "one-reading": (("boundary",), ("sentence_rule",)),
-    "infogain": (("infogain",), ("sentence_rule", "continue_prompt", "answer_prompt")),
-}
-"""The parameter groups and single fields that a strategy reads; those not listed only count sentences."""
-
-
-def truncation(params: Params, strategy: str) -> Task:
-    groups, fields = READS.get(strategy, ((), ("sentence_rule",)))
-    return Task(params, "truncation", strategy, ("student", *groups), (traces(params),), fields)
-
-
-def entropy(params: Params) -> Task | None:
-    """``None`` where it is not measured, or no arm has prefixes, which it is to explain."""
-    if not params.entropy_traces or set(strategies(params)) <= {"empty"}:
-        return None
-    groups = ("study", "student", "answering", "entropy")
-    return Task(params, "entropy", "student", groups, (traces(params),))
-
-
-def alignment(params: Params, strategy: str) -> Task:
-    """Without a prefix the student answers under the answer prompt, and the judge has no part in it."""
-    groups = ("study", "student", "alignment")
-    if strategy == "empty":
-        return Task(params, "alignment", strategy, (*groups, "answering"), (traces(params),))
-    return Task(params, "alignment", strategy, groups, (truncation(params, strategy),))
-
-
-def sufficiency(params: Params) -> Task | None:
-    """``None`` where the judge is not studied. It stands on the traces alone: no search has a part in it."""
-    if not params.judged_traces or "adaptive" not in strategies(params):
-        return None
-    groups = ("study", "student", "judge", "alignment", "sufficiency")
-    return Task(params, "sufficiency", "judge", groups, (traces(params),))
-
-
-def seeds(params: Params, arm: str) -> list[int]:
-    """The training seeds of an arm; the first alone where nothing is trained."""
-    return params.training_seeds if ARMS[arm].target else params.training_seeds[:1]
-
-
-def finetuning(params: Params, arm: str, seed: int | None = None) -> Task | None:
-    """``None`` for an arm that is not trained. ``seed``: of training; without one, the study's first."""
-    spec = ARMS[arm]
-    if spec.target is None:
-        return None
-    groups = ("study", "student", "answering", "finetuning", *(("upft",) if spec.target == "upft" else ()))
-    source = alignment(params, spec.strategy) if spec.strategy else traces(params)
-    needs = (traces(params), source) if spec.strategy else (source,)
-    return Task(params, "finetuning", _seeded(params, arm, seed), groups, needs)
-
-
-def evaluation(params: Params, arm: str, seed: int | None = None) -> Task:
-    """``seed`` as in :func:`finetuning`: it says which adapter answers, not how responses are sampled."""
-    trained = finetuning(params, arm, seed)
-    groups = ("study", "student", "answering", "evaluation")
-    needs = (benchmarks(params), *((trained,) if trained else ()))
-    return Task(params, "evaluation", _seeded(params, arm, seed) if trained else arm, groups, needs)
-
-
-def preference(params: Params) -> Task | None:
-    """``None`` without a judge or a second arm. It compares the responses of each arm's first training seed."""
-    if params.preference_judge is None or len(params.arms) < 2:
-        return None
-    needs = (benchmarks(params), *(evaluation(params, arm) for arm in params.arms))
-    return Task(params, "preference", "responses", ("study", "preference"), needs)
-
-
-def _seeded(params: Params, arm: str, seed: int | None) -> str:
-    """Training seed 0 bears the arm's name alone: a study that adds seeds keeps what it has."""
-    seed = params.training_seeds[0] if seed is None else seed
-    return f"{arm}-seed-{seed}" if seed else arm
-
-
-def strategies(params: Params) -> list[str]:
-    """The distinct prefix strategies the study's arms need; each is computed once."""
-    return list(dict.fromkeys(ARMS[arm].strategy for arm in params.arms if ARMS[arm].strategy))
-
-
-def report(params: Params) -> Task:
-    needs = [evaluation(params, arm, seed) for arm in params.arms for seed in seeds(params, arm)]
-    needs += [task for task in (entropy(params), sufficiency(params), preference(params)) if task]
-    return Task(params, "report", params.study, ("report",), tuple(needs))
-
-
-def report_path(params: Params) -> Path:
-    return root() / "reports" / params.study / "report.html"
-

@@ -1,7 +1,8 @@
 """Run folders: append-only JSONL that survives a kill, and a manifest written last.
 
-A task's folder is named after a hash of everything its result depends on, so results of different parameters never
-meet, and going back to earlier parameters costs nothing. The manifest's existence means the task is complete.
+A task's folder is named after a hash of everything its result depends on, so results of different parameters lie in
+different folders, and a study that goes back to earlier parameters finds its results. A manifest means that the task is
+complete.
 
 >>> folder = RunFolder(Path("runs/pocket/truncation/adaptive-1f0c..."))
 >>> folder.append("prefixes", [{"id": "a", "sentences": 4}])
@@ -27,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 VERSION = 1
-"""Of the records and manifests; raised when an older reader would misread a newer one."""
+"""Version of the records and manifests, to be raised when an older palign would misread them."""
 
 
 class StoreError(RuntimeError):
-    """A file in a run folder that cannot be trusted; the message is one line."""
+    """A damaged or foreign file in a run folder; the message is one line."""
 
 
 def digest(value: Any) -> str:
@@ -40,12 +41,12 @@ def digest(value: Any) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    """UTF-8 of JSON; half of a surrogate pair, which a cut answer may hold, as the escape that JSON reads back."""
+    """JSON text as UTF-8. Half of a surrogate pair, which a cut answer may hold, becomes the escape that JSON reads."""
     return text.encode("utf-8", "backslashreplace")
 
 
 def fingerprint(path: Path, whole_up_to: int = 256 * 2**20) -> str:
-    """Hash of a file, or of a folder's files; beyond ``whole_up_to`` bytes a file counts by name and size only."""
+    """Hash of a file or of a folder's files. A file of more than ``whole_up_to`` bytes counts by name and size only."""
     files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
     parts = []
     for file in files:
@@ -56,7 +57,7 @@ def fingerprint(path: Path, whole_up_to: int = 256 * 2**20) -> str:
 
 
 def write_atomically(path: Path, text: str | Iterable[str]) -> None:
-    """Write ``text``, or its parts one by one, so that a reader sees the old file or the whole new one."""
+    """Write ``text``, or its parts one by one. A reader sees either the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with partial.open("wb") as file:
@@ -67,7 +68,7 @@ def write_atomically(path: Path, text: str | Iterable[str]) -> None:
 
 
 def read_jsonl(path: Path) -> tuple[list[dict], int]:
-    """Records of a JSONL file and the bytes they take; a last line cut short by a kill is left out.
+    """Records of a JSONL file and their size in bytes, without a last line that a kill cut short.
 
     Raises :class:`StoreError` for any other line that is not a JSON object.
     """
@@ -79,13 +80,13 @@ def read_jsonl(path: Path) -> tuple[list[dict], int]:
 
 
 def stream_jsonl(path: Path) -> Iterator[tuple[dict, int]]:
-    """The records and lengths of :func:`read_jsonl` one by one: a file may be larger than its reader's memory."""
+    """The records of :func:`read_jsonl` one by one, each with its bytes: for files larger than memory."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
-                break  # only the last line can lack its end: an append that was killed
+                break  # only the last line can lack its end, where an append was killed
             try:
-                record = json.loads(line.decode("utf-8"))  # of bytes, json would also read UTF-16
+                record = json.loads(line.decode("utf-8"))  # given bytes, json would also accept UTF-16
             except (ValueError, RecursionError):
                 record = None
             if not isinstance(record, dict):
@@ -96,7 +97,7 @@ def stream_jsonl(path: Path) -> Iterator[tuple[dict, int]]:
 
 
 class RunFolder:
-    """One task's results."""
+    """The folder of one task's results: JSONL files, and a manifest once the task is complete."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -104,16 +105,17 @@ class RunFolder:
 
     @property
     def done(self) -> bool:
-        """Whether there is a manifest, and beside it all the records it was written for.
+        """Whether there is a manifest, and every file has the size that the manifest states.
 
-        A file that is missing, cut or grown makes the task undone: its rerun keeps the good records and adds the rest.
+        Where a file is missing, cut or longer, the task is not done: its rerun keeps the good records and adds the
+        others.
         """
         if not self.manifest_path.exists():
             return False
         return self._sizes() == self.manifest()["files"]
 
     def manifest(self) -> dict:
-        """Raises :class:`StoreError` for what is no manifest, or one of a newer palign."""
+        """The manifest. Raises :class:`StoreError` for a file that is no manifest or is a newer palign's."""
         try:
             manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
         except (ValueError, RecursionError):
@@ -124,7 +126,7 @@ class RunFolder:
                 f"{self.manifest_path}: version {version}, this palign reads {VERSION}; use a newer palign"
             )
         if version != VERSION or not isinstance(manifest.get("files"), dict):
-            raise StoreError(f"{self.manifest_path}: not a manifest; delete the file to redo what it stood for")
+            raise StoreError(f"{self.manifest_path}: not a manifest; delete the file to redo its task")
         return manifest
 
     def _sizes(self) -> dict[str, int]:
@@ -132,9 +134,9 @@ class RunFolder:
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        """Keep other processes out while this one works here; where another is at work, wait for its end.
+        """Lock the folder against other processes; where another one holds the lock, wait until it ends.
 
-        A killed study's kernel lives on for a moment: without this, it and the next run would both append.
+        The kernel of a killed study lives on for a moment. Without the lock, it and the next run would both append.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.with_name(f".{self.path.name}.lock").open("w") as lock:
@@ -147,8 +149,10 @@ class RunFolder:
 
     @contextlib.contextmanager
     def claim(self, key: str) -> Iterator[None]:
-        """Note whose work begins here; the note goes again with work that left nothing. Raises :class:`StoreError`
-        where another task's was begun and copied over, whose records have the same ids, or a newer palign's.
+        """Write the task's key into the folder before its work begins, and delete both if the work left nothing.
+
+        Raises :class:`StoreError` where the folder holds the work of another task (copied here: its records have the
+        same ids) or of a newer palign.
         """
         note = self.path / "key"
         if note.exists():
@@ -169,12 +173,12 @@ class RunFolder:
                 self.path.rmdir()
 
     def read(self, name: str) -> list[dict]:
-        """All complete records of ``name``.jsonl, in the order written; empty when there is no such file."""
+        """All complete records of ``name``.jsonl in the order written; an empty list when there is no such file."""
         path = self.path / f"{name}.jsonl"
         return read_jsonl(path)[0] if path.exists() else []
 
     def append(self, name: str, records: Iterable[dict]) -> None:
-        """Add records in one write, after cutting off a line that a kill left unfinished."""
+        """Append records in one write, after removing a last line that a kill cut short."""
         path = self.path / f"{name}.jsonl"
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         self.path.mkdir(parents=True, exist_ok=True)
@@ -191,11 +195,6 @@ class RunFolder:
 
     def write(self, name: str, records: Iterable[dict]) -> None:
         """Replace ``name``.jsonl as a whole."""
-        self._replace(name, records)
-        if self.manifest_path.exists():  # graded anew
-            self._seal(self.manifest())
-
-    def _replace(self, name: str, records: Iterable[dict]) -> None:
         write_atomically(self.path / f"{name}.jsonl", (json.dumps(r, ensure_ascii=False) + "\n" for r in records))
 
     def fill(
@@ -207,13 +206,13 @@ class RunFolder:
         batch_size: int,
         describe: str,
     ) -> list[dict]:
-        """Compute the records still missing from ``name``.jsonl, a batch at a time, and return all of them.
+        """Compute the records that are missing from ``name``.jsonl, a batch at a time, and return all of them.
 
-        ``work`` turns a batch of items into records whose ``id`` is the item's ``key``. Each batch is appended when
-        it is complete, so a kill costs at most one batch; a later call goes on with what is missing. The records
-        come back, and stand in the file, in the order of ``items``, whatever order they were computed in. Raises
-        :class:`StoreError` when the file holds what is no record of these items, before any work, and when a record is
-        missing at the end.
+        ``work`` turns a batch of items into records whose ``id`` is the item's ``key``. Each batch is appended when it
+        is complete, so a kill loses at most one batch, and a later call computes what is missing. The returned records
+        and the file are in the order of ``items``, whatever order they were computed in. ``describe``: the title of the
+        progress bar. Raises :class:`StoreError` before any work when the file holds a record of other items, and at the
+        end when a record is missing.
         """
         keys = [key(item) for item in items]
         have = self._ids(name, set(keys))
@@ -229,17 +228,17 @@ class RunFolder:
             raise StoreError(f"{self.path / name}.jsonl: {len(absent)} records missing; delete the folder to redo it")
         by_key = {record["id"]: record for record in self.read(name)}
         records = [by_key[k] for k in keys]
-        if list(by_key) != keys:  # so that what reads the file later finds them as if nothing had been asked again
-            self._replace(name, records)
+        if list(by_key) != keys:  # after a resumption: the file becomes the same as without one
+            self.write(name, records)
         return records
 
     def _ids(self, name: str, known: set[str]) -> set[str]:
-        """The ids of ``name``.jsonl. Raises :class:`StoreError` for one that is not ``known``, and for one twice."""
+        """The ids of ``name``.jsonl. Raises :class:`StoreError` for an id that is not ``known`` or occurs twice."""
         path, found = self.path / f"{name}.jsonl", set()
         for number, (record, _) in enumerate(stream_jsonl(path) if path.exists() else (), start=1):
             own = record.get("id")
             if not isinstance(own, str) or own not in known:
-                fault = f"id {str(own)[:80]!r} is foreign, of other data or parameters"
+                fault = f"id {str(own)[:80]!r} is foreign: it belongs to other data or parameters"
             elif own in found:
                 fault = f"id {own} twice"
             else:
@@ -249,15 +248,13 @@ class RunFolder:
         return found
 
     def seconds(self) -> float:
-        """Wall-clock seconds spent by :meth:`fill`, over all runs that contributed."""
+        """Wall-clock seconds that :meth:`fill` took, summed over all runs that contributed."""
         return round(sum(record["seconds"] for record in self.read("seconds")), 2)
 
     def finish(self, params: dict, **facts: Any) -> None:
-        """Write the manifest: parameters, code, packages, hardware the task's own ``facts``. Last, atomically."""
-        self._seal({"params": params, **facts, "seconds": self.seconds(), "provenance": provenance()})
-
-    def _seal(self, manifest: dict) -> None:
-        manifest = manifest | {"version": VERSION, "files": self._sizes()}
+        """Write the manifest, atomically and last: parameters, code, packages, hardware and the task's ``facts``."""
+        manifest = {"params": params, **facts, "seconds": self.seconds(), "provenance": provenance()}
+        manifest |= {"version": VERSION, "files": self._sizes()}
         write_atomically(self.manifest_path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -266,9 +263,9 @@ ENVIRONMENT = ("OMP_NUM_THREADS", "HF_HUB_OFFLINE", "VLLM_BATCH_INVARIANT")
 
 
 def visible(text: str) -> str:
-    r"""``text`` for a terminal or a page: control characters as their escapes, but for new lines and tabs.
+    r"""``text`` for a terminal or a page: control characters, except new lines and tabs, become escapes.
 
-    ANSI escapes would recolour or rewrite a terminal, marks of writing direction turn what is beside them around.
+    ANSI escapes recolour or overwrite a terminal, and marks of writing direction reorder the text beside them.
 
     >>> visible("a\\x1b[2Jb")
     'a\\\\x1b[2Jb'
@@ -283,14 +280,14 @@ _INVISIBLE = re.compile(
 
 
 def progress(describe: str, total: int, done: int = 0):
-    """A progress bar in plain ascii text: it reads the same in a terminal, under papermill and in a saved notebook."""
+    """A progress bar of ASCII text, the same in a terminal, under papermill and in a saved notebook."""
     from tqdm import tqdm
 
     return tqdm(total=total, initial=done, desc=describe, ascii=True, mininterval=2)
 
 
 def provenance() -> dict[str, Any]:
-    """What ran this: commit, whether the tree was changed, package versions, hardware, time."""
+    """What computed a result: commit, whether the tree had changes, package versions, hardware, time."""
     packages = ("palign", "torch", "transformers", "trl", "peft", "datasets", "numpy", "math-verify", "vllm", "unsloth")
     return {
         "commit": _git("rev-parse", "HEAD"),

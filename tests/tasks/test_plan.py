@@ -2,17 +2,16 @@
 
 import pytest
 
-from palign.tasks import plan
 from palign.arms import ARMS
-from palign.params import Params, fields_of
-from palign.study.run import steps
+from palign.params import POCKET_COSTS, Costs, Params, effect_of
+from palign.tasks.plan import Plan, TaskMissing
 
 BASE = Params()
 
 
 def keys(params: Params) -> dict[str, str]:
     """Without the report and the preferences, which stand on every arm."""
-    tasks = {task.name: task.key for step in steps(params) for task in step.tasks}
+    tasks = {task.name: task.key for task in Plan(params).tasks()}
     return {name: key for name, key in tasks.items() if not name.startswith(("report", "preference"))}
 
 
@@ -30,11 +29,19 @@ def test_a_study_of_the_same_parameters_is_the_same():
     assert changed() == set()
 
 
-@pytest.mark.parametrize("field", fields_of("student", "finetuning", effect="speed"))
+@pytest.mark.parametrize("field", [name for name in Params.model_fields if effect_of(name) == "speed"])
 def test_speed_parameters_change_nothing(field):
-    others = {"device": "cpu", "gpu_memory_utilization": 0.7, "endpoint_urls": ["address"]}
-    other = (others | {"trust_remote_code": ["a/model"]}).get(field, 7)
-    assert changed(**{field: other}) == set()
+    others = {"device": "cpu", "gpu_memory_utilization": 0.7, "endpoint_urls": ["address"], "protocol": "own"}
+    others |= {"trust_remote_code": ["a/model"], "costs": Costs(**POCKET_COSTS | {"layers": 5})}
+    assert changed(**{field: others.get(field, 7)}) == set()
+
+
+def test_every_other_parameter_is_read_by_some_task():
+    """One that no task names would leave stale results in place when it changes."""
+    whole = Params(arms=list(ARMS), judge="a/judge", teacher="a/teacher")
+    read = {name for task in Plan(whole).tasks() for name in task.reads}
+    names = {name for name in Params.model_fields if effect_of(name) == "result"}
+    assert read == names - {"study", "training_seeds"}  # these two name folders
 
 
 def test_evaluation_parameters_rerun_evaluation_only():
@@ -61,7 +68,7 @@ def test_alignment_sampling_touches_both_strategies():
 
 
 def test_the_study_of_the_judge_touches_nothing_else():
-    assert changed(judged_samples=2) == {"sufficiency/judge"}
+    assert changed(judged_traces=2) == {"sufficiency/judge"}
 
 
 def test_entropy_along_traces_touches_nothing_else():
@@ -80,13 +87,13 @@ def test_a_data_file_that_changes_is_seen(project):
     data = project / "train.jsonl"
     data.write_text("{}\n")
     params = Params(training_data="train.jsonl")
-    before = plan.traces(params).key
+    before = Plan(params).traces.key
     data.write_text("{} \n")
-    assert plan.traces(Params(training_data="train.jsonl")).key != before
+    assert Plan(Params(training_data="train.jsonl")).traces.key != before
 
 
 def test_arms_left_out_are_not_planned():
-    names = {step.title for step in steps(Params(arms=["zero-shot", "sft-label"]))}
+    names = {step.title for step in Plan(Params(arms=["zero-shot", "sft-label"])).steps()}
     assert names == {
         "01_generation",
         "05_evaluation zero-shot",
@@ -97,8 +104,8 @@ def test_arms_left_out_are_not_planned():
 
 
 def test_what_is_missing_is_told_with_the_notebook_that_makes_it(project):
-    with pytest.raises(plan.TaskMissing, match="run notebook 01_generation"):
-        plan.traces(Params(study="none")).require()
+    with pytest.raises(TaskMissing, match="run notebook 01_generation"):
+        Plan(Params(study="none")).traces.read("traces")
 
 
 EVERY = Params(arms=[arm for arm in ARMS if arm != "p-align-other-judge"])
@@ -120,7 +127,7 @@ def test_a_strategy_depends_on_what_it_reads_only():
     assert touched(infogain_share=0.5) == {"infogain"}
     assert touched(continue_prompt="{question} {prefix}") == {"infogain"}
     assert touched(alignment_temperature=0.9) == set()
-    assert touched(sentence_rule="reversible") == set(plan.strategies(EVERY)) - {"empty"}
+    assert touched(sentence_rule="reversible") == set(Plan(EVERY).strategies) - {"empty"}
 
 
 def test_another_judge_is_part_of_its_own_arm_only():
@@ -135,10 +142,10 @@ def test_another_judge_is_part_of_its_own_arm_only():
 
 
 def test_arms_of_one_strategy_share_its_prefixes_and_continuations():
-    params = Params(arms=["p-align", "sft-teacher-prefix", "sft-student-cot"])
-    assert plan.strategies(params) == ["adaptive"]
-    stood_on = {task.key for arm in params.arms for task in plan.finetuning(params, arm).needs}
-    assert stood_on == {plan.traces(params).key, plan.alignment(params, "adaptive").key}
+    plan = Plan(Params(arms=["p-align", "sft-teacher-prefix", "sft-student-cot"]))
+    assert plan.strategies == ["adaptive"]
+    needed = {task.key for arm in plan.params.arms for task in plan.finetuning(arm).needs}
+    assert needed == {plan.traces.key, plan.alignment("adaptive").key}
 
 
 def test_more_training_seeds_keep_what_there_is():
@@ -150,7 +157,7 @@ def test_more_training_seeds_keep_what_there_is():
 
 
 def test_a_title_tells_the_seed_only_where_there_are_several():
-    titles = [step.title for step in steps(Params(arms=["zero-shot", "rft"], training_seeds=[0, 2]))]
+    titles = [step.title for step in Plan(Params(arms=["zero-shot", "rft"], training_seeds=[0, 2])).steps()]
     assert titles[2:] == [
         "05_evaluation zero-shot",
         "04_finetuning rft seed 0",
@@ -159,4 +166,4 @@ def test_a_title_tells_the_seed_only_where_there_are_several():
         "05_evaluation rft seed 2",
         "06_report",
     ]
-    assert "04_finetuning rft" in {step.title for step in steps(Params(arms=["rft"], training_seeds=[3]))}
+    assert "04_finetuning rft" in {step.title for step in Plan(Params(arms=["rft"], training_seeds=[3])).steps()}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palign import params, traces
-from palign.tasks import plan
+from palign.tasks.plan import Plan
 from palign.tasks.store import RunFolder, StoreError, digest, write_atomically
 
 
@@ -125,12 +125,6 @@ def test_records_that_are_not_those_of_the_manifest_are_not_done(tmp_path, fault
     assert not folder.done
 
 
-def test_grading_anew_leaves_a_task_done(tmp_path):
-    folder = finished(tmp_path / "task")
-    folder.write("a", [{"id": "0", "right": True}])
-    assert folder.done and folder.manifest()["key"] == "k"
-
-
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -225,13 +219,14 @@ def test_the_results_of_other_parameters_are_refused_by_name(small, project):
     one = params.validate(small, "test")
     other = params.validate(small | {"training_limit": 6}, "test")
     traces.collect(one)
-    shutil.copytree(plan.traces(one).folder.path, plan.traces(other).folder.path)
-    with pytest.raises(StoreError, match=f"manifest.json: holds {plan.traces(one).key}, not {plan.traces(other).key}"):
+    copied, own = Plan(one).traces, Plan(other).traces
+    shutil.copytree(copied.folder.path, own.folder.path)
+    with pytest.raises(StoreError, match=f"manifest.json: holds {copied.key}, not {own.key}"):
         traces.collect(other)
-    plan.traces(other).folder.manifest_path.unlink()
-    with pytest.raises(StoreError, match=f"key: begun as {plan.traces(one).key}, not as {plan.traces(other).key}"):
+    own.folder.manifest_path.unlink()
+    with pytest.raises(StoreError, match=f"key: begun as {copied.key}, not as {own.key}"):
         traces.collect(other)
-    shutil.rmtree(plan.traces(other).folder.path)
+    shutil.rmtree(own.folder.path)
     assert len(traces.collect(other)) == 6
 
 
