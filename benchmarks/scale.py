@@ -1,9 +1,9 @@
 """Does it scale? ``python -m benchmarks.scale [--traces 59000]``: as many traces as the full s1K pool has, no model.
 
 Synthetic traces go through collection, truncation and alignment with a recorded engine: it says ENOUGH where the prefix
-holds the key sentence, and continues with a boxed number. What is measured is therefore palign alone: peak memory of
-each stage in a process of its own, records a second over each tenth, and the seconds to go on with a stage that is
-complete but for its last records, and to find one done. Two runs print the same hash of their records.
+holds the key sentence, and continues with a boxed number. So palign alone is measured: peak memory of each stage in a
+process of its own, records a second over each tenth, and the seconds to resume a stage that lacks its last records only
+and to find one done. Two runs print the same hash of their records.
 """
 
 from __future__ import annotations
@@ -20,22 +20,24 @@ import traceback
 from pathlib import Path
 
 from palign import alignment, traces, truncation
-from palign.tasks import plan
-from palign.engines.base import Completion, PlainReader
+from palign.engines.base import Completion, Engine, PlainReader
 from palign.engines.tokenizers import Characters
-from palign.params import Params
+from palign.params import Model, Params
+from palign.tasks.plan import Plan, Task
 from palign.tasks.store import RunFolder, fingerprint
 
 KEY = "Here lies the key"
 SENTENCE = "we take the sum of both sides and see that the terms in the middle cancel each other"
 
 
-class Recorded:
+class Recorded(Engine):
     """An engine of two answers: whether the key is there, and a number that is right three times in four."""
 
     tokenizer = Characters()
     settings = {"engine": "recorded"}  # noqa: RUF012
-    cache_tokens = None
+
+    def __init__(self, source: Model):
+        self.source = source
 
     def choose(self, prompts, labels):
         return [[0.0, -1.0] if KEY in prompt else [-1.0, 0.0] for prompt in prompts]
@@ -121,8 +123,8 @@ def pace(moments: list[tuple[float, int]]) -> list[int]:
     return [round(n / (b[0] - a[0])) for n, a, b in zip(counts, edges, edges[1:], strict=False)]
 
 
-def undo(task: plan.Task, name: str, lines: int) -> None:
-    """Take back the manifest and the last ``lines`` records, as a kill shortly before the end would leave them."""
+def undo(task: Task, name: str, lines: int) -> None:
+    """Remove the manifest and the last ``lines`` records, as a kill shortly before the end leaves a task."""
     task.folder.manifest_path.unlink()
     path = task.folder.path / f"{name}.jsonl"
     whole = path.read_bytes()
@@ -138,24 +140,25 @@ def main() -> int:
     parser.add_argument("--memory", type=int, default=2048, help="MiB that no stage may exceed")
     options = parser.parse_args()
     for module in (truncation, alignment):
-        module.open_engine = lambda *_: Recorded()
+        module.open_engine = lambda model, *_: Recorded(model)
     truncation.load_tokenizer = lambda _: Characters()
     with tempfile.TemporaryDirectory() as name:
         os.chdir(name)
         params = prepare(Path(name), options.traces, options.sentences)
+        plan = Plan(params)
         print(f"{options.traces} traces, {Path('train.jsonl').stat().st_size / 2**20:.0f} MiB", flush=True)
-        import datasets  # noqa: F401  here, so that no stage's seconds hold it
+        import datasets  # noqa: F401  here, so that no stage's seconds include the import
 
         rows = [measured("collection", lambda: traces.collect(params), "")]
-        rows.append(measured("truncation", lambda: truncation.truncate(params), "prefixes"))
-        undo(plan.truncation(params, "adaptive"), "prefixes", 10)
-        rows.append(measured("truncation, resumed", lambda: truncation.truncate(params), ""))
+        rows.append(measured("truncation", lambda: truncation.truncate(params, "adaptive"), "prefixes"))
+        undo(plan.truncation("adaptive"), "prefixes", 10)
+        rows.append(measured("truncation, resumed", lambda: truncation.truncate(params, "adaptive"), ""))
         rows.append(measured("alignment", lambda: alignment.align(params, "adaptive"), "continuations"))
-        undo(plan.alignment(params, "adaptive"), "continuations", 10)
+        undo(plan.alignment("adaptive"), "continuations", 10)
         rows.append(measured("alignment, resumed", lambda: alignment.align(params, "adaptive"), ""))
-        rows.append(measured("truncation, done", lambda: truncation.truncate(params), ""))
+        rows.append(measured("truncation, done", lambda: truncation.truncate(params, "adaptive"), ""))
         for task, file in ((plan.truncation, "prefixes"), (plan.alignment, "continuations")):
-            print(f"{file}: {fingerprint(task(params, 'adaptive').folder.path / f'{file}.jsonl', 2**40)[:16]}")
+            print(f"{file}: {fingerprint(task('adaptive').folder.path / f'{file}.jsonl', 2**40)[:16]}")
     faults = [row["stage"] for row in rows if row["peak MiB"] > options.memory]
     for row in rows:
         tenths = row["records a second, by tenths"]

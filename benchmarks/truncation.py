@@ -4,9 +4,9 @@
 
 Two students read: the pocket student on pocket traces, and a randomly initialised one of realistic depth (8 layers,
 width 256) on long traces: pocket traces strung together, or those of a JSONL with s1K-1.1's columns (``--traces``).
-A random student's verdicts mean nothing, so wherever times are compared the verdicts are scripted: each trace has a
-boundary, drawn evenly from its sentences, and both sides make the same probes. Its tokenizer is a byte-level BPE
-learnt from the traces themselves.
+A random student's verdicts mean nothing, so the verdicts are scripted wherever times are compared: each trace has a
+boundary, drawn evenly from its sentences, and both sides make the same probes. The random student's tokenizer is a
+byte-level BPE learnt from the traces themselves.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from palign.engines.base import PlainReader
 from palign.engines.opening import open_engine
 from palign.engines.transformers import TransformersEngine
 from palign.judging import Judge, Verdict
-from palign.params import Params
+from palign.params import Machine, Model, Params
 from palign.tasks.store import RunFolder
 from palign.traces import RULES, Trace
-from palign.truncation import Prefix, SEARCHES, lockstep
+from palign.truncation import SEARCHES, Prefix, lockstep
 
 POCKET = Path(__file__).resolve().parent.parent / "palign" / "pocket"
 DECODED = (1, 8, 256)  # tokens of a verdict; the released budget is 256
@@ -46,23 +46,23 @@ def seconds_used() -> float:
 
 @dataclass(frozen=True)
 class Bench:
-    """A student with its traces; ``batch`` of them go in lockstep."""
+    """A student as judge, and its traces; ``batch`` of them go in lockstep."""
 
     name: str
-    engine: TransformersEngine
-    params: Params
+    judge: Judge
     traces: list[Trace]
     batch: int
 
-    def count(self, text: str) -> int:
-        return len(self.engine.tokenizer(text, add_special_tokens=False).input_ids)
+    @property
+    def engine(self) -> TransformersEngine:
+        return self.judge.engine
 
     def truncate(self, search: str, open_session: Callable) -> tuple[list[Prefix], float]:
         """All prefixes and the seconds they took."""
         began, records = seconds_used(), []
         for start in range(0, len(self.traces), self.batch):
             batch = self.traces[start : start + self.batch]
-            records += lockstep(batch, SEARCHES[search], open_session, self.count, RULES[self.params.sentence_rule])
+            records += lockstep(batch, SEARCHES[search], open_session, self.engine.count, self.judge.rule)
         return records, seconds_used() - began
 
 
@@ -90,7 +90,7 @@ class Scripted:
 
 def boundaries(bench: Bench) -> dict[str, int]:
     """Question -> boundary in sentences, drawn evenly, the same in every run."""
-    split = RULES[bench.params.sentence_rule].split
+    split = bench.judge.rule.split
     return {t.question: random.Random(t.id).randint(1, len(split(t.trace))) for t in bench.traces}
 
 
@@ -115,7 +115,7 @@ def released_procedure(bench: Bench, limits: dict[str, int]) -> tuple[list[list[
     """
     import torch
 
-    judge, probes, seconds, tails = Judge(bench.engine, bench.params), [], dict.fromkeys(DECODED, 0.0), []
+    judge, probes, seconds, tails = bench.judge, [], dict.fromkeys(DECODED, 0.0), []
     few, most = DECODED[-2:]
 
     def decode(prompt: str, tokens: int) -> list[float]:
@@ -157,8 +157,8 @@ def show(title: str, header: Sequence[str], rows: Sequence[Sequence]) -> None:
 
 def reads(bench: Bench) -> None:
     """1 and 3: tokens counted over all verdicts, the searches on scripted verdicts with equal boundaries."""
-    texts = sum(bench.count(trace.question) + bench.count(trace.trace) for trace in bench.traces)
-    judge, rows = Judge(bench.engine, bench.params), []
+    count, judge, rows = bench.engine.count, bench.judge, []
+    texts = sum(count(trace.question) + count(trace.trace) for trace in bench.traces)
     for search in SEARCHES:
         records, _ = bench.truncate(search, Scripted(judge, boundaries(bench)))
         calls = sum(len(record.verdicts) for record in records)
@@ -177,7 +177,7 @@ def reads(bench: Bench) -> None:
 
 def times(bench: Bench, rounds: int) -> None:
     """2: time at equal verdicts. Of each of ours the fastest of ``rounds``; the released procedure runs once."""
-    limits, judge = boundaries(bench), Judge(bench.engine, bench.params)
+    limits, judge = boundaries(bench), bench.judge
     open_session = Scripted(judge, limits)
     ours = {}
     for search in ("released", "linear"):
@@ -186,7 +186,7 @@ def times(bench: Bench, rounds: int) -> None:
         if search == "released":
             found = runs[0][0]
     began = seconds_used()
-    for trace in bench.traces:  # what nobody can do without: each trace read once
+    for trace in bench.traces:  # the least any method needs: each trace read once
         bench.engine.choose([judge.prompt(trace.question, judge.rule.split(trace.trace))], ("[",))
     bare = seconds_used() - began
     engine = bench.engine
@@ -266,8 +266,8 @@ def lengths(sizes: Sequence[int], traces: list[Trace]) -> None:
     """5: one trace of each length, its boundary at 70 % of its sentences; a student of 2 layers, width 128."""
     bench = random_student("lengths", traces, layers=2, width=128)
     sentences = [s for trace in traces for s in RULES["released"].split(trace.trace)]
-    per_sentence = bench.count(" ".join(sentences)) / len(sentences)
-    judge, rows = Judge(bench.engine, bench.params), []
+    per_sentence = bench.engine.count(" ".join(sentences)) / len(sentences)
+    judge, rows = bench.judge, []
     for size in sizes:
         wanted = max(1, round(size / per_sentence))
         parts = [sentences[i % len(sentences)] for i in range(wanted)]
@@ -318,9 +318,8 @@ def random_student(name: str, traces: list[Trace], layers: int, width: int, batc
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    params = Params(max_model_len=40960)
-    # a real tokenizer knows the words of the instruction well, so this one has to meet them often
-    texts = [text for t in traces for text in (t.question, t.trace)] + [params.judge_prompt] * 200
+    # a real tokenizer has the instruction's words in its vocabulary, so this one sees them often while it learns
+    texts = [text for t in traces for text in (t.question, t.trace)] + [Params().judge_prompt] * 200
     tokenizer = byte_level(texts)
     torch.manual_seed(0)
     heads = width // 64
@@ -337,7 +336,14 @@ def random_student(name: str, traces: list[Trace], layers: int, width: int, batc
         pad_token_id=tokenizer.pad_token_id,
     )
     model = Qwen3ForCausalLM(config).eval()
-    return Bench(name, TransformersEngine(model, tokenizer, params.max_model_len, batch), params, traces, batch)
+    source = Model(name=name, max_model_len=40960, chat_template_kwargs={"enable_thinking": False})
+    return Bench(name, judge_of(TransformersEngine(source, model, tokenizer, batch)), traces, batch)
+
+
+def judge_of(engine: TransformersEngine) -> Judge:
+    """The engine as judge, asked as the pocket study asks."""
+    params = Params()
+    return Judge(engine, params.judge_prompt, RULES[params.sentence_rule], params.verdict)
 
 
 def pocket_traces() -> list[Trace]:
@@ -383,7 +389,8 @@ def main() -> None:
     limit = min(args.limit, 3) if args.quick else args.limit
     long = traces_of(args.traces, limit) if args.traces else long_traces(limit, pieces=6 if args.quick else 20)
     params = Params(student=str(POCKET / "student"))
-    pocket = Bench("pocket", open_engine(params), params, pocket_traces()[: 16 if args.quick else 64], 64)
+    engine = open_engine(params.model("student"), params.part(Machine))
+    pocket = Bench("pocket", judge_of(engine), pocket_traces()[: 16 if args.quick else 64], 64)
     for bench in (pocket, random_student("long, random student of 8 layers", long, layers=8, width=256)):
         reads(bench)
         times(bench, rounds=2)

@@ -1,5 +1,6 @@
 """Verdicts on nested prefixes: what the cache gives is what reading anew gives, and a failure is no verdict."""
 
+import copy
 import random
 
 import pytest
@@ -7,23 +8,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palign.engines.base import EngineStopped, PlainReader, Sampling
-from palign.engines.opening import open_engine
+from palign.engines.base import Engine, EngineStopped, PlainReader, Sampling
 from palign.engines.cached import CachedReader
-from palign.judging import Judge, LABELS
-from palign.params import Params
-from palign.traces import split
+from palign.engines.opening import open_engine
+from palign.judging import Judge
+from palign.params import Machine, Model, Params
+from palign.prompts import LABELS
+from palign.traces import RULES, split
 from palign.truncation import SEARCHES, lockstep, search
-
 from tests.conftest import POCKET, read_jsonl
 from tests.test_truncation import make_traces
-
-PARAMS = Params(student=str(POCKET / "student"), batch_size=8)
 
 
 @pytest.fixture(scope="module")
 def engine():
-    return open_engine(PARAMS)
+    return open_engine(Model(name=str(POCKET / "student")), Machine(batch_size=8))
+
+
+def judge_of(engine, verdict="compare"):
+    return Judge(engine, Params().judge_prompt, RULES["released"], verdict)
 
 
 DRAFTS = [(r["question"], split(r["trace"])) for r in read_jsonl(POCKET / "data" / "train.jsonl")[:6]]
@@ -48,7 +51,7 @@ def rounds(data, chosen, most=3):
 @given(drafts, st.data())
 def test_cached_verdicts_are_those_of_reading_from_scratch(engine, chosen, data):
     """Whatever is asked in whatever order: longer, shorter, the same again, several at once, fewer traces."""
-    judge = Judge(engine, PARAMS)
+    judge = judge_of(engine)
     session = judge.open(chosen)
     assert isinstance(session.reader, CachedReader)
     read = 0
@@ -65,7 +68,7 @@ def test_cached_verdicts_are_those_of_reading_from_scratch(engine, chosen, data)
 @settings(max_examples=15, deadline=None)
 @given(drafts, st.data())
 def test_cached_decoding_is_greedy_decoding(engine, chosen, data):
-    judge = Judge(engine, PARAMS)
+    judge = judge_of(engine)
     session = judge.open(chosen)
     for asked in rounds(data, chosen, most=2):
         prompts = [(i, judge.prompt(chosen[i][0], chosen[i][1][:p])) for i, p in asked]
@@ -76,7 +79,6 @@ def test_cached_decoding_is_greedy_decoding(engine, chosen, data):
 @pytest.mark.parametrize("search_name", SEARCHES)
 @pytest.mark.parametrize("verdict", ["compare", "decode"])
 def test_a_search_takes_the_same_way_with_and_without_the_cache(engine, monkeypatch, search_name, verdict):
-    params = PARAMS.model_copy(update={"verdict": verdict})
     traces = make_traces({question: 1 for question, _ in DRAFTS})
     traces = [
         type(t)(t.id, t.question, t.answer, " ".join(parts)) for t, (_, parts) in zip(traces, DRAFTS, strict=True)
@@ -85,7 +87,7 @@ def test_a_search_takes_the_same_way_with_and_without_the_cache(engine, monkeypa
     def run():
         return [
             (r.sentences, [(p, label) for p, label, _ in r.verdicts], r.tokens_of_prompts)
-            for r in lockstep(traces, SEARCHES[search_name], Judge(engine, params).open, len)
+            for r in lockstep(traces, SEARCHES[search_name], judge_of(engine, verdict).open, len)
         ]
 
     cached = run()
@@ -94,7 +96,7 @@ def test_a_search_takes_the_same_way_with_and_without_the_cache(engine, monkeypa
 
 
 def test_a_prompt_that_is_not_of_the_text_is_read_whole(engine):
-    prompt = Judge(engine, PARAMS).prompt(*DRAFTS[0])
+    prompt = judge_of(engine).prompt(*DRAFTS[0])
     (reading,) = CachedReader(engine, ["something else"]).choose([(0, prompt)], LABELS)
     assert reading.value == pytest.approx(engine.choose([prompt], LABELS)[0], abs=1e-4)
     assert reading.shared_tokens == 0
@@ -107,21 +109,19 @@ def test_a_text_longer_than_one_pass_is_read_in_several(engine, monkeypatch):
 
 def test_the_range_shrinks_to_what_the_context_holds(engine):
     question, sentences = DRAFTS[0]
-    whole = Judge(engine, PARAMS)
-    tokens = [
-        len(engine.tokenizer(whole.prompt(question, sentences[:p]), add_special_tokens=False).input_ids)
-        for p in range(len(sentences) + 1)
-    ]
+    whole, short = judge_of(engine), copy.copy(engine)
+    tokens = [engine.count(whole.prompt(question, sentences[:p])) for p in range(len(sentences) + 1)]
     for limit in (tokens[0] + 3, tokens[1] + 4, tokens[5] + 4, tokens[-1] + 3, tokens[-1] + 4):
-        room = Judge(engine, PARAMS.model_copy(update={"max_model_len": limit})).open([DRAFTS[0]]).room
+        short.source = engine.source.model_copy(update={"max_model_len": limit})
+        room = judge_of(short).open([DRAFTS[0]]).room
         assert room == [max((p for p in range(1, len(tokens)) if tokens[p] + 4 <= limit), default=0)]
 
 
-class Flaky:
+class Flaky(Engine):
     """An engine that fails so many times, then works."""
 
     def __init__(self, engine, times):
-        self.engine, self.times, self.tokenizer = engine, times, engine.tokenizer
+        self.engine, self.times, self.source, self.tokenizer = engine, times, engine.source, engine.tokenizer
 
     def choose(self, prompts, labels):
         self.times -= 1
@@ -135,10 +135,10 @@ class Flaky:
 
 def test_a_failure_is_asked_again_and_then_recorded(engine):
     """Counted as NOT_ENOUGH, errors would silently turn P-ALIGN into training on whole traces."""
-    expected = Judge(engine, PARAMS).open(DRAFTS[:2])([(0, 3), (1, 3)])
-    once = Judge(Flaky(engine, 1), PARAMS).open(DRAFTS[:2])([(0, 3), (1, 3)])
+    expected = judge_of(engine).open(DRAFTS[:2])([(0, 3), (1, 3)])
+    once = judge_of(Flaky(engine, 1)).open(DRAFTS[:2])([(0, 3), (1, 3)])
     assert [v.label for v in once] == [v.label for v in expected]
-    session = Judge(Flaky(engine, 2), PARAMS).open(DRAFTS[:2])
+    session = judge_of(Flaky(engine, 2)).open(DRAFTS[:2])
     twice = session([(0, 3), (1, 3)])
     assert {v.label for v in twice} == {"error"} and "no memory left" in twice[0].reason
     assert [v.label for v in session([(0, 3), (1, 3)])] == [v.label for v in expected]
@@ -147,8 +147,8 @@ def test_a_failure_is_asked_again_and_then_recorded(engine):
 def test_an_engine_that_is_gone_is_no_traces_outcome(engine):
     """Every trace after its end would have been recorded as failed, for good; stopping loses nothing."""
 
-    class Gone:
-        tokenizer, cache_tokens = engine.tokenizer, None
+    class Gone(Engine):
+        source, tokenizer = engine.source, engine.tokenizer
 
         def reader(self, texts):
             return self
@@ -157,12 +157,12 @@ def test_an_engine_that_is_gone_is_no_traces_outcome(engine):
             raise EngineStopped("gone")
 
     with pytest.raises(EngineStopped):
-        Judge(Gone(), PARAMS).open([("1+1?", ["One and one.", "Two."])])([(0, 1)])
+        judge_of(Gone()).open([("1+1?", ["One and one.", "Two."])])([(0, 1)])
 
 
 def test_a_trace_is_read_once_whatever_the_judge_says(engine):
     """The limit: each trace once and 32 tokens a verdict, for every search and every boundary."""
-    judge = Judge(engine, PARAMS)
+    judge = judge_of(engine)
     for name in SEARCHES:
         for boundary in random.Random(name).sample(range(1, len(DRAFTS[0][1])), 3):
             session, spent, probes = judge.open(DRAFTS[:1]), [], []

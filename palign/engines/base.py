@@ -1,8 +1,9 @@
-"""Engines turn rendered prompts into text or into label log-probabilities; they know nothing of the method.
+"""What every engine offers: prompts in, text or label log-probabilities out. It knows nothing of the method.
 
->>> engine = open_engine(params)
->>> engine.generate(["<|im_start|>user..."], Sampling(max_new_tokens=64), seeds=[1])
->>> engine.choose(["<|im_start|>user..."], ("[ENOUGH]", "[NOT_ENOUGH]"))
+>>> engine = open_engine(params.model("student"), params.part(Machine))      # palign.engines.opening
+>>> prompt = engine.prompt("What is 1+1?")
+>>> engine.generate([prompt], Sampling(max_new_tokens=64), seeds=[1])
+>>> engine.choose([prompt], ("[ENOUGH]", "[NOT_ENOUGH]"))
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from ..params import Params
+from ..params import Model
+from ..prompts import render
 
 
 @dataclass(frozen=True)
@@ -27,27 +29,27 @@ class Sampling:
 
 
 FAILED = ("endpoint error", "engine error")
-"""Ways of a completion's ``finish`` that say nothing of the model: another time it might have answered."""
+"""Values of ``finish`` where the engine failed, not the model: asked again, it might answer."""
 
 NEVER_ANSWERED = ("prompt too long", *FAILED)
-"""Ways of a completion's ``finish`` in which the model said nothing."""
+"""Values of ``finish`` where the model gave no response."""
 
 
 def failed(record: dict) -> bool:
-    """Whether what asked for this record failed: a completion by its ``finish``, a search by its ``status``."""
+    """Whether the engine failed at this record: ``finish`` says so of a completion, ``status`` of a search."""
     status = record.get("status", "").removeprefix("judge error: ")
     return record.get("finish") in FAILED or status.startswith(FAILED)
 
 
 def said(error: Exception) -> str:
-    """An engine's exception as a reason, on one line."""
+    """An exception as a record's ``reason``, on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 @dataclass(frozen=True)
 class Completion:
     """``finish``: ``stop`` (ended by itself), ``length`` (budget used up), ``prompt too long`` (never run),
-    ``endpoint error`` (every try failed) or ``engine error`` (vLLM gave the request up); ``reason`` says why.
+    ``endpoint error`` (every try failed) or ``engine error`` (the engine failed); ``reason`` says why.
 
     ``new_tokens`` counts the end-of-turn token. ``token_ids`` are the response's, without it.
     """
@@ -65,23 +67,37 @@ class Completion:
         return {"reason": self.reason} if self.reason else {}
 
 
-class Engine(Protocol):
-    """``settings``: how it runs, for the manifest. ``cache_tokens``: what its prefix cache holds at once, in tokens;
-    ``None`` where the reader keeps what it needs, or where nobody knows.
+class Engine:
+    """A model, opened. Prompts go in as the text that :meth:`prompt` makes of a user's turn.
+
+    ``source``: the model as the study names it. ``settings``: how it runs, for the manifest. ``cache_tokens``: what its
+    prefix cache holds at once, in tokens; ``None`` where the reader keeps what it needs, or where nobody knows.
     """
 
-    tokenizer: object
+    source: Model
+    tokenizer: Any
     settings: dict
-    cache_tokens: int | None
+    cache_tokens: int | None = None
+
+    def prompt(self, user: str) -> str:
+        """One user's turn and the opening of the reply, by the model's own chat template and its switches."""
+        return render(self.tokenizer, user, self.source.chat_template_kwargs)
+
+    def count(self, text: str) -> int:
+        """Tokens of a text, as it stands."""
+        return len(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         """One completion a prompt. A response depends on its prompt, ``sampling`` and its own seed only."""
+        raise NotImplementedError
 
     def choose(self, prompts: Sequence[str], labels: Sequence[str]) -> list[list[float] | None]:
         """Log-probability (nats) of each label after each prompt; ``None`` for a prompt that does not fit."""
+        raise NotImplementedError
 
     def reader(self, texts: Sequence[str]) -> Reader:
         """A reader of prompts that each begin as one of ``texts`` does."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -100,7 +116,7 @@ class Reading:
 
 
 class Reader(Protocol):
-    """Many prompts over few texts, in rounds. A text that no prompt of a round asks for is done with for good."""
+    """Many prompts over few texts, in rounds. A text that a round leaves out is dropped for all later rounds."""
 
     def choose(self, asked: Sequence[tuple[int, str]], labels: Sequence[str]) -> list[Reading]:
         """As the engine's ``choose``, for (text index, prompt) pairs; a ``value`` is the labels' log-probabilities."""
@@ -110,7 +126,7 @@ class Reader(Protocol):
 
 
 class PlainReader:
-    """A reader that reads every prompt from its start: for engines that cache by themselves, or not at all."""
+    """A reader that gives the engine whole prompts: for engines that cache by themselves, or not at all."""
 
     def __init__(self, engine: Engine):
         self.engine = engine
@@ -136,7 +152,7 @@ class EngineError(RuntimeError):
 
 
 class EngineStopped(EngineError):
-    """An engine that will answer nothing any more: the run stops, since no error of its own is any record's outcome."""
+    """An engine that cannot answer any more. The run stops: its error must not become the outcome of a record."""
 
 
 def generate(engine: Engine, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
@@ -164,18 +180,11 @@ def generate(engine: Engine, prompts: Sequence[str], sampling: Sampling, seeds: 
     return done
 
 
-def trusted(params: Params) -> bool:
-    """Whether Python code that came with the student may run: only where ``params`` name that very model."""
-    return params.student in params.trust_remote_code
-
-
 def check_safetensors(model: str) -> None:
-    """Raises :class:`EngineError` for a local folder whose weights are pickles alone: to load one is to run it."""
+    """Raises :class:`EngineError` for a local folder whose weights are pickles only: loading a pickle can run code."""
     folder = Path(model)
     pickles = [path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in sorted(folder.glob(pattern))]
     if folder.is_dir() and pickles and not any(folder.glob("*.safetensors")):
         raise EngineError(
-            f"{model}: holds {pickles[0]} and no .safetensors; convert the weights, since a pickle can run code"
+            f"{model}: holds {pickles[0]} and no .safetensors; convert the weights, since loading a pickle can run code"
         )
-
-

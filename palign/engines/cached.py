@@ -1,4 +1,7 @@
-"""Many prompts over few texts, each text read once: the key-value states of a text are kept between its prompts."""
+"""Many prompts over few texts, each text read once: its key-value cache is kept between its prompts.
+
+For a :class:`~palign.engines.transformers.TransformersEngine` whose model has full attention in every layer.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,30 @@ from .base import Completion, Engine, Reading
 
 
 class CachedReader:
-    """Prompts over shared texts, each text's tokens read once and their key-value states kept.
+    """Prompts over shared texts; each token of a text is read once and its key-value states are kept.
 
-    A prompt begins as its text does and then goes its own way. The tokens both begin with are the shared ones: what of
-    them has not been read yet is appended to the cache, in order. The others are read behind them in the same pass,
-    under a mask that lets each prompt see its own beginning of the text and its own tokens only, and forgotten. Any
-    number of prompts of one text go through one pass, exactly: every token has the position and the context it would
-    have had alone. Where a cut falls inside a token of the text, the two part before it.
+    The tokens with which both a prompt and its text begin are shared: those not read yet are appended to the cache, in
+    order. A prompt's other tokens are its own: they are read behind the cache in one pass, under a mask that shows each
+    prompt its shared and its own tokens only, and are then dropped from the cache. One pass takes any number of prompts
+    of a text and is exact: every token has the position and the context that it has in a prompt read alone. Where a cut
+    falls inside a token of the text, the shared tokens end before that token.
 
-    Texts may be of different lengths: cache columns that a row does not use are masked for it.
+    Texts may differ in length: a row's unused cache columns are masked.
     """
 
-    NOWHERE = 2**30  # the place in its text of a column that holds no token of it
-    COLUMNS = 2048  # of a text read in one pass: bounds the mask's memory
+    NOWHERE = 2**30  # position in the text of a cache column that holds no token of it
+    COLUMNS = 2048  # tokens of a text read in one pass; the mask's memory grows with them
 
     def __init__(self, engine: Engine, texts: Sequence[str]):
         import torch
         from transformers import DynamicCache
 
-        self.engine, self.device = engine, engine.model.device
+        self.engine, self.device, self.limit = engine, engine.model.device, engine.source.max_model_len
         self.texts = [engine.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
-        self.rows = list(range(len(texts)))  # which text each line of the batch is
+        self.rows = list(range(len(texts)))  # the text in each line of the batch
         self.read = [0] * len(texts)  # tokens of each text in the cache
         self.cache = DynamicCache(config=engine.model.config)
-        self.place = torch.empty((len(texts), 0), dtype=torch.long, device=self.device)  # of each column in its text
+        self.place = torch.empty((len(texts), 0), dtype=torch.long, device=self.device)  # position in its text
 
     def choose(self, asked: Sequence[tuple[int, str]], labels: Sequence[str]) -> list[Reading]:
         tails = [self.engine.tokenizer(label, add_special_tokens=False).input_ids for label in labels]
@@ -52,9 +55,9 @@ class CachedReader:
         prompts = []
         encoded = self.engine.tokenizer([prompt for _, prompt in asked], add_special_tokens=False).input_ids
         for key, ((text, _), ids) in enumerate(zip(asked, encoded, strict=True)):
-            # the last token is always read anew: its output is the first label's
+            # the last token is always the prompt's own, since its output scores the first token of a label
             common = _common(ids[:-1], self.texts[text])
-            prompts.append(_Prompt(key, text, common, ids[common:], len(ids) + room <= self.engine.max_model_len))
+            prompts.append(_Prompt(key, text, common, ids[common:], len(ids) + room <= self.limit))
         return prompts
 
     def _extend(self, prompts: list[_Prompt]) -> tuple[dict[int, int], dict[int, int]]:
@@ -69,7 +72,7 @@ class CachedReader:
             upto[prompt.text] = max(upto[prompt.text], prompt.common)
         pieces = [self.texts[text][self.read[text] : upto[text]] for text in self.rows]
         width = max(map(len, pieces), default=0)
-        ids = torch.full((len(pieces), width), self.engine._pad_id())
+        ids = torch.full((len(pieces), width), self.engine.pad_id())
         place = torch.full((len(pieces), width), self.NOWHERE)
         for line, (text, piece) in enumerate(zip(self.rows, pieces, strict=True)):
             ids[line, : len(piece)] = torch.tensor(piece, dtype=torch.long)
@@ -79,19 +82,21 @@ class CachedReader:
         for start in range(0, width, self.COLUMNS):
             part = slice(start, start + self.COLUMNS)
             self.place = torch.cat([self.place, place[:, part]], dim=1)
-            seen = self.place[:, None, :] <= place[:, part, None]  # padding sees everything, and nobody sees it
-            self._forward(ids[:, part], seen, place[:, part].clamp(max=self.engine.max_model_len - 1), keep=[0])
+            seen = self.place[:, None, :] <= place[:, part, None]  # padding sees every token, and no token sees it
+            self._forward(ids[:, part], seen, place[:, part].clamp(max=self.limit - 1), keep=[0])
         return lines, shared
 
     def _branch(self, branches: list[list[_Branch]], labels: int) -> dict[int, list[float]]:
-        """Read every branch behind the texts in one pass, forget it, and sum its labels' log-probabilities."""
+        """Read all branches behind their texts in one pass, drop them from the cache, and sum the log-probabilities of
+        each one's labels.
+        """
         import torch
 
         columns = [[token for branch in line for token in branch.tokens()] for line in branches]
         width = max(map(len, columns), default=0)
         if not width:
             return {}
-        blank = (self.engine._pad_id(), 0, 0, -1, 0)
+        blank = (self.engine.pad_id(), 0, 0, -1, 0)
         table = torch.tensor([line + [blank] * (width - len(line)) for line in columns], device=self.device)
         ids, positions, common, prompt, segment = table.unbind(-1)
         order = torch.arange(width, device=self.device)
@@ -121,23 +126,23 @@ class CachedReader:
         while any(waiting.values()):  # one prompt of each text at a time
             turn = {line: queue.pop(0) for line, queue in waiting.items() if queue}
             for prompt, tokens in zip(turn.values(), self._decode(turn, max_new_tokens), strict=True):
-                values[prompt.key] = self.engine._completion(tokens, prompt.length)
+                values[prompt.key] = self.engine.completion(tokens, prompt.length)
         return [Reading(values[p.key], shared.get(p.key, 0), len(p.own) * p.fits, p.length) for p in prompts]
 
     def _decode(self, turn: dict[int, _Prompt], max_new_tokens: int) -> list[list[int]]:
-        """Continue one prompt a line, greedily, behind its text; then forget it."""
+        """Decode one prompt a line, greedily, behind its text; then drop it from the cache."""
         import torch
 
-        ends, pad = self.engine._end_ids(), self.engine._pad_id()
+        ends, pad = self.engine.end_ids(), self.engine.pad_id()
         own = [turn[line].own if line in turn else [pad] for line in range(len(self.rows))]
         width = max(map(len, own))
-        blank = torch.tensor([width - len(tokens) for tokens in own])[:, None]  # on the left: all end together
+        blank = torch.tensor([width - len(tokens) for tokens in own])[:, None]  # padding, on the left
         ids = torch.tensor([[pad] * (width - len(tokens)) + tokens for tokens in own], device=self.device)
         common = torch.tensor([turn[line].common if line in turn else 0 for line in range(len(self.rows))])[:, None]
         order = torch.arange(width)
         positions = (common + order - blank).clamp(min=0).to(self.device)
         seen = (order >= blank)[:, None, :] & (order[None, :] <= order[:, None])
-        seen |= torch.eye(width, dtype=torch.bool)  # padding sees itself, or it would see nothing
+        seen |= torch.eye(width, dtype=torch.bool)  # padding sees itself: softmax over nothing is NaN
         text = (self.place < common.to(self.device))[:, None, :].expand(-1, width, -1)
         seen, used = torch.cat([text, seen.to(self.device)], dim=-1), 0
         new: dict[int, list[int]] = {line: [] for line in turn}
@@ -157,12 +162,15 @@ class CachedReader:
         return list(new.values())
 
     def _forward(self, ids, seen, positions, keep: list[int]):
-        """One pass that leaves the columns in the cache. ``seen``: shape (lines, columns, columns of the cache too)."""
+        """One forward pass, which appends its columns to the cache. Returns logits at the columns ``keep``.
+
+        ``seen``: which columns each column attends to, shape (lines, columns, columns of the cache and these).
+        """
         import torch
 
         model = self.engine.model
         mask = seen[:, None]
-        if model.config._attn_implementation == "eager":  # which adds the mask to the scores
+        if model.config._attn_implementation == "eager":  # eager attention adds the mask to the scores
             mask = torch.zeros(mask.shape, dtype=model.dtype, device=self.device).masked_fill(
                 ~mask, torch.finfo(model.dtype).min
             )
@@ -177,7 +185,7 @@ class CachedReader:
             ).logits
 
     def _drop(self, asked: set[int]) -> None:
-        """Forget the texts that are done with, once they are a fifth: copying the cache has its price."""
+        """Drop the texts that were not asked about, once they are a fifth of all: dropping copies the cache."""
         import torch
 
         if len(asked) > 0.8 * len(self.rows):
@@ -188,7 +196,7 @@ class CachedReader:
             self.place = self.place[kept]
             self.cache.batch_select_indices(kept)
             used = (self.place != self.NOWHERE).any(0)
-            if used.sum() < 0.8 * used.numel():  # columns that only dropped texts used
+            if used.sum() < 0.8 * used.numel():  # the others held dropped texts only
                 self._shrink(used)
         else:
             self.place = self.place[kept]
@@ -201,7 +209,10 @@ class CachedReader:
 
 @dataclass(frozen=True)
 class _Prompt:
-    """``common`` tokens shared with the text of that index, then its ``own``; whether an answer ``fits`` behind it."""
+    """A prompt to the text of index ``text``: ``common`` tokens shared with it, then ``own`` ones.
+
+    ``fits``: whether the context holds the prompt and its answer.
+    """
 
     key: int
     text: int
@@ -216,9 +227,8 @@ class _Prompt:
 
 @dataclass(frozen=True)
 class _Branch:
-    """A prompt's own tokens, then the ``stem`` all labels share, then each label's rest but for its last token.
-
-    The labels' rests do not see each other.
+    """A prompt's own tokens, then the ``stem`` that all labels begin with, then the rest of each label without its last
+    token, which is only scored. No label's rest sees another's.
     """
 
     key: int
@@ -228,7 +238,7 @@ class _Branch:
     tails: list[list[int]]
 
     def tokens(self) -> Iterator[tuple[int, int, int, int, int]]:
-        """(id, position, tokens of the text seen, prompt, segment): segment 0 is seen by all of the prompt's."""
+        """(id, position, tokens of the text seen, prompt, segment); all of the prompt's tokens see segment 0."""
         for i, token in enumerate(self.own + self.stem):
             yield token, self.common + i, self.common, self.key, 0
         behind = self.common + len(self.own) + len(self.stem)
@@ -254,7 +264,7 @@ def _scored(branches: list[_Branch]) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _common(a: list[int], b: list[int]) -> int:
-    """How many tokens two sequences begin with alike."""
+    """Length of the beginning that two sequences share."""
     short = min(len(a), len(b))
     if a[:short] == b[:short]:
         return short
@@ -262,7 +272,6 @@ def _common(a: list[int], b: list[int]) -> int:
 
 
 def check_numbers(logits) -> None:
-    """Raises ``RuntimeError`` for logits that are no numbers: whatever is sampled from them, it looks like a token."""
+    """Raises ``RuntimeError`` for logits that hold NaN: sampling from them would give tokens without meaning."""
     if logits.isnan().any():
         raise RuntimeError("the model's logits are not numbers")
-

@@ -1,17 +1,17 @@
-"""OpenAI-compatible endpoints, in two ways.
+"""OpenAI-compatible endpoints, used in two ways.
 
-``engine: endpoint``: the study's own student, served by vLLM at ``endpoint_urls`` under the name the params give it.
-Prompts are tokenised here and go out as token ids, so what is asked is what the other engines ask: label
-log-probabilities, seeds, budgets and adapters included (:class:`ServedEngine`).
+``engine: endpoint`` (:class:`ServedEngine`): the study's own model, served by vLLM at ``endpoint_urls`` under the name
+that the params give it. Prompts are tokenised here and sent as token ids, so the servers get what the other engines
+get, label log-probabilities, seeds, budgets and adapters included.
 
-``endpoint:MODEL`` as a model's name: a service that chats, such as a commercial teacher or judge (:class:`ChatEngine`).
+``endpoint:MODEL`` as a model's name (:class:`ChatEngine`): a service that chats, such as a commercial teacher or judge.
 
-Requests go out several at a time and are repeated, after growing pauses, when the service is busy (429), fails (5xx),
-answers garbage, hangs up or is too slow. One that fails for good is its own outcome, ``endpoint error``, and the run
-goes on. Several addresses share the work: each prompt always goes to the same one, a trace's nested prompts together,
-so that a server finds their beginning in its cache.
+Several requests are sent at once. One is repeated, after growing pauses, when the service is busy (429), fails (5xx),
+sends a malformed answer, closes the connection or is too slow. One that fails for good is recorded as ``endpoint
+error``, and the run goes on. Several addresses share the work: a prompt is always sent to the same one, and a trace's
+nested prompts to one together, so that the server finds their beginning in its cache.
 
-The key is read from the environment variable ``PALIGN_API_KEY`` when a request is sent, and kept nowhere.
+The key is read from the environment variable ``PALIGN_API_KEY`` when a request is sent, and is never stored.
 """
 
 from __future__ import annotations
@@ -25,61 +25,69 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ..params import Params
-from . import labels
-from .base import Completion, EngineError, Reader, Reading, Sampling
-from .labels import Answer, LabelReader, Request
-from .labels import completion_of
+from ..params import SERVICE, Machine, Model
+from ..prompts import render
+from ..tasks.store import fingerprint
+from .base import Completion, Engine, EngineError, Reader, Reading, Sampling
+from .labels import Answer, Request, TokenEngine, completion_of
+from .tokenizers import Characters, load_tokenizer
 
-PREFIX = "endpoint:"
 KEY = "PALIGN_API_KEY"
 BUSY = {408, 409, 429}
+TIMEOUT = 600.0
+"""Seconds until a request counts as too slow. The OpenAI client has the same: a busy server needs minutes for a long
+response.
+"""
+RETRIES = 6
+"""Tries after the first. Their pauses add up to 30 to 60 seconds, as long as rate limits and short outages last."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds
 
 
-
-
 class Malformed(ValueError):
-    """An answer with status 200 that is none; the message is its kind."""
+    """An answer with status 200 that cannot be used; the message says why."""
 
 
 class Service:
-    """The addresses of one service: who is asked, how often, and what of it is an error.
+    """The addresses of one service, and how they are asked.
 
-    ``urls``: addresses up to and including ``/v1``. ``pause`` is the first one between two tries, in seconds.
+    ``urls``: addresses up to and including ``/v1``. ``concurrency``: requests at once. ``timeout``: of a request, in
+    seconds. ``retries``: tries after the first. Before the n-th retry the pause is at most ``pause * 2**n`` seconds.
     """
 
     def __init__(
         self,
         urls: Sequence[str],
-        concurrency: int = 8,
-        timeout: float = 600.0,
-        retries: int = 6,
+        concurrency: int,
+        timeout: float,
+        retries: int,
         pause: float = FIRST_PAUSE,
     ):
         self.urls = [url.rstrip("/") for url in urls]
         self.concurrency, self.timeout, self.retries, self.pause = concurrency, timeout, retries, pause
 
     @classmethod
-    def of(cls, params: Params) -> Service:
-        """Raises :class:`EngineError` without an address, or with a key that no request can carry."""
-        if not params.endpoint_urls:
-            raise EngineError(
-                f"{params.student}: endpoint_urls is empty; name at least one address, such as http://.../v1"
-            )
+    def of(cls, machine: Machine, name: str) -> Service:
+        """The service at the machine's addresses; ``name`` is the model's, for the message.
+
+        Raises :class:`EngineError` without an address, or with a key that no HTTP header can carry.
+        """
+        if not machine.endpoint_urls:
+            raise EngineError(f"{name}: endpoint_urls is empty; name at least one address, such as http://.../v1")
         key = os.environ.get(KEY, "").strip()
         if not (key.isascii() and key.isprintable()):  # the HTTP library's own message would quote it
             raise EngineError(f"{KEY} holds characters that no request can carry; set it anew")
-        return cls(params.endpoint_urls, params.endpoint_concurrency, params.endpoint_timeout, params.endpoint_retries)
+        return cls(machine.endpoint_urls, machine.endpoint_concurrency, TIMEOUT, RETRIES)
 
     def url(self, shard: str) -> str:
-        """The address of a shard: the same whenever and wherever it is asked."""
+        """The address that a shard is always sent to."""
         return self.urls[int.from_bytes(hashlib.sha256(shard.encode()).digest()[:4], "big") % len(self.urls)]
 
     def post_all(
         self, path: str, requests: Sequence[tuple[str, dict]], parse: Callable[[dict], Any]
     ) -> list[tuple[Any, str]]:
-        """What ``parse`` makes of the JSON for each (shard, body), or ``None`` and the reason, in the order asked."""
+        """For each (shard, body), in the order asked: what ``parse`` makes of the JSON answer and an empty reason, or
+        ``None`` and the reason.
+        """
         import httpx
 
         limits = httpx.Limits(max_connections=self.concurrency)
@@ -95,9 +103,9 @@ class Service:
             return list(pool.map(one, requests))
 
     def ask(self, client, method: str, url: str, body: dict | None, parse: Callable) -> tuple[Any, str]:
-        """Ask until there is an answer, it is clear that there will be none, or the retries are used up.
+        """Ask until there is an answer, an error that asking again cannot mend, or no retry left.
 
-        ``parse`` makes the value of the HTTP response.
+        ``parse`` turns the HTTP response into the value. Returns it and an empty reason, or ``None`` and the reason.
         """
         reason = "never asked"
         for attempt in range(self.retries + 1):
@@ -111,8 +119,8 @@ class Service:
         return None, reason
 
     def _try(self, client, method: str, url: str, body: dict | None, parse: Callable) -> tuple[Any, str, bool]:
-        """A value, or why there is none and whether to ask again. A reason never quotes what the service said: some
-        repeat the key.
+        """A value, the reason where there is none, and whether to ask again. A reason never quotes the service's
+        answer: some services repeat the key in it.
         """
         import httpx
 
@@ -132,21 +140,21 @@ class Service:
             return None, "malformed answer", True
 
 
-class ChatEngine:
-    """A service that chats: ``/v1/chat/completions``, verdicts by decoding, tokens only as counts of its own."""
+class ChatEngine(Engine):
+    """A service that chats, through ``/v1/chat/completions``: verdicts by decoding, token counts as the service gives
+    them, no token ids.
+    """
 
-    cache_tokens = None
-
-    def __init__(self, service: Service, model: str, max_model_len: int):
-        self.service, self.model, self.max_model_len = service, model, max_model_len
-        self.tokenizer = Characters()
+    def __init__(self, source: Model, service: Service):
+        self.source, self.service, self.tokenizer = source, service, Characters()
+        self.model = source.name.removeprefix(SERVICE)
 
     @classmethod
-    def open(cls, params: Params, adapter: Path | None = None) -> ChatEngine:
-        """Raises :class:`EngineError` for an adapter: a service answers with the model it serves."""
+    def open(cls, model: Model, machine: Machine, adapter: Path | None = None) -> ChatEngine:
+        """Raises :class:`EngineError` for an adapter, which such a service cannot load."""
         if adapter is not None:
-            raise EngineError(f"{params.student} cannot be fine-tuned here; a student is a local folder or a hub id")
-        return cls(Service.of(params), params.student.removeprefix(PREFIX), params.max_model_len)
+            raise EngineError(f"{model.name} cannot be fine-tuned here; a student is a local folder or a hub id")
+        return cls(model, Service.of(machine, model.name))
 
     @property
     def settings(self) -> dict:
@@ -164,7 +172,7 @@ class ChatEngine:
         return [completion or _error(reason) for completion, reason in found]
 
     def choose(self, prompts: Sequence[str], labels: Sequence[str]) -> list[list[float] | None]:
-        raise EngineError(f"{PREFIX}{self.model} gives no label log-probabilities; set verdict: decode")
+        raise EngineError(f"{self.source.name} gives no label log-probabilities; set verdict: decode")
 
     def reader(self, texts: Sequence[str]) -> Reader:
         return ChatReader(self, texts)
@@ -198,7 +206,7 @@ class ChatEngine:
 
 
 class ChatReader:
-    """Decoded verdicts; a trace's prompts go to the same address."""
+    """Decoded verdicts; all prompts of a text are sent to one address."""
 
     def __init__(self, engine: ChatEngine, texts: Sequence[str]):
         self.engine, self.texts = engine, texts
@@ -216,43 +224,28 @@ class ChatReader:
         return [Reading(c, 0, c.prompt_tokens, c.prompt_tokens, c.reason) for c in completions]
 
 
-class ServedEngine:
-    """The study's own student at one or more vLLM servers, asked by token ids through ``/v1/completions``."""
+class ServedEngine(TokenEngine):
+    """The study's own model at one or more vLLM servers, asked by token ids through ``/v1/completions``."""
 
-    cache_tokens = None
-
-    def __init__(self, service: Service, model: str, tokenizer, max_model_len: int):
-        self.service, self.model, self.tokenizer, self.max_model_len = service, model, tokenizer, max_model_len
-        self.settings = {"engine": "endpoint", "path": "completions", "model": model, "lora": False}
+    def __init__(self, source: Model, service: Service, tokenizer):
+        self.source, self.service, self.tokenizer = source, service, tokenizer
+        self.model = source.name  # what requests name: the model, or an adapter once it is loaded
+        self.settings = {"engine": "endpoint", "path": "completions", "model": self.model, "lora": False}
 
     @classmethod
-    def open(cls, params: Params, adapter: Path | None = None) -> ServedEngine:
-        """Raises :class:`EngineError` where an address does not serve the student, or with too short a context.
+    def open(cls, model: Model, machine: Machine, adapter: Path | None = None) -> ServedEngine:
+        """Raises :class:`EngineError` where an address does not serve the model, or only with a shorter context.
 
-        An adapter is loaded by the servers, which must see its folder and have been started with ``--enable-lora`` and
-        ``VLLM_ALLOW_RUNTIME_LORA_UPDATING=1``.
+        An adapter is loaded by the servers, which must see its folder and must have been started with ``--enable-lora``
+        and ``VLLM_ALLOW_RUNTIME_LORA_UPDATING=1``.
         """
-        from ..prompts import render
-        from .tokenizers import load_tokenizer
-
-        tokenizer = load_tokenizer(params)
-        render(tokenizer, "", params.chat_template_kwargs)  # a missing chat template is better found before the work
-        engine = cls(Service.of(params), params.student, tokenizer, params.max_model_len)
+        tokenizer = load_tokenizer(model)
+        render(tokenizer, "", model.chat_template_kwargs)  # without a chat template, fail before any request
+        engine = cls(model, Service.of(machine, model.name), tokenizer)
         engine._check()
         if adapter is not None:
             engine._load(Path(adapter))
         return engine
-
-    def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-        """As the protocol says; ``finish`` is ``endpoint error`` where every try failed."""
-        return [answer.value for answer in labels.generate(self, prompts, sampling, seeds, prompts)]
-
-    def choose(self, prompts: Sequence[str], labels: Sequence[str]) -> list[list[float] | None]:
-        """As the protocol says; not a number where every try failed."""
-        return [reading.value for reading in self.reader(prompts).choose(list(enumerate(prompts)), labels)]
-
-    def reader(self, texts: Sequence[str]) -> LabelReader:
-        return LabelReader(self, texts)
 
     def score(self, requests: Sequence[Request]) -> list[Answer]:
         wish = {"max_tokens": 1, "temperature": 0.0, "logprobs": 1}
@@ -286,13 +279,15 @@ class ServedEngine:
         return [answer or Answer(_error(reason), 0, reason) for answer, reason in found]
 
     def _body(self, request: Request, wish: dict) -> dict:
-        """What is left unsaid a server takes from the model's generation config, and Qwen's has top_k 20."""
+        """States every sampling parameter: a server takes missing ones from the model's generation config, and Qwen's
+        has top_k 20.
+        """
         neutral = {"top_k": 0, "min_p": 0.0, "top_p": 1.0, "repetition_penalty": 1.0}
         neutral |= {"presence_penalty": 0.0, "frequency_penalty": 0.0}
         return neutral | wish | {"model": self.model, "prompt": request.ids}
 
     def _check(self) -> None:
-        """Ask every address what it serves, before any work, and note it for the manifest."""
+        """Ask every address what it serves, before any work, and keep the answers for the manifest."""
         import httpx
 
         served = []
@@ -306,26 +301,25 @@ class ServedEngine:
                     raise EngineError(
                         f"{url} does not serve {self.model}; start vLLM with --served-model-name {self.model}"
                     )
-                longest = ours.get("max_model_len") or self.max_model_len
-                if longest < self.max_model_len:
-                    raise EngineError(f"max_model_len: {url} serves {longest} tokens, not {self.max_model_len}")
-                at = f"{url.removesuffix('/v1')}/version"  # vLLM's own; None from a service that does not tell
+                wanted = self.source.max_model_len
+                longest = ours.get("max_model_len") or wanted
+                if longest < wanted:
+                    raise EngineError(f"max_model_len: {url} serves {longest} tokens, not {wanted}")
+                at = f"{url.removesuffix('/v1')}/version"  # vLLM's own address; version is None for another service
                 version, *_ = self.service._try(client, "GET", at, None, lambda a: str(a.json()["version"])[:40])
                 served.append({"version": version, "max_model_len": longest})
         self.settings = self.settings | {"servers": served}
 
     def _load(self, adapter: Path) -> None:
-        """Have every server load the adapter, under a name of its content: what changed is another adapter."""
+        """Have every server load the adapter. It is named after its content, so that a changed one is loaded anew."""
         import httpx
-
-        from ..tasks.store import fingerprint
 
         name = f"palign-{fingerprint(adapter)[:16]}"
         body = {"lora_name": name, "lora_path": str(adapter.resolve())}
         with httpx.Client(timeout=self.service.timeout) as client:
             for url in self.service.urls:
                 if name in (self.service.ask(client, "GET", f"{url}/models", None, _models)[0] or ()):
-                    continue  # by an earlier run
+                    continue  # an earlier run loaded it
                 loaded, reason = self.service.ask(client, "POST", f"{url}/load_lora_adapter", body, lambda _: True)
                 if not loaded:
                     raise EngineError(
@@ -346,6 +340,8 @@ def _error(reason: str) -> Completion:
 
 
 def _read(found: dict) -> int:
-    """Tokens not found in the cache, where the server tells (``--enable-prompt-tokens-details``); else all."""
+    """Prompt tokens not found in the cache; all of them where the server does not report it
+    (``--enable-prompt-tokens-details``).
+    """
     usage = found["usage"]
     return usage["prompt_tokens"] - ((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)

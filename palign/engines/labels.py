@@ -1,18 +1,17 @@
-"""A reader for engines that cache the beginnings of prompts by themselves: vLLM, here or served.
+"""Labels and completions of engines with a prefix cache of their own: vLLM, in this process or served.
 
-A label is read token by token: each of its tokens is asked for behind those before it, as the only one allowed, and its
-raw log-probability is what comes back. (Log-probabilities of a prompt's own tokens would do in one request, but vLLM
-then reads the whole prompt anew, cache or no cache.) Prompts of one text go out together, the shorter ones first, so
-that a longer one finds their blocks in the cache.
+A label is scored token by token: one request for each token, behind the tokens before it, as the only token allowed;
+vLLM returns its raw log-probability. (Log-probabilities of prompt tokens would need one request only, but for them
+vLLM reads the whole prompt without its cache.) Prompts of one text are sent together, the shorter ones first, so that a
+longer one finds their blocks in the cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from .base import Completion, Reading, Sampling
+from .base import Completion, Engine, Reading, Sampling
 
 
 @dataclass(frozen=True)
@@ -27,37 +26,47 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """``value``: a log-probability in nats, or a ``Completion``; ``read``: tokens not found in the cache."""
+    """``value``: a log-probability in nats, or a ``Completion``; ``read``: prompt tokens not found in the cache."""
 
     value: float | Completion
     read: int
     reason: str = ""
 
 
-class TokenEngine(Protocol):
-    tokenizer: object
-    max_model_len: int
+class TokenEngine(Engine):
+    """An engine that takes token ids and caches by itself; :meth:`score` and :meth:`complete` are what it must have."""
 
     def score(self, requests: Sequence[Request]) -> list[Answer]:
-        """The log-probability of each request's token; not a number, with the reason, where the engine failed."""
+        """The log-probability of each request's token; NaN, with the reason, where the engine failed."""
+        raise NotImplementedError
 
     def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Answer]:
-        """A ``Completion`` of each request."""
+        """A ``Completion`` for each request."""
+        raise NotImplementedError
+
+    def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        return [answer.value for answer in completions(self, prompts, sampling, seeds, prompts)]
+
+    def choose(self, prompts: Sequence[str], labels: Sequence[str]) -> list[list[float] | None]:
+        return [reading.value for reading in self.reader(prompts).choose(list(enumerate(prompts)), labels)]
+
+    def reader(self, texts: Sequence[str]) -> LabelReader:
+        return LabelReader(self, texts)
 
 
 def encode(tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids as every engine feeds them: the rendered prompt has its special tokens already."""
+    """Token ids of rendered prompts, which hold their special tokens already."""
     return [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
 
 
-def generate(
+def completions(
     engine: TokenEngine, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int], shards: Sequence[str]
 ) -> list[Answer]:
-    """Completions in the order asked. A prompt that leaves no room for the budget is set aside: vLLM would reject all
-    of a call.
+    """Completions in the order asked. A prompt that leaves no room for the budget is not sent: vLLM would reject the
+    whole call.
     """
     encoded = encode(engine.tokenizer, prompts)
-    room = engine.max_model_len - sampling.max_new_tokens
+    room = engine.source.max_model_len - sampling.max_new_tokens
     todo = [i for i, ids in enumerate(encoded) if len(ids) <= room]
     answers = engine.complete([Request(encoded[i], shards[i], seed=seeds[i]) for i in todo], sampling)
     done = dict(zip(todo, answers, strict=True))
@@ -68,7 +77,7 @@ def generate(
 
 
 class LabelReader:
-    """See the module. A ``Reading``'s ``shared_tokens`` are those its requests did not find in the cache."""
+    """The ``Reader`` of a ``TokenEngine``. A reading's ``shared_tokens`` are those not found in the engine's cache."""
 
     def __init__(self, engine: TokenEngine, texts: Sequence[str]):
         self.engine, self.texts = engine, texts
@@ -77,9 +86,9 @@ class LabelReader:
         engine = self.engine
         tails = encode(engine.tokenizer, labels)
         encoded = encode(engine.tokenizer, [prompt for _, prompt in asked])
-        # what labels begin with alike is asked for once
+        # a beginning that several labels share is asked for once
         steps = sorted({(*tail[: j + 1],) for tail in tails for j in range(len(tail))}, key=lambda s: (len(s), s))
-        fits = [len(ids) + max(map(len, tails)) <= engine.max_model_len for ids in encoded]
+        fits = [len(ids) + max(map(len, tails)) <= engine.source.max_model_len for ids in encoded]
         order = sorted((i for i, fit in enumerate(fits) if fit), key=lambda i: (asked[i][0], len(encoded[i])))
         wanted = [(i, step) for i in order for step in steps]
         answers = engine.score(
@@ -101,7 +110,7 @@ class LabelReader:
 
     def generate(self, asked: Sequence[tuple[int, str]], max_new_tokens: int) -> list[Reading]:
         order = sorted(range(len(asked)), key=lambda i: (asked[i][0], len(asked[i][1])))
-        answers = generate(
+        answers = completions(
             self.engine,
             [asked[i][1] for i in order],
             Sampling(max_new_tokens),
@@ -116,8 +125,7 @@ class LabelReader:
 
 
 def completion_of(tokenizer, prompt_tokens: int, tokens: list[int], stopped: bool) -> Completion:
-    """``tokens`` as vLLM gives them: with the one that ended the turn, where the response ended by itself."""
+    """The completion that ``tokens`` make. Where the response ``stopped`` by itself, the last one is the stop token."""
     kept = tokens[:-1] if stopped else tokens
     text = tokenizer.decode(kept, skip_special_tokens=True)
     return Completion(text, "stop" if stopped else "length", prompt_tokens, len(tokens), kept)
-

@@ -1,31 +1,27 @@
-"""Which engine a model is opened by."""
+"""Which engine opens a model.
+
+>>> engine = open_engine(params.model("student"), params.part(Machine))
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ..params import Params
+from ..params import Machine, Model
 from .base import Engine
 
 
-def open_engine(params: Params, adapter: Path | None = None) -> Engine:
-    """The engine of the study on its student, with a LoRA adapter if one is given.
+def open_engine(model: Model, machine: Machine, adapter: Path | None = None) -> Engine:
+    """The engine that runs ``model`` on ``machine``, with a LoRA adapter if one is given.
 
-    A model named ``endpoint:NAME`` is asked at ``endpoint_urls``, whatever ``engine`` says.
+    A model named ``endpoint:NAME`` is asked at ``endpoint_urls``, whatever its ``engine``.
     """
-    if params.student.startswith("endpoint:"):
-        from .endpoint import ChatEngine
-
-        return ChatEngine.open(params, adapter)
-    if params.engine == "endpoint":
-        from .endpoint import ServedEngine
-
-        return ServedEngine.open(params, adapter)
-    if params.engine == "vllm":
-        from .vllm import VllmEngine
-
-        return VllmEngine.open(params, adapter)
-    from .transformers import TransformersEngine
-
-    return TransformersEngine.open(params, adapter)
-
+    if model.is_service:
+        from .endpoint import ChatEngine as Opened
+    elif model.engine == "endpoint":
+        from .endpoint import ServedEngine as Opened
+    elif model.engine == "vllm":
+        from .vllm import VllmEngine as Opened
+    else:
+        from .transformers import TransformersEngine as Opened
+    return Opened.open(model, machine, adapter)

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..params import Params, resolve
-from .base import trusted
+from ..params import Model
 
 
-def load_tokenizer(params: Params):
-    """The student's tokenizer as every stage uses it; for a service's model, whose own is not known, a stand-in."""
-    if params.student.startswith("endpoint:"):
-        from .tokenizers import Characters
-
+def load_tokenizer(model: Model):
+    """The model's own tokenizer; for a service's model, whose tokenizer is not known, :class:`Characters`."""
+    if model.is_service:
         return Characters()
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(
-        resolve(params.student), revision=params.student_revision, trust_remote_code=trusted(params)
-    )
-
+    return AutoTokenizer.from_pretrained(model.path, revision=model.revision, trust_remote_code=model.trusted)
 
 
 class Characters:
-    """Stands in for a tokenizer the service does not share: the prompt is its text, a token about four characters."""
+    """Stands in for the tokenizer of a service: a rendered prompt is the user's text, a token about four characters."""
 
     chat_template = "the service's own"
     name_or_path = "endpoint"
@@ -40,4 +34,3 @@ class Characters:
         if isinstance(text, str):
             return self._Encoded(list(range(-(-len(text) // 4))))
         return self._Encoded([self(one).input_ids for one in text])
-

@@ -6,51 +6,51 @@ the cumulative distribution: a response does not depend on its neighbours in the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-from ..params import Params, resolve
-from .base import Completion, PlainReader, Reader, Reading, Sampling, check_safetensors, trusted
+from ..params import Machine, Model
+from ..prompts import render
+from .base import Completion, Engine, PlainReader, Reader, Sampling, check_safetensors
+from .cached import CachedReader, check_numbers
+from .labels import completion_of
+from .tokenizers import load_tokenizer
 
 
-class TransformersEngine:
-    cache_tokens = None
+class TransformersEngine(Engine):
+    """``model``: the loaded weights. ``batch_size``: prompts decoded at once."""
 
-    def __init__(self, model, tokenizer, max_model_len: int, batch_size: int):
-        self.model, self.tokenizer = model, tokenizer
-        self.max_model_len, self.batch_size = max_model_len, batch_size
+    def __init__(self, source: Model, model, tokenizer, batch_size: int):
+        self.source, self.model, self.tokenizer, self.batch_size = source, model, tokenizer, batch_size
 
     @classmethod
-    def open(cls, params: Params, adapter: Path | None = None) -> TransformersEngine:
-        """Load the student named in ``params``. Raises :class:`EngineError` where there is nothing but pickles."""
+    def open(cls, model: Model, machine: Machine, adapter: Path | None = None) -> TransformersEngine:
+        """Load the model, with the adapter merged into it. Raises :class:`EngineError` for weights that are pickles."""
         import torch
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
-        from ..prompts import render
-
         logging.disable_progress_bar()  # of loading weights; the stages have their own
 
-        if torch.get_num_threads() != params.threads:
-            torch.set_num_threads(params.threads)
-        device = params.device if params.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-        tokenizer = load_tokenizer(params)
-        render(tokenizer, "", params.chat_template_kwargs)  # a missing chat template is better found before the work
-        check_safetensors(resolve(params.student))
-        model = AutoModelForCausalLM.from_pretrained(
-            resolve(params.student),
-            revision=params.student_revision,
-            dtype=params.dtype,
+        if torch.get_num_threads() != machine.threads:
+            torch.set_num_threads(machine.threads)
+        device = machine.device if machine.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+        tokenizer = load_tokenizer(model)
+        render(tokenizer, "", model.chat_template_kwargs)  # without a chat template, fail before the weights are loaded
+        check_safetensors(model.path)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            model.path,
+            revision=model.revision,
+            dtype=model.dtype,
             use_safetensors=True,
-            trust_remote_code=trusted(params),
+            trust_remote_code=model.trusted,
         )
         if adapter is not None:
             from peft import PeftModel
 
             check_safetensors(str(adapter))
-            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-        return cls(model.to(device).eval(), tokenizer, params.max_model_len, params.batch_size)
+            loaded = PeftModel.from_pretrained(loaded, str(adapter)).merge_and_unload()
+        return cls(model, loaded.to(device).eval(), tokenizer, machine.batch_size)
 
     @property
     def settings(self) -> dict:
@@ -63,11 +63,11 @@ class TransformersEngine:
 
     def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         encoded = [self.tokenizer(prompt, add_special_tokens=False).input_ids for prompt in prompts]
-        room = self.max_model_len - sampling.max_new_tokens
+        room = self.source.max_model_len - sampling.max_new_tokens
         done: dict[int, Completion] = {
             i: Completion("", "prompt too long", len(ids), 0) for i, ids in enumerate(encoded) if len(ids) > room
         }
-        # neighbours of like length waste the least padding
+        # prompts of similar length in one batch need the least padding
         todo = sorted((i for i in range(len(prompts)) if i not in done), key=lambda i: len(encoded[i]))
         for start in range(0, len(todo), self.batch_size):
             rows = todo[start : start + self.batch_size]
@@ -76,19 +76,20 @@ class TransformersEngine:
         return [done[i] for i in range(len(prompts))]
 
     def _generate(self, encoded: list[list[int]], sampling: Sampling, seeds: list[int]) -> list[Completion]:
-        """Decode one batch. Unlike ``model.generate`` it drops finished rows: of a batch, the longest response is
-        often twice the mean, and every finished row would go on being computed until then.
+        """Decode one batch. Unlike ``model.generate``, this drops finished rows: the longest response of a batch is
+        often twice as long as the mean, and ``model.generate`` computes every row until the last one ends.
         """
         import torch
         from transformers import DynamicCache
 
-        ends = self._end_ids()
+        ends = self.end_ids()
         new: list[list[int]] = [[] for _ in encoded]
         rows = torch.arange(len(encoded))  # which response each line of the batch is
         sampler = _Sampler(sampling, seeds)
         batch = self._pad(encoded)
         read, mask = batch["input_ids"], batch["attention_mask"]
-        # padding must not meet the repetition penalty: where it is the end token, company would change a response
+        # the repetition penalty must not see padding: where the padding token is the end token, a response would depend
+        # on the other prompts of its batch
         context = torch.where(mask.bool(), read, read[:, -1:])
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         cache = DynamicCache(config=self.model.config)
@@ -108,24 +109,22 @@ class TransformersEngine:
                 context = torch.cat([context, tokens[:, None]], dim=-1)
                 mask = torch.cat([mask, torch.ones_like(tokens[:, None])], dim=-1)
                 positions = positions[:, -1:] + 1
-                if going.float().mean() <= 0.8:  # copying the cache has its price, so not at every end
+                if going.float().mean() <= 0.8:  # not at every end, since dropping rows copies the cache
                     rows, kept = rows[going], going.nonzero()[:, 0].to(context.device)
                     context, mask, positions = context[kept], mask[kept], positions[kept]
                     cache.batch_select_indices(kept)
                 read = context[:, -1:]
-        return [self._completion(tokens, len(ids)) for ids, tokens in zip(encoded, new, strict=True)]
+        return [self.completion(tokens, len(ids)) for ids, tokens in zip(encoded, new, strict=True)]
 
-    def _completion(self, tokens: list[int], prompt_tokens: int) -> Completion:
-        stopped = tokens[-1] in self._end_ids()
-        kept = tokens[:-1] if stopped else tokens
-        text = self.tokenizer.decode(kept, skip_special_tokens=True)
-        return Completion(text, "stop" if stopped else "length", prompt_tokens, len(tokens), kept)
+    def completion(self, tokens: list[int], prompt_tokens: int) -> Completion:
+        """What the decoded ``tokens`` say, the stop token included where there is one."""
+        return completion_of(self.tokenizer, prompt_tokens, tokens, stopped=tokens[-1] in self.end_ids())
 
     def choose(self, prompts: Sequence[str], labels: Sequence[str]) -> list[list[float] | None]:
-        """Each label's tokens are read in place after the prompt; their log-probabilities are summed."""
+        """The sum of the log-probabilities of each label's tokens, read behind the prompt."""
         tails = [self.tokenizer(label, add_special_tokens=False).input_ids for label in labels]
         encoded = [self.tokenizer(prompt, add_special_tokens=False).input_ids for prompt in prompts]
-        fits = [len(ids) + max(map(len, tails)) <= self.max_model_len for ids in encoded]
+        fits = [len(ids) + max(map(len, tails)) <= self.source.max_model_len for ids in encoded]
         todo = sorted((i for i, fit in enumerate(fits) if fit), key=lambda i: len(encoded[i]))
         done: dict[int, list[float]] = {}
         step = max(1, self.batch_size // len(labels))
@@ -153,21 +152,22 @@ class TransformersEngine:
     LOGITS = 2**28  # held at once by entropies: a GiB in float32
 
     def entropies(self, prompts: Sequence[str], responses: Sequence[str]) -> list[list[float] | None]:
-        """Entropy (nats) of the prediction of each token of a response, behind its prompt and the tokens before it.
+        """Entropy (nats) of the prediction of each token of a response, given its prompt and the tokens before it.
 
         One list a response, as long as its tokens; ``None`` where the two do not fit. Teacher-forced, at temperature 1.
-        One text at a time: a long one fills the machine, and without company its values are the same in every run.
+        The texts go through the model one at a time: values then do not depend on the batch, and one long text is
+        enough work for the machine.
         """
         found: list[list[float] | None] = []
         for prompt, response in zip(prompts, responses, strict=True):
             head, tail = (self.tokenizer(text, add_special_tokens=False).input_ids for text in (prompt, response))
-            fits = len(head) + len(tail) <= self.max_model_len
-            # the prediction of a token stands at the one before it
+            fits = len(head) + len(tail) <= self.source.max_model_len
+            # the output at each token predicts the next one
             found.append(self._entropies(head + tail)[len(head) - 1 : -1] if fits else None)
         return found
 
     def _entropies(self, tokens: list[int]) -> list[float]:
-        """Of the prediction at every position, in blocks: all logits of a long text would not fit."""
+        """Of the prediction at every position. In blocks, since all logits of a long text do not fit into memory."""
         import torch
         from transformers import DynamicCache
 
@@ -181,7 +181,7 @@ class TransformersEngine:
         return torch.cat(parts).tolist()
 
     def reader(self, texts: Sequence[str]) -> Reader:
-        """One that reads each text once; where the model's attention is not plain, one that reads anew each time."""
+        """A reader that caches each text; where some layers have other than full attention, one without a cache."""
         layers = set(getattr(self.model.config, "layer_types", None) or ["full_attention"])
         if layers == {"full_attention"} and self.model.config._attn_implementation in ("sdpa", "eager"):
             return CachedReader(self, texts)
@@ -192,39 +192,27 @@ class TransformersEngine:
         import torch
 
         width = max(map(len, encoded))
-        ids = torch.full((len(encoded), width), self._pad_id())
+        ids = torch.full((len(encoded), width), self.pad_id())
         mask = torch.zeros((len(encoded), width), dtype=torch.long)
         for row, tokens in enumerate(encoded):
             ids[row, width - len(tokens) :] = torch.tensor(tokens, dtype=torch.long)
             mask[row, width - len(tokens) :] = 1
         return {"input_ids": ids.to(self.model.device), "attention_mask": mask.to(self.model.device)}
 
-    def _pad_id(self) -> int:
-        return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self._end_ids()[0]
+    def pad_id(self) -> int:
+        return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.end_ids()[0]
 
-    def _end_ids(self) -> list[int]:
-        """Tokens that end a turn: the generation config's, else the tokenizer's."""
+    def end_ids(self) -> list[int]:
+        """Stop tokens: those of the generation config and the tokenizer's."""
         ends = self.model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
         return sorted({end for end in (*ends, self.tokenizer.eos_token_id) if end is not None})
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 class _Sampler:
-    """The next token of each row: repetition penalty, temperature, nucleus, then the token at the row's own number."""
+    """The next token of each row: repetition penalty, temperature, nucleus, then the inverse distribution at the row's
+    own random number.
+    """
 
     def __init__(self, sampling: Sampling, seeds: list[int]):
         import numpy as np
@@ -252,6 +240,6 @@ class _Sampler:
             return scores.argmax(-1)
         cumulative = scores.double().softmax(-1).cumsum(-1)
         draw = self.draws[rows, step].to(scores.device)
-        # scaled by the row's own total, so that a draw close to one cannot fall beyond the last token
+        # scaled by the row's total, which rounding leaves a little off one: no draw falls behind the last token
         chosen = torch.searchsorted(cumulative, (draw * cumulative[:, -1])[:, None], right=True)
         return chosen.clamp(max=scores.shape[-1] - 1)[:, 0]

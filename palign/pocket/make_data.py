@@ -1,8 +1,8 @@
 """Regenerate the pocket study's data sets: ``python -m palign.pocket.make_data``.
 
-The study reads them as any local data set: one JSONL file of training problems with traces and one a benchmark. The
-test problems come from a split and a seed that no probe, gate or hyper-parameter choice ever saw; the validation
-twins, for choosing things, are written by ``--split validation`` wherever the reader likes.
+The study reads them as it reads any local data set: one JSONL file of training problems with traces, and one for each
+benchmark. The test problems come from a split and a seed that no probe, gate or choice of a hyper-parameter used;
+``--split validation --out FOLDER`` writes other problems of the same kinds, for such choices.
 """
 
 import argparse
@@ -16,11 +16,11 @@ DATA = Path(__file__).parent / "data"
 TRAINING_PROBLEMS = 320
 TEST_PROBLEMS = 250
 SEED = "2026"
-TEACHERS = {"train": {}, "train-brief": {"rounds": (0, 0, 1)}}  # the second seldom doubts: another teacher, for Table 8
+TEACHERS = {"train": {}, "train-brief": {"rounds": (0, 0, 1)}}  # the second teacher seldom doubts (Table 8)
 
 
 def training_records(count: int = TRAINING_PROBLEMS, **habits) -> list[dict]:
-    """Training problems with the trace of a teacher of these ``habits`` and the oracle's length in characters."""
+    """Training problems, each with a trace by a teacher of these ``habits`` and the sufficient prefix's characters."""
     rng = random.Random(f"teacher {SEED}")
     records = []
     for problem in draw_problems("train", count, seed=SEED, **TRAINING):

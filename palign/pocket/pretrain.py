@@ -1,7 +1,7 @@
 """Regenerate the pocket student from scratch: ``python -m palign.pocket.pretrain``.
 
-Tokenizer, curriculum, training and probes in one go, from one seed; writes the model folder and its card. The
-shipped weights were made by exactly this command (see ``palign/pocket/student/README.md``).
+Makes the tokenizer, the documents, the weights and the probes from one seed, and writes the model folder and its card.
+This command made the shipped weights (see ``palign/pocket/student/README.md``).
 """
 
 import argparse
@@ -140,7 +140,7 @@ def early(keys: int):
 
 
 def late(rng: random.Random) -> tuple[str, str]:
-    """The student's life after the warm-up."""
+    """The mixture after the warm-up."""
     from . import curriculum
 
     kind = rng.choices(list(curriculum.MIXTURE), curriculum.MIXTURE.values())[0]
@@ -159,7 +159,7 @@ def step_accuracy(model, tokenizer, keys: int) -> float:
     import torch
 
     from . import curriculum
-    from .world import COMMON, DialProblem, NUMBERS
+    from .world import COMMON, NUMBERS, DialProblem
 
     prompts, results = [], []
     for key, table in list(COMMON.items())[:keys]:
@@ -181,9 +181,9 @@ def step_accuracy(model, tokenizer, keys: int) -> float:
 def train(seed: int, steps: int, layers: int = LAYERS, log=print):
     """Pre-train a student. Returns ``(model, tokenizer, history)``, history being one dict per logged step.
 
-    The warm-up takes the common keys a few at a time: with all at once, results sit at chance for a long while, since
-    a permutation's value says nothing without its key. It goes on when :func:`step_accuracy` passes the gate
-    (``MOST_WARM_UP_STEPS`` at the most); the mixture of the student's life then takes ``steps`` steps.
+    The warm-up takes the common keys a few at a time: with all of them at once, accuracy stays at chance for long. It
+    takes more keys, and then ends, when :func:`step_accuracy` passes the gate or after ``MOST_WARM_UP_STEPS`` steps in
+    all; the mixture of :func:`late` then takes ``steps`` steps.
     """
     import torch
 

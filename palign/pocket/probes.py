@@ -1,6 +1,6 @@
-"""What the pocket student can do, measured on problems of the probe split: ``python -m palign.pocket.probes``.
+"""The pocket student's skills, measured on problems of the probe split: ``python -m palign.pocket.probes``.
 
-The numbers go into the model card. No test or training problem is touched.
+The numbers go into the model card. No test or training problem is used.
 """
 
 import argparse
@@ -8,13 +8,14 @@ import json
 import random
 from pathlib import Path
 
+from ..analysis.statistics import rank_auc
 from ..engines.base import Sampling, seed_of
 from ..engines.opening import open_engine
 from ..grading import grade
 from ..judging import Judge
-from ..params import Params, validate
-from ..prompts import fill, render
-from ..analysis.statistics import rank_auc
+from ..params import Machine, validate
+from ..prompts import fill
+from ..traces import RULES
 from .curriculum import RARE_IN_DRAFTS, success_chance
 from .world import BENCHMARKS, NUMBERS, TRAINING, draw_problems, teach
 
@@ -24,7 +25,7 @@ PROBLEMS = 120
 def run(student: Path, split: str = "probe", problems: int = PROBLEMS) -> dict[str, float]:
     """Skill name -> share (or AUC), each over ``problems`` problems a benchmark."""
     params = validate({"student": str(student)}, "probes")
-    engine = open_engine(params)
+    engine = open_engine(params.model("student"), params.part(Machine))
     sampling = Sampling(params.max_new_tokens, params.temperature, params.top_p, params.repetition_penalty)
     greedy = Sampling(params.max_new_tokens)
     found = {}
@@ -38,7 +39,7 @@ def run(student: Path, split: str = "probe", problems: int = PROBLEMS) -> dict[s
     for name, kind in BENCHMARKS.items():
         drawn = draw_problems(split, problems, seed=f"probe {name}", **kind)
         golds = [problem.answer for problem in drawn]
-        asked = [_ask(engine, params, params.answer_prompt, question=problem.question) for problem in drawn]
+        asked = [engine.prompt(fill(params.answer_prompt, question=problem.question)) for problem in drawn]
         share_right(asked, golds, sampling, f"{name}: zero-shot")
         begun = [f"{prompt}Now {NUMBERS[problem.start]}." for prompt, problem in zip(asked, drawn, strict=True)]
         share_right(begun, golds, greedy, f"{name}: made to go step by step")
@@ -46,18 +47,15 @@ def run(student: Path, split: str = "probe", problems: int = PROBLEMS) -> dict[s
         traces = [teach(problem, rng) for problem in drawn]
         oracle = [trace.text[: trace.sufficient_chars] for trace in traces]
         continued = [
-            _ask(engine, params, params.continue_prompt, question=problem.question, prefix=prefix)
+            engine.prompt(fill(params.continue_prompt, question=problem.question, prefix=prefix))
             for problem, prefix in zip(drawn, oracle, strict=True)
         ]
         share_right(continued, golds, sampling, f"{name}: from the oracle prefix")
-    return found | _judge(engine, params, split, problems)
+    judge = Judge(engine, params.judge_prompt, RULES[params.sentence_rule], params.verdict)
+    return found | _judge(judge, split, problems)
 
 
-def _ask(engine, params: Params, template: str, **values: str) -> str:
-    return render(engine.tokenizer, fill(template, **values), params.chat_template_kwargs)
-
-
-def _judge(engine, params: Params, split: str, problems: int) -> dict[str, float]:
+def _judge(judge: Judge, split: str, problems: int) -> dict[str, float]:
     """The judge on one random prefix a problem, against the oracle and against the student's chance of success."""
     rng = random.Random("probe judge")
     drafts, truly, chance = [], [], []
@@ -67,7 +65,7 @@ def _judge(engine, params: Params, split: str, problems: int) -> dict[str, float
         drafts.append((problem.question, trace.sentences[:p]))
         truly.append(p >= trace.sufficient)
         chance.append(success_chance(problem, trace.states[p - 1]))
-    verdicts = Judge(engine, params).open(drafts)([(i, len(sentences)) for i, (_, sentences) in enumerate(drafts)])
+    verdicts = judge.open(drafts)([(i, len(sentences)) for i, (_, sentences) in enumerate(drafts)])
     enough = [verdict.label == "ENOUGH" for verdict in verdicts]
     margins = [verdict.margin for verdict in verdicts]
     return {

@@ -7,15 +7,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from palign import evaluation, problems
-from palign.tasks import plan
+from palign.engines import endpoint
 from palign.engines.base import EngineError, Sampling
+from palign.engines.endpoint import KEY, ChatEngine, ServedEngine, Service
 from palign.engines.opening import open_engine
-from palign.engines.endpoint import ChatEngine, KEY, ServedEngine, Service
 from palign.engines.tokenizers import load_tokenizer
 from palign.judging import Judge
-from palign.params import Params, validate
+from palign.params import Machine, Model, Params, validate
 from palign.prompts import LABELS
-
+from palign.tasks.plan import Plan
+from palign.traces import RULES
 from tests.conftest import POCKET, read_jsonl, write_jsonl
 
 SAMPLING = Sampling(max_new_tokens=20, temperature=0.6)
@@ -74,11 +75,21 @@ def service():
 
 
 def reached(*urls, **kwargs):
-    return Service(urls, **{"retries": 2, "pause": 0.001, "timeout": 5.0, **kwargs})
+    return Service(urls, **{"concurrency": 8, "retries": 2, "pause": 0.001, "timeout": 5.0, **kwargs})
 
 
 def engine(*urls, **kwargs):
-    return ChatEngine(reached(*urls, **kwargs), "some-model", 1000)
+    return ChatEngine(Model(name="endpoint:some-model", max_model_len=1000), reached(*urls, **kwargs))
+
+
+@pytest.fixture
+def one_try(monkeypatch):
+    """Failures that are final at once, where the params open the engine."""
+    monkeypatch.setattr(endpoint, "RETRIES", 0)
+
+
+def judge_of(engine, verdict="compare"):
+    return Judge(engine, Params().judge_prompt, RULES["released"], verdict)
 
 
 def test_a_completion_comes_back_with_its_tokens(service):
@@ -163,28 +174,20 @@ def test_the_key_goes_to_the_service_and_nowhere_else(service, monkeypatch, capf
     assert "secret" not in repr(found) + repr(vars(one)) + repr(vars(one.service)) + said.out + said.err
 
 
-def test_a_judge_at_an_endpoint_decodes_and_its_errors_are_errors(service):
+def test_a_judge_at_an_endpoint_decodes_and_its_errors_are_errors(service, one_try):
+    model = Model(name="endpoint:judge")
     url, _ = service((200, answer("[ENOUGH]")))
-    params = Params(
-        student="endpoint:judge",
-        endpoint_urls=[url],
-        verdict="decode",
-        endpoint_retries=0,
-        arms=["zero-shot"],
-        second_budget=None,
-    )
     draft = [("1+1?", ["One and one.", "Two."])]
-    (verdict,) = Judge(open_engine(params), params).open(draft)([(0, 1)])
+    (verdict,) = judge_of(open_engine(model, Machine(endpoint_urls=[url])), "decode").open(draft)([(0, 1)])
     assert verdict.label == "ENOUGH"
     broken, _ = service((400, ""))
-    params = params.model_copy(update={"endpoint_urls": [broken]})
-    (verdict,) = Judge(open_engine(params), params).open(draft)([(0, 1)])
+    (verdict,) = judge_of(open_engine(model, Machine(endpoint_urls=[broken])), "decode").open(draft)([(0, 1)])
     assert (verdict.label, verdict.reason) == ("error", "endpoint error: HTTP 400")
 
 
 def test_what_an_endpoint_cannot_do_is_said_in_a_line():
-    with pytest.raises(EngineError, match="endpoint_urls is empty"):
-        open_engine(Params(student="endpoint:x", verdict="decode", arms=["zero-shot"], second_budget=None))
+    with pytest.raises(EngineError, match=r"^endpoint:x: endpoint_urls is empty"):
+        open_engine(Model(name="endpoint:x"), Machine())
     with pytest.raises(EngineError, match="verdict: decode"):
         engine("http://127.0.0.1:9/v1").choose(["?"], ["[A]"])
 
@@ -199,7 +202,7 @@ def test_thoughts_that_come_apart_are_kept_with_the_answer(service):
 def test_a_key_that_no_request_can_carry_is_not_quoted(monkeypatch):
     monkeypatch.setenv(KEY, "secret-\u20ac")
     with pytest.raises(EngineError, match=KEY) as error:
-        open_engine(Params(student="endpoint:x", endpoint_urls=["http://127.0.0.1:9/v1"], **CHAT))
+        open_engine(Model(name="endpoint:x"), Machine(endpoint_urls=["http://127.0.0.1:9/v1"]))
     assert "secret" not in str(error.value)
 
 
@@ -214,11 +217,10 @@ def test_an_address_with_a_key_in_it_is_refused(url):
     assert "secret" not in str(error.value)
 
 
-def test_an_error_is_counted_and_never_graded(service, project, small):
+def test_an_error_is_counted_and_never_graded(service, project, small, one_try):
     """ "HTTP 503" has a number in it, which the lenient grader would take for an answer."""
     url, seen = service((200, answer("It is \\boxed{1}.")), (503, ""))
-    params = Params(**small | CHAT | {"student": "endpoint:m", "endpoint_urls": [url]})
-    params = params.model_copy(update={"endpoint_retries": 0, "endpoint_concurrency": 1})
+    params = Params(**small | CHAT | {"student": "endpoint:m", "endpoint_urls": [url], "endpoint_concurrency": 1})
     write_jsonl(project / "dial-2.jsonl", [p | {"answer": "503"} for p in read_jsonl(project / "dial-2.jsonl")])
     problems.collect_benchmarks(params)
     responses = evaluation.respond(params, "zero-shot")
@@ -226,19 +228,21 @@ def test_an_error_is_counted_and_never_graded(service, project, small):
     lost = [response for response in responses if response["finish"] == "endpoint error"]
     assert len(lost) == len(responses) - 1
     assert {(response["text"], response["reason"]) for response in lost} == {("", "HTTP 503")}
-    grades = evaluation.load_grades(params, "zero-shot")
+    task = Plan(params).evaluation("zero-shot")
+    grades = task.read("grades")
     assert not any("right" in (g["outcome"], g["lenient"]) for g in grades if g["finish"] == "endpoint error")
-    manifest = plan.evaluation(params, "zero-shot").folder.manifest()
+    manifest = task.folder.manifest()
     assert manifest["never_answered"] == len(lost)
     assert manifest["engine"] == {"engine": "endpoint", "path": "chat/completions", "model": "m"}
 
 
 STUDENT = str(POCKET / "student")
+SERVED = Model(name=STUDENT, engine="endpoint")
 
 
 def served(*urls, tries=0, **kwargs):
-    tokenizer = load_tokenizer(Params(student=STUDENT))
-    return ServedEngine(reached(*urls, retries=tries, **kwargs), STUDENT, tokenizer, 200)
+    model = SERVED.model_copy(update={"max_model_len": 200})
+    return ServedEngine(model, reached(*urls, retries=tries, **kwargs), load_tokenizer(model))
 
 
 def of_ids(ids, finish="stop", cached=0):
@@ -256,7 +260,7 @@ def of_ids(ids, finish="stop", cached=0):
 
 def test_a_served_student_is_asked_by_token_ids_and_told_everything(service):
     """What is left unsaid vLLM takes from the model's generation config, and Qwen's has top_k 20."""
-    tokenizer = load_tokenizer(Params(student=STUDENT))
+    tokenizer = load_tokenizer(SERVED)
     ids = tokenizer("Add the brass", add_special_tokens=False).input_ids
     url, seen = service((200, of_ids([*ids, tokenizer.eos_token_id])))
     (found,) = served(url).generate(["Take two."], SAMPLING, [2**62])
@@ -304,8 +308,7 @@ def test_a_served_students_errors_are_outcomes(service, script, reason):
     (found,) = engine.generate(["Take two."], SAMPLING, [0])
     assert (found.finish, found.reason, found.text, len(seen)) == ("endpoint error", reason, "", 2)
     if "ended" not in reason:
-        params = Params(student=STUDENT)
-        (verdict,) = Judge(engine, params).open([("1+1?", ["One and one.", "Two."])])([(0, 1)])
+        (verdict,) = judge_of(engine).open([("1+1?", ["One and one.", "Two."])])([(0, 1)])
         assert (verdict.label, verdict.reason) == ("error", f"endpoint error: {reason}")
 
 
@@ -323,10 +326,9 @@ def test_a_traces_nested_prompts_go_to_one_server(service):
     assert all(seen for _, seen in both)
 
 
-def test_opening_a_served_student_asks_every_server_what_it_serves(service):
+def test_opening_a_served_student_asks_every_server_what_it_serves(service, one_try):
     url, _ = service((200, ""), models=[{"id": STUDENT, "max_model_len": 4096}])
-    params = Params(student=STUDENT, engine="endpoint", endpoint_urls=[url], endpoint_retries=0)
-    assert open_engine(params).settings == {
+    assert open_engine(SERVED, Machine(endpoint_urls=[url])).settings == {
         "engine": "endpoint",
         "path": "completions",
         "model": STUDENT,
@@ -335,18 +337,18 @@ def test_opening_a_served_student_asks_every_server_what_it_serves(service):
     }
     other, _ = service((200, ""), models=[{"id": "another"}])
     with pytest.raises(EngineError, match=f"{other} does not serve"):
-        open_engine(params.model_copy(update={"endpoint_urls": [url, other]}))
+        open_engine(SERVED, Machine(endpoint_urls=[url, other]))
     with pytest.raises(EngineError, match=f"max_model_len: {url} serves 4096 tokens, not 5000"):
-        open_engine(params.model_copy(update={"max_model_len": 5000}))
+        open_engine(SERVED.model_copy(update={"max_model_len": 5000}), Machine(endpoint_urls=[url]))
     with pytest.raises(EngineError, match="does not say what it serves: ConnectError"):
-        open_engine(params.model_copy(update={"endpoint_urls": ["http://127.0.0.1:9/v1"]}))
+        open_engine(SERVED, Machine(endpoint_urls=["http://127.0.0.1:9/v1"]))
 
 
-def test_a_server_loads_an_adapter_by_its_content(service, tmp_path):
+def test_a_server_loads_an_adapter_by_its_content(service, tmp_path, one_try):
     (tmp_path / "adapter_config.json").write_text("{}")
     url, seen = service((200, "Success"), models=[{"id": STUDENT}])
-    params = Params(student=STUDENT, engine="endpoint", endpoint_urls=[url], endpoint_retries=0)
-    engine = open_engine(params, tmp_path)
+    machine = Machine(endpoint_urls=[url])
+    engine = open_engine(SERVED, machine, tmp_path)
     assert engine.settings["lora"] and engine.model.startswith("palign-")
     assert (seen[0]["path"], seen[0]["lora_name"], seen[0]["lora_path"]) == (
         "/v1/load_lora_adapter",
@@ -354,7 +356,7 @@ def test_a_server_loads_an_adapter_by_its_content(service, tmp_path):
         str(tmp_path),
     )
     (tmp_path / "adapter_config.json").write_text('{"r": 8}')
-    assert open_engine(params, tmp_path).model != engine.model
+    assert open_engine(SERVED, machine, tmp_path).model != engine.model
     unwilling, _ = service((404, ""), models=[{"id": STUDENT}])
     with pytest.raises(EngineError, match=r"did not load the adapter \(HTTP 404\); start vLLM with --enable-lora"):
-        open_engine(params.model_copy(update={"endpoint_urls": [unwilling]}), tmp_path)
+        open_engine(SERVED, Machine(endpoint_urls=[unwilling]), tmp_path)

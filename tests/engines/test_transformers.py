@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from palign import evaluation, params, problems
-from palign.tasks import plan
-from palign.engines.base import EngineStopped, Sampling, generate, seed_of
+from palign.engines.base import Engine, EngineStopped, Sampling, generate, seed_of
 from palign.engines.opening import open_engine
 from palign.engines.transformers import TransformersEngine
-from palign.judging import Judge, LABELS
-from palign.params import Params
+from palign.judging import Judge
+from palign.params import Machine, Model, Params
 from palign.pocket.world import draw_problems
-from palign.prompts import fill, render
-
+from palign.prompts import LABELS, fill, render
+from palign.tasks.plan import Plan
+from palign.traces import RULES
 from tests.conftest import POCKET
 
 SAMPLING = Sampling(max_new_tokens=40, temperature=0.9, top_p=0.95, repetition_penalty=1.05)
@@ -22,13 +22,13 @@ SAMPLING = Sampling(max_new_tokens=40, temperature=0.9, top_p=0.95, repetition_p
 
 @pytest.fixture(scope="module")
 def engine() -> TransformersEngine:
-    return open_engine(Params(student=str(POCKET / "student"), batch_size=5))
+    return open_engine(Model(name=str(POCKET / "student")), Machine(batch_size=5))
 
 
 @pytest.fixture(scope="module")
 def prompts(engine) -> list[str]:
     drawn = draw_problems("probe", 12, (2, 3, 4, 6), 0.2, seed="engine test")
-    return [render(engine.tokenizer, fill(Params().answer_prompt, question=p.question), {}) for p in drawn]
+    return [engine.prompt(fill(Params().answer_prompt, question=p.question)) for p in drawn]
 
 
 def texts(engine, prompts, seeds, **kwargs):
@@ -56,7 +56,7 @@ def test_sampling_follows_the_models_probabilities(engine, prompts):
     with torch.no_grad():
         expected = engine.model(ids).logits[0, -1].double().softmax(-1)
     one = Sampling(max_new_tokens=1, temperature=1.0)
-    engine_of_many = TransformersEngine(engine.model, engine.tokenizer, 1024, n)
+    engine_of_many = TransformersEngine(engine.source, engine.model, engine.tokenizer, n)
     first = [c.token_ids[0] for c in engine_of_many.generate([prompt] * n, one, range(n)) if c.token_ids]
     top = int(expected.argmax())
     share, p = first.count(top) / n, float(expected[top])
@@ -104,11 +104,12 @@ def test_a_tokenizer_without_a_chat_template_is_refused_before_any_work(engine):
         render(Bare(), "hello", {})
 
 
-class Dying:
+class Dying(Engine):
     """An engine that dies of some prompts, or of everything after a while."""
 
     def __init__(self, engine, poison=(), left=10**9):
         self.engine, self.poison, self.left = engine, poison, left
+        self.source, self.tokenizer, self.settings = engine.source, engine.tokenizer, engine.settings
 
     def generate(self, prompts, sampling, seeds):
         self.left -= 1
@@ -136,18 +137,13 @@ def test_an_engine_that_dies_in_mid_round_loses_no_record_and_invents_none(small
     loaded = params.validate(small | {"batch_size": 2}, "test")
     problems.collect_benchmarks(loaded)
     evaluation.respond(loaded, "zero-shot")
-    folder = plan.evaluation(loaded, "zero-shot").folder
+    folder = Plan(loaded).evaluation("zero-shot").folder
     whole = {record["id"]: record["text"] for record in folder.read("responses")}
     shutil.rmtree(folder.path)
-    real = open_engine(loaded)
-
-    def dying(*_, **__):
-        engine = Dying(real, left=4)
-        engine.tokenizer, engine.settings = real.tokenizer, real.settings
-        return engine
+    real = open_engine(loaded.model("student"), loaded.part(Machine))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "open_engine", dying)
+        patch.setattr(evaluation, "open_engine", lambda *_, **__: Dying(real, left=4))
         with pytest.raises(EngineStopped):
             evaluation.respond(loaded, "zero-shot")
     assert len(folder.read("responses")) == 8 and not folder.done
@@ -166,7 +162,7 @@ def test_logits_that_are_no_numbers_are_an_error_and_no_text(engine, prompts):
         with pytest.raises(EngineStopped, match="not numbers"):
             generate(engine, prompts[:2], SAMPLING, [0, 1])
         for verdict in ("compare", "decode"):
-            judge = Judge(engine, Params(student=str(POCKET / "student"), verdict=verdict))
+            judge = Judge(engine, Params().judge_prompt, RULES["released"], verdict)
             found = judge.open([("1+1?", ["One.", "Two."])])([(0, 1), (0, 2)])
             assert (
                 [v.label for v in found] == ["error"] * 2 and "not" in found[0].reason and "number" in found[0].reason

@@ -14,19 +14,20 @@ import time
 import pytest
 
 from palign.engines.base import EngineError, EngineStopped, Sampling, seed_of
-from palign.engines.opening import open_engine
 from palign.engines.labels import Request
+from palign.engines.opening import open_engine
 from palign.engines.vllm import ON_CPU, PROMPTS_A_PASS, VllmEngine, lora_rank
 from palign.judging import Judge
-from palign.params import Params
-from palign.prompts import LABELS, fill, render
+from palign.params import Machine, Model, Params
+from palign.prompts import LABELS, fill
 from palign.traces import RULES
-
 from tests.conftest import POCKET, read_jsonl
 
 pytestmark = pytest.mark.vllm
-BASE = {"student": str(POCKET / "student"), "device": "cpu", "max_model_len": 512, "batch_size": 80}
-PLAIN, VLLM = Params(**BASE), Params(**BASE, engine="vllm")
+STUDENT = str(POCKET / "student")
+PLAIN = Model(name=STUDENT, max_model_len=512, chat_template_kwargs=Params().chat_template_kwargs)
+VLLM, SERVED = (PLAIN.model_copy(update={"engine": engine}) for engine in ("vllm", "endpoint"))
+MACHINE = Machine(device="cpu", batch_size=80)
 GREEDY = Sampling(max_new_tokens=60)
 
 
@@ -34,22 +35,28 @@ def problems(count):
     return read_jsonl(POCKET / "data" / "train.jsonl")[:count]
 
 
+def asking(count):
+    """The users' turns that ask the first so many problems."""
+    return [fill(Params().answer_prompt, question=problem["question"]) for problem in problems(count)]
+
+
 def prompts(engine, count):
-    questions = [problem["question"] for problem in problems(count)]
-    return [
-        render(engine.tokenizer, fill(PLAIN.answer_prompt, question=q), PLAIN.chat_template_kwargs) for q in questions
-    ]
+    return [engine.prompt(user) for user in asking(count)]
+
+
+def judge_of(engine, verdict="compare"):
+    return Judge(engine, Params().judge_prompt, RULES["released"], verdict)
 
 
 @pytest.fixture(scope="module")
 def plain():
-    return open_engine(PLAIN)
+    return open_engine(PLAIN, MACHINE)
 
 
 @pytest.fixture(scope="module")
 def served():
     pytest.importorskip("vllm", reason="vLLM is not installed; see `make test-vllm`")
-    return open_engine(VLLM)
+    return open_engine(VLLM, MACHINE)
 
 
 def test_greedy_responses_are_the_same(plain, served):
@@ -68,7 +75,7 @@ def drafts_of(count):
 
 def test_verdicts_are_the_same_and_their_margins_too(plain, served):
     drafts, asked = drafts_of(6)
-    ours, theirs = (Judge(engine, PLAIN).open(drafts)(asked) for engine in (plain, served))
+    ours, theirs = (judge_of(engine).open(drafts)(asked) for engine in (plain, served))
     assert {v.label for v in ours} == {"ENOUGH", "NOT_ENOUGH"}
     assert [v.label for v in ours] == [v.label for v in theirs]
     assert [v.margin for v in theirs] == pytest.approx([v.margin for v in ours], abs=1e-3)
@@ -76,8 +83,7 @@ def test_verdicts_are_the_same_and_their_margins_too(plain, served):
 
 def test_decoded_verdicts_are_the_same(plain, served):
     drafts, asked = drafts_of(6)
-    decode = PLAIN.model_copy(update={"verdict": "decode"})
-    ours, theirs = (Judge(engine, decode).open(drafts)(asked) for engine in (plain, served))
+    ours, theirs = (judge_of(engine, "decode").open(drafts)(asked) for engine in (plain, served))
     assert [(v.label, v.new_tokens) for v in ours] == [(v.label, v.new_tokens) for v in theirs]
 
 
@@ -93,7 +99,7 @@ def test_nested_prompts_find_their_beginning_in_the_cache(served):
     """Of a trace's second half, judged at every sentence, what a request reads anew is within a block of its end."""
     problem = problems(40)[-1]  # one that no other test has read
     parts = RULES["released"].split(problem["trace"])
-    judge = Judge(served, PLAIN)
+    judge = judge_of(served)
     asked = [(0, p) for p in range(len(parts) // 2, len(parts) + 1)]
     verdicts = judge.open([(problem["question"], parts)])(asked)
     longest = max(v.prompt_tokens for v in verdicts)
@@ -118,7 +124,7 @@ def test_a_seed_is_a_requests_own(served):
 
 def test_more_prompts_with_seeds_than_one_pass_holds(served):
     """On a CPU, vLLM died of the first one that it would have read in parts."""
-    judge = Judge(served, PLAIN)
+    judge = judge_of(served)
     asked = [judge.prompt(p["question"], RULES["released"].split(p["trace"])) for p in problems(80)]
     assert sum(len(served.tokenizer(prompt).input_ids) for prompt in asked) > 1.5 * PROMPTS_A_PASS
     seeds = [seed_of("test", i) for i in range(80)]
@@ -174,7 +180,7 @@ def test_what_vllm_refuses_is_an_engine_error_and_its_death_stops_the_run(served
 
     monkeypatch.setattr(served.llm, "generate", dead)
     with pytest.raises(EngineStopped, match="run the study again"):
-        Judge(served, PLAIN).open(drafts)(asked)
+        judge_of(served).open(drafts)(asked)
 
 
 def test_an_over_long_prompt_costs_itself_only(served):
@@ -212,21 +218,24 @@ def test_an_adapters_rank_is_rounded_up_to_one_that_vllm_takes(tmp_path):
 def test_an_adapter_is_served_as_if_merged(served, adapter):
     """Two engines in one process are too many for some machines, so the one with an adapter has its own."""
     code = (
-        "import json, sys; from palign.params import Params; from palign.engines import Sampling, open_engine\n"
-        "asked, base, adapter = json.loads(sys.argv[1])\n"
-        "engine = open_engine(Params(**base, engine='vllm'), adapter)\n"
+        "import json, sys\n"
+        "from palign.engines.base import Sampling\n"
+        "from palign.engines.opening import open_engine\n"
+        "from palign.params import Machine, Model\n"
+        "asked, model, machine, adapter = json.loads(sys.argv[1])\n"
+        "engine = open_engine(Model(**model), Machine(**machine), adapter)\n"
         "found = engine.generate(asked, Sampling(max_new_tokens=30), [0] * len(asked))\n"
         "print('FOUND', json.dumps([c.token_ids for c in found]))"
     )
     asked = prompts(served, 6)
-    arguments = json.dumps([asked, BASE, str(adapter)])
+    arguments = json.dumps([asked, VLLM.model_dump(), MACHINE.model_dump(), str(adapter)])
     out = subprocess.run([sys.executable, "-c", code, arguments], capture_output=True, text=True, check=False)
     found = [line for line in out.stdout.splitlines() if line.startswith("FOUND ")]
     assert found, out.stderr[-2000:]
-    merged = open_engine(PLAIN, adapter)
+    merged = open_engine(PLAIN, MACHINE, adapter)
     expected = merged.generate(asked, Sampling(max_new_tokens=30), [0] * len(asked))
     assert json.loads(found[0].removeprefix("FOUND ")) == [c.token_ids for c in expected]
-    plain = open_engine(PLAIN).generate(asked, Sampling(max_new_tokens=30), [0] * len(asked))
+    plain = open_engine(PLAIN, MACHINE).generate(asked, Sampling(max_new_tokens=30), [0] * len(asked))
     assert [c.token_ids for c in plain] != [c.token_ids for c in expected]  # the adapter does something
 
 
@@ -246,7 +255,7 @@ def servers(served, tmp_path_factory):
             free.bind(("127.0.0.1", 0))
             ports.append(free.getsockname()[1])
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1"]
-        command += ["--model", str(folder), "--served-model-name", BASE["student"], "pocket"]
+        command += ["--model", str(folder), "--served-model-name", STUDENT, "pocket"]
         command += ["--dtype", "float32", "--max-model-len", "512", "--enforce-eager", "--block-size", "32"]
         command += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", "4096"]  # see palign.engines.vllm.on_cpu
         command += ["--enable-lora", "--max-lora-rank", "16", "--enable-prompt-tokens-details"]
@@ -264,36 +273,28 @@ def servers(served, tmp_path_factory):
 
 def test_two_servers_share_a_study_and_say_what_the_engine_says(servers, plain):
     """Sharding is by prompt: each question goes to one address, and the answers put together are the whole."""
-    urls = servers
-    one = Params(
-        **BASE | {"student": "endpoint:pocket"},
-        endpoint_urls=urls,
-        verdict="decode",
-        arms=["zero-shot"],
-        second_budget=None,
-    )
-    engine = open_engine(one)
-    asked = [fill(PLAIN.answer_prompt, question=problem["question"]) for problem in problems(10)]
+    engine = open_engine(Model(name="endpoint:pocket", max_model_len=512), at(servers))
+    asked = asking(10)
     found = engine.generate(asked, GREEDY, [0] * 10)
     expected = plain.generate(prompts(plain, 10), GREEDY, [0] * 10)
-    assert {engine.service.url(prompt) for prompt in asked} == set(urls)
+    assert {engine.service.url(prompt) for prompt in asked} == set(servers)
     assert [c.text for c in found] == [c.text for c in expected]
     assert all(c.finish == "stop" and c.new_tokens for c in found)
 
 
-def params_of(urls):
-    return Params(**BASE, engine="endpoint", endpoint_urls=urls)
+def at(urls):
+    return Machine(endpoint_urls=urls)
 
 
 def test_served_students_say_what_the_engine_says(servers, plain):
     """``engine: endpoint``: the same token ids in, so the same responses, verdicts and log-probabilities out."""
-    engine = open_engine(params_of(servers))
+    engine = open_engine(SERVED, at(servers))
     asked = prompts(plain, 10)
     found, expected = (one.generate(asked, GREEDY, [0] * 10) for one in (engine, plain))
     assert {engine.service.url(prompt) for prompt in asked} == set(servers)
     assert found == expected  # token ids, counts and ends too
     drafts, wanted = drafts_of(6)
-    ours, theirs = (Judge(one, PLAIN).open(drafts)(wanted) for one in (plain, engine))
+    ours, theirs = (judge_of(one).open(drafts)(wanted) for one in (plain, engine))
     assert [v.label for v in ours] == [v.label for v in theirs]
     assert [v.margin for v in theirs] == pytest.approx([v.margin for v in ours], abs=1e-3)
     for a, b in zip(plain.choose(asked[:3], LABELS), engine.choose(asked[:3], LABELS), strict=True):
@@ -306,7 +307,7 @@ def test_a_served_students_shards_put_together_are_the_whole(servers, served):
     problems, whatever the servers' own generation config says.
     """
     sampling = Sampling(max_new_tokens=40, temperature=0.9, top_p=0.95, repetition_penalty=1.05)
-    both, *single = (open_engine(params_of(urls)) for urls in (servers, servers[:1], servers[1:]))
+    both, *single = (open_engine(SERVED, at(urls)) for urls in (servers, servers[:1], servers[1:]))
     asked = prompts(both, 10)
     seeds = [seed_of("test", i) for i in range(10)]
     whole = both.generate(asked, sampling, seeds)
@@ -324,25 +325,25 @@ def test_a_served_students_shards_put_together_are_the_whole(servers, served):
 def test_a_served_students_nested_prompts_find_their_beginning_in_one_servers_cache(servers):
     problem = problems(41)[-1]
     parts = RULES["released"].split(problem["trace"])
-    judge = Judge(open_engine(params_of(servers)), PLAIN)
+    judge = judge_of(open_engine(SERVED, at(servers)))
     verdicts = judge.open([(problem["question"], parts)])([(0, p) for p in range(1, len(parts) + 1)])
     assert sum(v.trace_tokens for v in verdicts) < 0.5 * 8 * sum(v.prompt_tokens for v in verdicts)
 
 
 def test_servers_load_an_adapter_that_answers_as_if_merged(servers, adapter):
-    engine = open_engine(params_of(servers), adapter)
+    engine = open_engine(SERVED, at(servers), adapter)
     asked = prompts(engine, 6)
     found, expected, base = (
         [c.token_ids for c in one.generate(asked, Sampling(max_new_tokens=30), [0] * 6)]
-        for one in (engine, open_engine(PLAIN, adapter), open_engine(PLAIN))
+        for one in (engine, open_engine(PLAIN, MACHINE, adapter), open_engine(PLAIN, MACHINE))
     )
     assert found == expected != base
-    assert open_engine(params_of(servers), adapter).model == engine.model  # loaded already
+    assert open_engine(SERVED, at(servers), adapter).model == engine.model  # loaded already
     assert engine.settings["lora"]
 
 
 def test_a_served_student_sets_an_over_long_prompt_aside(servers):
-    engine = open_engine(params_of(servers))
+    engine = open_engine(SERVED, at(servers))
     good = prompts(engine, 2)
     found = engine.generate([good[0], "brass " * 600, good[1]], GREEDY, [0, 0, 0])
     assert [c.finish for c in found] == ["stop", "prompt too long", "stop"]
@@ -350,9 +351,9 @@ def test_a_served_student_sets_an_over_long_prompt_aside(servers):
 
 def test_what_a_server_does_not_serve_is_said_before_any_work(servers):
     with pytest.raises(EngineError, match="does not serve"):
-        open_engine(params_of(servers).model_copy(update={"student": str(POCKET / ".." / "pocket" / "student")}))
+        open_engine(SERVED.model_copy(update={"name": str(POCKET / ".." / "pocket" / "student")}), at(servers))
     with pytest.raises(EngineError, match="serves 512 tokens, not 600"):
-        open_engine(params_of(servers).model_copy(update={"max_model_len": 600}))
+        open_engine(SERVED.model_copy(update={"max_model_len": 600}), at(servers))
 
 
 def wait_for(urls, processes, seconds=240):
@@ -374,4 +375,4 @@ def wait_for(urls, processes, seconds=240):
 def test_without_vllm_the_engine_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(EngineError, match="vllm is not installed"):
-        VllmEngine.open(VLLM)
+        VllmEngine.open(VLLM, MACHINE)

@@ -15,7 +15,6 @@ from palign.params import Params
 from palign.pocket import curriculum, make_data, world
 from palign.pocket.world import TABLES, draw_problem, draw_problems, teach
 from palign.traces import split
-
 from tests.conftest import POCKET, read_jsonl
 
 seeds = st.integers(0, 10**6)
