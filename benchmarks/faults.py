@@ -31,7 +31,8 @@ import pandas as pd
 
 from palign import alignment, evaluation, finetuning, overlap, params, problems, traces, truncation
 from palign.analysis import entropy, preference, sufficiency
-from palign.report import tables
+from palign.report import write
+from palign.report.results import Results
 from palign.tasks import store
 
 POCKET = Path(__file__).resolve().parent.parent / "palign" / "pocket"
@@ -64,13 +65,16 @@ def prepare(folder: Path) -> params.Params:
         sufficiency_samples=1,
         entropy_traces=4,
         judged_traces=4,
-        judged_cuts=2,
-        judged_samples=2,
         preference_judge="rubric",
         num_train_epochs=2.0,
         per_device_train_batch_size=4,
         save_steps=1,
     )
+
+
+def write_report(study: params.Params) -> None:
+    opened = Results(study)
+    write.report(opened, write.collect(opened), {})
 
 
 def road(study: params.Params) -> None:
@@ -85,10 +89,10 @@ def road(study: params.Params) -> None:
         (sufficiency.measure, study),
         *((step, study, arm) for arm in study.arms for step in (finetuning.finetune, evaluation.respond)),
         (preference.compare, study),
-        (tables.write, study, {}),
+        (write_report, study),
     ]
     for step, *arguments in steps:
-        STAGE.write_text(step.__module__.split(".")[-1])
+        STAGE.write_text("report" if step is write_report else step.__module__.split(".")[-1])
         step(*arguments)
 
 

@@ -1,8 +1,8 @@
 """Does any input break a parser? ``python -m benchmarks.fuzz [--seconds 60]``: a coverage-guided campaign, by atheris.
 
-Each target takes bytes and may raise nothing, hang never (10 s) and keep within a GiB: documented errors are caught in
-the target, everything else is a finding. ``tests/test_fuzz.py`` puts hypothesis to the same targets. Needs atheris
-(``pip install atheris``); exits with 1 for a finding, whose input is printed.
+Each target takes bytes. It must raise nothing, end within 10 s and take less than a GiB: it catches the documented
+errors, and everything else is a finding. ``tests/benchmarks/test_fuzz.py`` runs the same targets by hypothesis. Needs
+atheris (``pip install atheris``). Exits with 1 for a finding and prints its input.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ def prompts(data: bytes) -> None:
 def responses(data: bytes) -> None:
     """What is counted in a response, a study's and a released one's; the checks of a released row."""
     from palign import behaviour
-    from palign.problems import DataError
     from palign.paper import released
+    from palign.problems import DataError
 
     text = _text(data)
     behaviour.describe(text)
@@ -200,13 +200,13 @@ def _fuzz(name: str, arguments: list[str]) -> None:
         import palign.behaviour
         import palign.grading
         import palign.judging
+        import palign.paper.released
         import palign.params
         import palign.problems
         import palign.prompts
-        import palign.published.released
-        import palign.store
+        import palign.tasks.store
         import palign.traces
-    palign.store.progress = lambda *_: Silent()
+    palign.tasks.store.progress = lambda *_: Silent()
     os.fsync = lambda _: None  # nothing here has to outlive a power cut
     global SCRATCH
     with tempfile.TemporaryDirectory() as folder:

@@ -1,13 +1,13 @@
 """Acceptance of a GPU: ``python -m benchmarks.gpu``. Any CUDA machine, no network, a few minutes.
 
 Fine-tunes the pocket student by TRL and by unsloth on the same rows, from the same adapter, and compares the losses
-update by update; evaluates both adapters on a small benchmark; generates with vLLM where palign has that engine and
-vllm is installed. Writes ``reports/gpu-acceptance/results.json`` and ``report.md``.
+update by update; evaluates both adapters on a small benchmark; generates with vLLM where vllm is installed. Writes
+``reports/gpu-acceptance/results.json`` and ``report.md``.
 
-Each piece runs in a process of its own, since unsloth changes transformers for the whole process, and keeps its result
-in ``runs/gpu-acceptance/``. With ``--seconds`` the command stops in time, and goes on at the next call; ``--pieces``
-names some only; ``--fresh`` forgets earlier results. Exit code: 0 when every piece is done and the losses agree, 1 when
-not, 2 on a machine without CUDA.
+Each piece runs in its own process, because unsloth changes transformers for the whole process, and keeps its result in
+``runs/gpu-acceptance/``. With ``--seconds`` the command stops after that time, and the next call goes on; ``--pieces``
+runs some of them; ``--fresh`` deletes earlier results. Exit code: 0 when every piece is done and the losses agree, 1
+when not, 2 on a machine without CUDA.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
 
-from palign.params import Params, root, validate
+from palign.params import Machine, Params, root, validate
+from palign.tasks.plan import Plan
 from palign.tasks.store import provenance, write_atomically
 
 ARM = "sft-long-cot"
@@ -33,7 +34,7 @@ PIECES = ["train-trl", "train-unsloth", "evaluate-trl", "evaluate-unsloth", "vll
 FIRST, MEAN = 0.02, 0.05
 """The losses agree when the first differs by no more than FIRST of its value, and all on average by no more than MEAN.
 
-The first is of the same weights. Later ones drift apart: kernels round differently, and updates carry that on.
+The first losses are of the same weights. Later ones drift apart: kernels round differently, and updates add that up.
 """
 
 
@@ -42,7 +43,7 @@ def folder() -> Path:
 
 
 def parameters(trainer: str, dtype: str = "auto", rows: int = 96, problems: int = 40) -> Params:
-    """The pocket study's student and traces, 36 updates; no dropout, whose draws would differ between the two."""
+    """The pocket study's student and traces, 36 updates, without dropout, whose draws the two trainers do not share."""
     data = root() / "palign" / "pocket" / "data"
     benchmarks = []
     for name in ("dial-2", "dial-4"):
@@ -67,24 +68,23 @@ def parameters(trainer: str, dtype: str = "auto", rows: int = 96, problems: int 
 
 
 def train(params: Params, same_start: bool) -> dict:
-    """Fine-tune, and return what it cost. ``same_start``: from the adapter that an earlier call began with.
+    """Fine-tune, and return what it cost. ``same_start``: from the adapter that an earlier call started from.
 
-    An adapter begins with random A matrices, drawn on the CPU by TRL and on the GPU by unsloth.
+    An adapter starts with random A matrices, which TRL draws on the CPU and unsloth on the GPU.
     """
     from palign import finetuning, problems, traces
-    from palign.tasks import plan
 
     choice = finetuning.prepare(params)
     saved = folder() / "initial-adapter.safetensors"
     original, times = finetuning._trainer, []
 
     def build(*args):
-        """Fine-tuning itself needs no place where others could reach its trainer, so it is wrapped here."""
+        """The trainer with a timer, and with the adapter saved or loaded; fine-tuning has no hook for that."""
         from transformers import TrainerCallback
 
         class Timer(TrainerCallback):
             def on_step_end(self, args, state, control, **kwargs):
-                times.append(time.perf_counter())  # each update reads its loss, so this clock keeps pace with the GPU
+                times.append(time.perf_counter())  # each update waits for its loss, so this is the GPU's time
 
         trainer = original(*args)
         trainer.add_callback(Timer)
@@ -104,7 +104,7 @@ def train(params: Params, same_start: bool) -> dict:
     return {name: facts[name] for name in kept} | {
         "trainer": choice.trainer,
         "tokens_per_second": tokens / median(took[len(took) // 2 :]) if took else None,
-        "losses": [record["loss"] for record in plan.finetuning(params, ARM).folder.read("losses")],
+        "losses": [record["loss"] for record in Plan(params).finetuning(ARM).read("losses")],
     }
 
 
@@ -128,14 +128,13 @@ def _load_start(model, path: Path) -> None:
 def evaluate(params: Params) -> dict:
     """Greedy responses of the trained adapter by the transformers engine: accuracy in percent, tokens a second."""
     from palign import evaluation
-    from palign.tasks import plan
 
-    responses = evaluation.respond(params, ARM)
-    grades = evaluation.load_grades(params, ARM)
+    responses, task = evaluation.respond(params, ARM), Plan(params).evaluation(ARM)
+    grades = task.read("grades")
     return {
         "problems": len(grades),
         "right": 100 * mean(grade["right"] for grade in grades),
-        "tokens_per_second": sum(r["new_tokens"] for r in responses) / plan.evaluation(params, ARM).folder.seconds(),
+        "tokens_per_second": sum(r["new_tokens"] for r in responses) / task.folder.seconds(),
     }
 
 
@@ -143,21 +142,16 @@ def vllm(params: Params) -> dict:
     """The same prompts and adapter by palign's vLLM engine, and how many responses equal those of transformers."""
     if find_spec("vllm") is None:
         return {"left out": "vllm is not installed"}
-    if "engine" not in Params.model_fields:
-        return {"left out": "this palign has no vLLM engine"}
     from palign import evaluation
-    from palign.tasks import plan
     from palign.engines.base import Sampling
     from palign.engines.opening import open_engine
-    from palign.prompts import fill, render
+    from palign.prompts import fill
 
-    adapter = plan.finetuning(params, ARM).require().path / "adapter"
-    engine = open_engine(params.model_copy(update={"engine": "vllm"}), adapter=adapter)
-    questions = [problem["question"] for problem in plan.benchmarks(params).require().read("problems")]
-    prompts = [
-        render(engine.tokenizer, fill(params.answer_prompt, question=question), params.chat_template_kwargs)
-        for question in questions
-    ]
+    plan = Plan(params)
+    student = params.model("student").model_copy(update={"engine": "vllm"})
+    engine = open_engine(student, params.part(Machine), plan.finetuning(ARM).require().path / "adapter")
+    questions = [problem["question"] for problem in plan.benchmarks.read("problems")]
+    prompts = [engine.prompt(fill(params.answer_prompt, question=question)) for question in questions]
     began = time.perf_counter()
     found = engine.generate(prompts, Sampling(params.max_new_tokens), [0] * len(prompts))
     seconds = time.perf_counter() - began
@@ -224,7 +218,7 @@ def report(results: dict[str, dict | None], target: Path, machine: dict) -> bool
         lines += ["", "| update | TRL | unsloth |", "|---|---|---|"]
         pairs = zip(trl["losses"], unsloth["losses"], strict=True)
         lines += [f"| {i} | {a:.4f} | {b:.4f} |" for i, (a, b) in enumerate(pairs, 1)]
-    good = good and compared is not None and compared["agree"]  # vllm may be missing, the comparison not
+    good = good and compared is not None and compared["agree"]  # only vllm may be missing
     whole = {"machine": machine, "results": results, "losses": compared, "passed": good}
     write_atomically(target / "results.json", json.dumps(whole, indent=1) + "\n")
     write_atomically(target / "report.md", "\n".join(lines) + "\n")
@@ -271,7 +265,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long; call again to go on")
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")
-    parser.add_argument("--piece", choices=PIECES, help=argparse.SUPPRESS)  # one piece, in this very process
+    parser.add_argument("--piece", choices=PIECES, help=argparse.SUPPRESS)  # one piece, in this process
     args = parser.parse_args(argv)
     import torch
 
@@ -290,7 +284,7 @@ def main(argv: list[str] | None = None) -> int:
     failed = {}
     for piece in args.pieces:
         found = result(piece)
-        if found is not None and "left out" not in found:  # what was not installed may be now
+        if found is not None and "left out" not in found:  # what was left out may be installed now
             continue
         left = deadline - time.monotonic()
         if left <= 0:

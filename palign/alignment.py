@@ -8,67 +8,65 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from . import traces
-from .tasks import plan
-from .engines.base import Completion, FAILED, NEVER_ANSWERED, Sampling, generate, seed_of
+from .engines.base import FAILED, NEVER_ANSWERED, Completion, Sampling, generate, seed_of
 from .engines.opening import open_engine
 from .grading import grade_all
-from .params import Params
-from .prompts import fill, render
+from .params import Alignment, Machine, Params
+from .prompts import fill
+from .tasks.plan import Plan, held
 
 
-def sources(params: Params, strategy: str) -> list[dict]:
-    """What to continue: the strategy's prefixes, or, for ``empty``, every question with no prefix at all."""
-    if strategy == "empty":
-        return [
-            {"id": trace.id, "question": trace.question, "answer": trace.answer, "prefix": ""}
-            for trace in traces.load(params)
-        ]
-    prefixes = plan.truncation(params, strategy).require().read("prefixes")
+def sources(records: list[dict]) -> list[dict]:
+    """What to continue: the ``id``, ``question``, ``answer`` and ``prefix`` of traces or of a strategy's prefixes.
+
+    Traces have an empty prefix. Records without a prefix because of an error are left out.
+    """
     return [
-        {key: record[key] for key in ("id", "question", "answer", "prefix")}
-        for record in prefixes
-        if record["status"] == "ok"
+        {"id": record["id"], "question": record["question"], "answer": record["answer"]}
+        | {"prefix": record.get("prefix", "")}
+        for record in records
+        if record.get("status", "ok") == "ok"
     ]
 
 
-def user_turn(params: Params, question: str, prefix: str) -> str:
-    """What the student is asked: to continue the prefix, or plainly to answer where there is none."""
+def user_turn(continue_prompt: str, answer_prompt: str, question: str, prefix: str) -> str:
+    """The student's instruction: to continue the prefix, or to answer the question where the prefix is empty."""
     if prefix:
-        return fill(params.continue_prompt, question=question, prefix=prefix)
-    return fill(params.answer_prompt, question=question)
+        return fill(continue_prompt, question=question, prefix=prefix)
+    return fill(answer_prompt, question=question)
 
 
-def sampling_of(params: Params) -> Sampling:
+def sampling_of(settings: Alignment) -> Sampling:
     """How continuations are sampled."""
     return Sampling(
-        params.alignment_max_new_tokens,
-        params.alignment_temperature,
-        params.alignment_top_p,
-        params.alignment_repetition_penalty,
+        settings.alignment_max_new_tokens,
+        settings.alignment_temperature,
+        settings.alignment_top_p,
+        settings.alignment_repetition_penalty,
     )
 
 
-@plan.held(plan.alignment)
+@held("alignment")
 def align(params: Params, strategy: str) -> list[dict]:
     """Aligned pairs as records: the source's fields, ``continuation``, its ``outcome`` and whether it is ``kept``.
 
-    One continuation a prefix, sampled with a seed of the study's seed and the record's id. ``success_rate`` is the
-    share right among ``sufficiency_samples`` further ones: how sufficient the prefix is for this student, measured
-    and not used. Resumes after a kill.
+    Each prefix gets one continuation; its seed is made of the study's seed and the record's id. ``success_rate`` is the
+    share of right answers among ``sufficiency_samples`` further continuations: it measures how sufficient the prefix is
+    for this student, and nothing is selected by it. The strategy ``empty`` continues no prefix: the student answers.
+    Resumes after a kill.
     """
-    task = plan.alignment(params, strategy)
+    plan = Plan(params)
+    task = plan.alignment(strategy)
     if task.folder.done:
-        return task.folder.read("pairs")
-    records = sources(params, strategy)
-    engine = open_engine(params)
-    sampling = sampling_of(params)
+        return task.read("pairs")
+    empty = strategy == "empty"
+    records = sources(plan.traces.read("traces") if empty else plan.truncation(strategy).read("prefixes"))
+    engine = open_engine(params.model("student"), params.part(Machine))
+    sampling = sampling_of(params.part(Alignment))
 
     def continue_all(batch: list[tuple[dict, int]]) -> list[Completion]:
-        prompts = [
-            render(engine.tokenizer, user_turn(params, r["question"], r["prefix"]), params.chat_template_kwargs)
-            for r, _ in batch
-        ]
+        turns = [user_turn(params.continue_prompt, params.answer_prompt, r["question"], r["prefix"]) for r, _ in batch]
+        prompts = [engine.prompt(turn) for turn in turns]
         seeds = [seed_of(params.seed, "alignment", strategy, r["id"], sample) for r, sample in batch]
         return generate(engine, prompts, sampling, seeds)
 
@@ -101,7 +99,7 @@ def align(params: Params, strategy: str) -> list[dict]:
     right = defaultdict(list)
     checked = grade_all([s["text"] for s in measured], [gold[s["of"]] for s in measured], False, "grading")
     for sample, grade in zip(measured, checked, strict=True):
-        if sample.get("finish") not in FAILED:  # a service that was down says nothing of the prefix
+        if sample.get("finish") not in FAILED:  # a failed request says nothing about the prefix
             right[sample["of"]].append(grade.right)
     pairs = []
     for record, grade in zip(filled, judged, strict=True):
@@ -124,5 +122,5 @@ def align(params: Params, strategy: str) -> list[dict]:
 
 def align_all(params: Params) -> None:
     """:func:`align` for every strategy the study's arms need."""
-    for strategy in plan.strategies(params):
+    for strategy in Plan(params).strategies:
         align(params, strategy)

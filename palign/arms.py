@@ -8,10 +8,10 @@ class Arm:
     """What an arm's supervision is made of.
 
     ``target``: the response trained on (``palign.supervision``); ``None`` for the untrained student.
-    ``strategy``: which sentences of the trace stand in for the prefix (``palign.strategies``; ``adaptive`` is the
-    student's binary search, paper section 3), or ``empty`` (no prefix: the student answers by itself); ``None`` where
-    the target needs no continuation. Arms of one strategy share its prefixes and continuations.
-    ``chosen``: what the paper leaves open about the arm, and what stands in for it here; for the report.
+    ``strategy``: how the prefix is found (``palign.truncation``, ``palign.strategies``; ``adaptive`` is the student's
+    binary search, paper section 3), or ``empty`` (no prefix: the student answers by itself); ``None`` where the target
+    needs no continuation. Arms of one strategy share its prefixes and continuations.
+    ``chosen``: what the paper does not say about the arm and what we chose; for the report.
     """
 
     name: str

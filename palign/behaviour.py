@@ -1,4 +1,4 @@
-"""How a response behaves, beside whether it is right: loops, doubts, a prefix block left open.
+"""How a response behaves, apart from being right or wrong: loops, doubts, a prefix block that is never closed.
 
 >>> describe("Hmm. " * 30)["doubts"]
 30
@@ -13,14 +13,17 @@ from itertools import zip_longest
 from .prompts import BEGIN, END
 
 DOUBTS = frozenset({"wait", "hmm", "hold", "actually", "alternatively", "maybe", "perhaps"})
-"""Words of doubt: they open most of a reasoning model's detours. ``hold`` counts where ``on`` follows."""
+"""Words of doubt: most detours of a reasoning model begin with one. ``hold`` counts where ``on`` follows."""
 
-# a digit, a word (a run of letters without end is cut up) or a sign: so that a loop of digits is one too
+# A digit, a word (a long run of letters is cut into pieces of 20) or a sign: loops inside one "word" are found too.
 _TOKEN = re.compile(r"\d|[^\W\d]{1,20}|[^\w\s]")
 
 
 def describe(text: str) -> dict:
-    """``words``, ``doubts`` (how many words of doubt), ``format``, ``unclosed`` and ``loop`` of one response."""
+    """``words`` and ``doubts`` (counts), ``format``, ``unclosed`` and ``loop`` (whether) of one response.
+
+    ``unclosed``: a prefix block begins and never ends. See :func:`follows_format` and :func:`loops` for the others.
+    """
     words = re.findall(r"[^\W\d]+", text.lower())
     doubts = sum(
         word in DOUBTS and (word != "hold" or following == "on") for word, following in zip_longest(words, words[1:])
@@ -35,15 +38,15 @@ def describe(text: str) -> dict:
 
 
 def follows_format(text: str) -> bool:
-    """Whether a response opens a prefix block first thing and closes it, as P-ALIGN's targets do."""
+    """Whether a response begins with a prefix block and closes it, as P-ALIGN's targets do."""
     return text.startswith(BEGIN) and END in text
 
 
 def loops(text: str, n: int = 30, times: int = 8) -> bool:
-    """Whether some run of ``n`` tokens (words, signs, digits) stands there ``times`` times or more.
+    """Whether some run of ``n`` tokens (words, signs, digits) occurs ``times`` times or more.
 
-    A careful trace restates a formula a few times: none of 52 traces of DeepSeek-R1 repeats thirty tokens eight times,
-    17 of 25 released responses of more than 40,000 characters do. Time is linear.
+    The defaults separate loops from traces that restate a formula a few times: none of 52 traces of DeepSeek-R1 repeats
+    30 tokens 8 times, but 17 of the 25 released responses of more than 40,000 characters do. Time is linear.
     """
     tokens = _TOKEN.findall(text)
     runs = Counter(tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1))

@@ -1,39 +1,38 @@
 """Evaluation: n sampled responses a test problem, their grades and their behaviour.
 
 >>> responses = respond(params, "p-align")
->>> grades = grade_responses(params, "p-align")
+>>> grades = Plan(params).evaluation("p-align").read("grades")
 """
 
 from __future__ import annotations
 
 from . import traces
-from .tasks import plan
 from .behaviour import describe
 from .engines.base import NEVER_ANSWERED, Sampling, generate, seed_of
 from .engines.opening import open_engine
 from .grading import grade_all
-from .params import Params
+from .params import Machine, Params
 from .problems import check_disjoint
-from .prompts import fill, render
+from .prompts import fill
+from .tasks.plan import Plan, held
 
 
-@plan.held(plan.evaluation)
+@held("evaluation")
 def respond(params: Params, arm: str, seed: int | None = None) -> list[dict]:
-    """The arm's responses as records, ``n_samples`` a problem; resumes after a kill.
+    """The arm's responses as records, ``n_samples`` a problem, and their grades beside them. Resumes after a kill.
 
-    ``seed`` is the adapter's training seed (without one, the study's first); responses are sampled alike for all.
-
+    ``seed``: the adapter's training seed (without one, the study's first); it does not enter how responses are sampled.
+    ``cut`` is the response under the budget of ``second_budget`` tokens: the same text cut there, because sampling does
+    not depend on the budget. Where ``grades.jsonl`` is missing, the stored responses are graded and nothing is sampled.
     Raises ``DataError`` for a trained arm when a training question is also a test question.
-
-    ``cut`` is the response as it would have been under ``second_budget`` tokens: the same text cut there, since a
-    sampled response does not know its budget.
     """
-    task = plan.evaluation(params, arm, seed)
+    plan = Plan(params)
+    task = plan.evaluation(arm, seed)
     folder = task.folder
     if folder.done:
-        return folder.read("responses")
-    trained = plan.finetuning(params, arm, seed)
-    tests = plan.benchmarks(params).require().read("problems")
+        return task.read("responses")
+    trained = plan.finetuning(arm, seed)
+    tests = plan.benchmarks.read("problems")
     if trained:
         check_disjoint(traces.load(params), tests)
     items = [
@@ -46,19 +45,13 @@ def respond(params: Params, arm: str, seed: int | None = None) -> list[dict]:
         for problem in tests
         for sample in range(params.n_samples)
     ]
-    engine = open_engine(params, adapter=trained.require().path / "adapter" if trained else None)
+    adapter = trained.require().path / "adapter" if trained else None
+    engine = open_engine(params.model("student"), params.part(Machine), adapter)
     sampling = Sampling(params.max_new_tokens, params.temperature, params.top_p, params.repetition_penalty)
 
     def work(batch: list[dict]) -> list[dict]:
-        prompts = [
-            render(
-                engine.tokenizer,
-                fill(params.answer_prompt, question=item["question"]),
-                params.chat_template_kwargs,
-            )
-            for item in batch
-        ]
-        # the arms share their seeds: what differs between two arms is then the model, not the luck of the draw
+        prompts = [engine.prompt(fill(params.answer_prompt, question=item["question"])) for item in batch]
+        # the seeds are the same for all arms: arms differ in the model, not in the random numbers
         seeds = [seed_of(params.seed, "evaluation", item["id"]) for item in batch]
         records = []
         for item, completion in zip(batch, generate(engine, prompts, sampling, seeds), strict=True):
@@ -89,7 +82,7 @@ def respond(params: Params, arm: str, seed: int | None = None) -> list[dict]:
 
 
 def _grade(responses: list[dict], arm: str) -> list[dict]:
-    """The responses' grades, strict and lenient, the strict one also under the second budget, and their behaviour."""
+    """The responses' grades, strict and lenient, their behaviour, and the strict grade under the second budget."""
     golds = [record["answer"] for record in responses]
     graded = grade_all([record["text"] for record in responses], golds, describe=f"grading {arm}")
     kept = ("id", "benchmark", "problem", "sample", "finish", "new_tokens")
@@ -103,16 +96,3 @@ def _grade(responses: list[dict], arm: str) -> list[dict]:
         for record, grade in zip(records, grade_all([r["cut"] for r in responses], golds, lenient=False), strict=True):
             record["right_cut"] = grade.right
     return records
-
-
-def regrade(params: Params, arm: str, seed: int | None = None) -> list[dict]:
-    """Grade the stored responses anew; nothing is generated."""
-    folder = plan.evaluation(params, arm, seed).require()
-    grades = _grade(folder.read("responses"), arm)
-    folder.write("grades", grades)
-    return grades
-
-
-def load_grades(params: Params, arm: str, seed: int | None = None) -> list[dict]:
-    """The arm's grades. Raises ``TaskMissing`` before :func:`respond`."""
-    return plan.evaluation(params, arm, seed).require().read("grades")

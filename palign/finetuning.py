@@ -1,7 +1,7 @@
 """Supervised fine-tuning with LoRA, loss on the response only (Eq. 2): by unsloth on a GPU, by TRL and PEFT anywhere.
 
-Both get the same tokenised rows with the same labels, the same LoRA and the same schedule, and both run TRL's
-``SFTTrainer``; unsloth replaces the model's kernels and the checkpointing of activations.
+Both trainers get the same tokenised rows and labels, the same LoRA and the same schedule, and both run TRL's
+``SFTTrainer``. unsloth replaces the model's kernels and the checkpointing of activations.
 
 >>> prepare(params)  # before anything else imports transformers
 Choice(trainer='trl', why='no CUDA device')
@@ -25,27 +25,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import supervision, traces
-from .tasks import plan
-from .engines.base import check_safetensors, seed_of, trusted
+from .engines.base import check_safetensors, seed_of
 from .engines.tokenizers import load_tokenizer
-from .params import Params, resolve, root
+from .params import FineTuning, Machine, Model, Params, root
 from .prompts import plain, render
+from .tasks.plan import Plan, held
+from .tasks.store import RunFolder, progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
 IGNORED = -100
-"""Label of a token that has no part in the loss."""
+"""Label of a token that does not count in the loss."""
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-"""Every linear layer of a Llama or Qwen block: what PEFT's ``all-linear`` finds in them, for unsloth by name."""
+"""Every linear layer of a Llama or Qwen block: unsloth needs names, PEFT finds the same ones by ``all-linear``."""
 
 SCALER_TRIES = 16
-"""Overflows in a row that float16 loss scaling may answer by halving its scale (2^16 at the start)."""
+"""Overflows in a row after which training stops. Loss scaling halves its scale at each; it starts at 2^16."""
 
 
 class NotFinite(RuntimeError):
-    """A loss or a gradient that is not a number stops the run: a model trained on past it would be noise."""
+    """A loss or a gradient that is not finite; training stops, because the model would be useless afterwards."""
 
 
 class TrainerError(ValueError):
@@ -54,34 +55,37 @@ class TrainerError(ValueError):
 
 @dataclass(frozen=True)
 class Choice:
-    """Which trainer runs, ``unsloth`` or ``trl``, and why."""
+    """The trainer that runs, ``unsloth`` or ``trl``, and why."""
 
     trainer: str
     why: str
 
 
-def on_cuda(params: Params) -> bool:
-    """Whether this study trains on a CUDA device of this machine."""
+def on_cuda(device: str) -> bool:
+    """Whether ``device`` (of ``Machine``) means a CUDA device here."""
     import torch
 
-    return params.device != "cpu" and torch.cuda.is_available()
+    return device != "cpu" and torch.cuda.is_available()
 
 
-def choose(params: Params) -> Choice:
-    """The trainer ``params`` mean on this machine. Raises :class:`TrainerError` for one that cannot run here."""
+def choose(trainer: str, device: str) -> Choice:
+    """The trainer that ``trainer`` (of ``FineTuning``) means on this machine.
+
+    Raises :class:`TrainerError` for one that cannot run here.
+    """
     from importlib.util import find_spec
 
-    if params.trainer == "trl":
+    if trainer == "trl":
         return Choice("trl", "asked for")
-    if params.device == "cpu":
+    if device == "cpu":
         lacking = "device is cpu"
-    elif not on_cuda(params):
+    elif not on_cuda(device):
         lacking = "no CUDA device"
     elif find_spec("unsloth") is None:
         lacking = "unsloth is not installed"
     else:
-        return Choice("unsloth", "asked for" if params.trainer == "unsloth" else "CUDA and unsloth are there")
-    if params.trainer == "unsloth":
+        return Choice("unsloth", "asked for" if trainer == "unsloth" else "CUDA and unsloth are there")
+    if trainer == "unsloth":
         raise TrainerError(f"trainer: unsloth cannot run here: {lacking}; set trainer: auto or trl")
     return Choice("trl", lacking)
 
@@ -89,11 +93,11 @@ def choose(params: Params) -> Choice:
 def prepare(params: Params) -> Choice:
     """Choose the trainer and, if it is unsloth, import it now.
 
-    unsloth replaces functions of trl, transformers and peft while it is imported, so it has to come before them: call
-    this at the top of a notebook or script. It imports torch and nothing else where TRL trains. Raises
-    :class:`TrainerError` when one of the three is loaded already.
+    unsloth replaces functions of trl, transformers and peft when it is imported, so it must be imported before them:
+    call this at the top of a notebook or script. Where TRL trains, only torch is imported. Raises
+    :class:`TrainerError` when one of the three is already loaded.
     """
-    choice = choose(params)
+    choice = choose(params.trainer, params.device)
     if choice.trainer == "unsloth" and "unsloth" not in sys.modules:
         loaded = [name for name in ("trl", "transformers", "peft") if name in sys.modules]
         if loaded:
@@ -101,40 +105,40 @@ def prepare(params: Params) -> Choice:
                 f"unsloth must be imported before {' and '.join(loaded)}: restart the kernel and call "
                 "finetuning.prepare(params) first, or set trainer: trl"
             )
-        os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")  # it would ask the hub for a file, for its counter
-        # the code it generates belongs to runs/, not to wherever the process happens to stand
+        os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")  # it would ask the hub for a file, to count its users
+        # it writes generated code; that belongs to runs/, not to the process's working directory
         os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(root() / "runs" / "unsloth_compiled_cache"))
         import unsloth  # noqa: F401
     return choice
 
 
-def precision(params: Params) -> str:
+def precision(dtype: str, device: str) -> str:
     """Type of the base model's weights while training: ``float32``, ``bfloat16``, ``float16`` (CPU also ``auto``).
 
-    On a GPU ``auto`` and ``bfloat16`` mean bfloat16 from compute capability 8.0 on and float16 below, where
-    ``torch.cuda.is_bf16_supported()`` may still say yes, by emulation. A half type also autocasts; the adapter's own
+    On a GPU, ``auto`` and ``bfloat16`` mean bfloat16 from compute capability 8.0 on and float16 below 8.0, where
+    ``torch.cuda.is_bf16_supported()`` may be true because of emulation. A half type also autocasts; the adapter's own
     weights stay float32.
     """
     import torch
 
-    if not on_cuda(params) or params.dtype in ("float32", "float16"):
-        return params.dtype
+    if not on_cuda(device) or dtype in ("float32", "float16"):
+        return dtype
     return "bfloat16" if torch.cuda.get_device_capability() >= (8, 0) else "float16"
 
 
-def encode(params: Params, rows: list[dict[str, str]], tokenizer) -> list[dict]:
+def encode(rows: list[dict[str, str]], tokenizer, chat_template_kwargs: dict) -> list[dict]:
     """Rows as tokens, uncut: ``id``, ``input_ids`` and ``prompt_tokens``, the number of leading tokens without loss.
 
-    Prompt and response are tokenised apart, so the prompt's tokens are exactly those that evaluation feeds. Raises
-    :class:`TrainerError` where the chat template writes a prompt otherwise once an answer follows it: training and
+    Prompt and response are tokenised separately, so the prompt's tokens are exactly those of evaluation. Raises
+    :class:`TrainerError` where the chat template renders a prompt differently when an answer follows it: training and
     evaluation would then differ. Control tokens in either are broken (see ``palign.prompts``).
     """
     examples = []
     for row in rows:
-        asked = render(tokenizer, row["prompt"], params.chat_template_kwargs)
+        asked = render(tokenizer, row["prompt"], chat_template_kwargs)
         contents = plain(tokenizer, row["prompt"]), plain(tokenizer, row["completion"], response=True)
         turns = [{"role": r, "content": c} for r, c in zip(("user", "assistant"), contents, strict=True)]
-        whole = tokenizer.apply_chat_template(turns, tokenize=False, **params.chat_template_kwargs)
+        whole = tokenizer.apply_chat_template(turns, tokenize=False, **chat_template_kwargs)
         if not whole.startswith(asked):
             raise TrainerError(
                 f"row {row['id']}: the chat template renders the prompt differently when an answer follows it; see "
@@ -148,13 +152,14 @@ def encode(params: Params, rows: list[dict[str, str]], tokenizer) -> list[dict]:
 def token_lengths(params: Params, arm: str) -> pd.DataFrame:
     """What training will read, before it starts: tokens a row, and how many rows ``max_length`` cuts.
 
-    One line each for prompt, response and row; quantiles in tokens, ``over max_length`` and ``dropped`` in rows. A
-    dropped row is one whose prompt alone fills ``max_length``: nothing of it could be learnt.
+    One line each for prompt, response and row; quantiles in tokens, ``over max_length`` and ``dropped`` in rows. A row
+    is dropped where its prompt alone fills ``max_length``: it has no response left to learn.
     """
     import pandas as pd
 
-    tokenizer = load_tokenizer(params)
-    examples = encode(params, supervision.build(params, arm, tokenizer), tokenizer)
+    model = params.model("student")
+    tokenizer = load_tokenizer(model)
+    examples = encode(supervision.build(params, arm, tokenizer), tokenizer, model.chat_template_kwargs)
     prompt = pd.Series([example["prompt_tokens"] for example in examples])
     row = pd.Series([len(example["input_ids"]) for example in examples])
     parts = {"prompt": prompt, "response": row - prompt, "row": row}
@@ -167,47 +172,49 @@ def token_lengths(params: Params, arm: str) -> pd.DataFrame:
     return table
 
 
-def updates(params: Params, rows: int, full: int) -> int:
-    """Optimizer steps: the epochs over this arm's rows or, with ``equal_updates``, over all ``full`` problems."""
-    per_update = params.per_device_train_batch_size * params.gradient_accumulation_steps
-    return math.ceil(params.num_train_epochs * math.ceil((full if params.equal_updates else rows) / per_update))
+def updates(recipe: FineTuning, rows: int, full: int) -> int:
+    """Optimizer steps: the epochs over this arm's ``rows`` or, with ``equal_updates``, over all ``full`` problems."""
+    per_update = recipe.per_device_train_batch_size * recipe.gradient_accumulation_steps
+    return math.ceil(recipe.num_train_epochs * math.ceil((full if recipe.equal_updates else rows) / per_update))
 
 
-@plan.held(plan.finetuning)
+@held("finetuning")
 def finetune(params: Params, arm: str, seed: int | None = None) -> dict | None:
     """Train the arm's adapter and return the manifest; ``None`` for an arm that is not trained.
 
-    ``seed``, one of ``training_seeds`` (without one, the first), enters the adapter's initialisation and the data's
-    order, and nothing else.
+    ``seed``: one of ``training_seeds`` (without one, the first). It enters the adapter's initialisation and the order
+    of the data, and nothing else.
 
-    Checkpoints every ``save_steps`` updates, and goes on from the last one after a kill. Raises :class:`NotFinite`,
-    :class:`TrainerError`, and ``ValueError`` when the arm has no rows.
+    Writes a checkpoint every ``save_steps`` updates and goes on from the last one after a kill. Raises
+    :class:`NotFinite`, :class:`TrainerError`, and ``ValueError`` when the arm has no rows.
     """
     seed = params.training_seeds[0] if seed is None else seed
-    task = plan.finetuning(params, arm, seed)
+    task = Plan(params).finetuning(arm, seed)
     if task is None:
         return None
     folder = task.folder
     if folder.done:
         return folder.manifest()
+    recipe, model, machine = params.part(FineTuning), params.model("student"), params.part(Machine)
     choice = prepare(params)
-    tokenizer = load_tokenizer(params)
+    tokenizer = load_tokenizer(model)
     rows = supervision.build(params, arm, tokenizer)
     if not rows:
         raise ValueError(f"{arm}: no training rows: no continuation was right; see the alignment's pairs")
-    steps = updates(params, len(rows), len(traces.load(params)))
-    reseeded = params.model_copy(update={"seed": params.seed + seed})  # after the rows, which all seeds share
-    trainer = _trainer(reseeded, task.folder.path, rows, tokenizer, steps, choice.trainer)
-    lengths = [len(example["input_ids"]) for example in trainer.examples]
+    steps = updates(recipe, len(rows), len(traces.load(params)))
+    examples = encode(rows, tokenizer, model.chat_template_kwargs)
+    drawn = seed_of(params.seed + seed, "finetuning") % 2**31
+    trainer = _trainer(recipe, model, machine, folder.path, examples, tokenizer, steps, drawn, choice.trainer)
+    lengths = [len(example["input_ids"]) for example in examples]
     read = [len(ids) for ids in trainer.train_dataset["input_ids"]]
-    cut = sum(length > params.max_length for length in lengths)
+    cut = sum(length > recipe.max_length for length in lengths)
     print(
         f"{arm}: {choice.trainer} ({choice.why}), {steps} updates over {len(read)} rows, the longest {max(lengths)} "
-        f"tokens; {cut} exceed max_length {params.max_length} and are cut, {len(rows) - len(read)} are dropped"
+        f"tokens; {cut} exceed max_length {recipe.max_length} and are cut, {len(rows) - len(read)} are dropped"
     )
     with _writing(folder.path):
         trainer.train(resume_from_checkpoint=_last_checkpoint(folder.path / "checkpoints"))
-        save_adapter(trainer.model, folder.path / "adapter", params)
+        save_adapter(trainer.model, folder.path / "adapter", model)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     folder.write("losses", [{"step": entry["step"], "loss": round(entry["loss"], 6)} for entry in history])
     parameters = [p for p in trainer.model.parameters() if p.requires_grad]
@@ -215,7 +222,7 @@ def finetune(params: Params, arm: str, seed: int | None = None) -> dict | None:
         trainer=choice.trainer,
         trainer_why=choice.why,
         training_seed=seed,
-        weights=precision(params),
+        weights=precision(model.dtype, machine.device),
         autocast="bfloat16" if trainer.args.bf16 else "float16" if trainer.args.fp16 else None,
         rows=len(rows),
         updates=steps,
@@ -227,17 +234,15 @@ def finetune(params: Params, arm: str, seed: int | None = None) -> dict | None:
         trainable_parameters=sum(p.numel() for p in parameters),
         last_loss=history[-1]["loss"],
         train_seconds=round(sum(record["seconds"] for record in folder.read("train_seconds")), 1),
-        peak_memory_bytes=_peak_memory(params),
+        peak_memory_bytes=_peak_memory(machine.device),
     )
-    shutil.rmtree(folder.path / "checkpoints", ignore_errors=True)  # the manifest stands: nothing will resume
+    shutil.rmtree(folder.path / "checkpoints", ignore_errors=True)  # with a manifest, nothing will be resumed
     return folder.manifest()
 
 
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Raise ``OSError`` where a checkpoint cannot be written: torch then speaks of positions in a container, and
-    safetensors has an error of its own.
-    """
+    """Raise ``OSError`` where the disk is full: torch and safetensors raise other errors, which do not say so."""
     try:
         yield
     except Exception as error:
@@ -246,26 +251,26 @@ def _writing(folder: Path) -> Iterator[None]:
         raise
 
 
-def save_adapter(model, folder: Path, params: Params) -> None:
-    """Write the adapter with the base model's name and revision as ``params`` state them, not as this machine has it.
+def save_adapter(trained, folder: Path, model: Model) -> None:
+    """Write the adapter with the base model's name and revision as ``model`` states them.
 
-    PEFT's own record would be the local folder the weights came from, and so would its model card.
+    PEFT would write the local folder the weights came from, also into its model card.
     """
-    for config in model.peft_config.values():
-        config.base_model_name_or_path, config.revision = params.student, params.student_revision
-    # no embedding is trained; left to find out, PEFT looks the base model up on the hub
-    model.save_pretrained(folder, save_embedding_layers=False)
+    for config in trained.peft_config.values():
+        config.base_model_name_or_path, config.revision = model.name, model.revision
+    # no embedding is trained; unless told, PEFT looks the base model up on the hub to find that out
+    trained.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
 
 
-def _peak_memory(params: Params) -> int | None:
+def _peak_memory(device: str) -> int | None:
     import torch
 
-    return torch.cuda.max_memory_allocated() if on_cuda(params) else None
+    return torch.cuda.max_memory_allocated() if on_cuda(device) else None
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written whole; a torn one is removed."""
+    """The newest complete checkpoint, or ``None``. Newer incomplete ones are removed."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     while found:
         newest = found.pop()
@@ -275,15 +280,15 @@ def _last_checkpoint(folder: Path) -> str | None:
     return None
 
 
-def _trl_model(params: Params):
+def _trl_model(model: Model, load_in_4bit: bool, device: str):
     """The base model; ``SFTTrainer`` puts the adapter on it."""
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    check_safetensors(resolve(params.student))
+    check_safetensors(model.path)
     settings = {}
-    if params.load_in_4bit:
-        if not on_cuda(params) or torch.cuda.get_device_capability() < (8, 0):  # TRL makes 4-bit adapters bfloat16
+    if load_in_4bit:
+        if not on_cuda(device) or torch.cuda.get_device_capability() < (8, 0):  # TRL makes 4-bit adapters bfloat16
             raise TrainerError(
                 "load_in_4bit: TRL needs a GPU of compute capability 8.0; set load_in_4bit: false, or use unsloth"
             )
@@ -294,39 +299,39 @@ def _trl_model(params: Params):
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
     return AutoModelForCausalLM.from_pretrained(
-        resolve(params.student),
-        revision=params.student_revision,
-        dtype=precision(params),
+        model.path,
+        revision=model.revision,
+        dtype=precision(model.dtype, device),
         use_safetensors=True,
-        trust_remote_code=trusted(params),
+        trust_remote_code=model.trusted,
         **settings,
     )
 
 
-def _unsloth_model(params: Params, seed: int):
-    """The base model with its adapter. The weights are those of ``student``: no mirror of unsloth's in their place."""
+def _unsloth_model(model: Model, recipe: FineTuning, device: str, seed: int):
+    """The base model with its adapter, from the student's own weights and not from unsloth's copy of them."""
     import torch
     from unsloth import FastLanguageModel
 
-    check_safetensors(resolve(params.student))
+    check_safetensors(model.path)
 
-    model, _ = FastLanguageModel.from_pretrained(
-        model_name=resolve(params.student),
-        revision=params.student_revision,
-        max_seq_length=params.max_length,
-        dtype=getattr(torch, precision(params)),
-        load_in_4bit=params.load_in_4bit,
+    base, _ = FastLanguageModel.from_pretrained(
+        model_name=model.path,
+        revision=model.revision,
+        max_seq_length=recipe.max_length,
+        dtype=getattr(torch, precision(model.dtype, device)),
+        load_in_4bit=recipe.load_in_4bit,
         use_exact_model_name=True,
-        trust_remote_code=trusted(params),
-        fix_tokenizer=False,  # rows are tokenised already, by the tokenizer of every other stage
+        trust_remote_code=model.trusted,
+        fix_tokenizer=False,  # the rows are already tokenised, by the tokenizer of every other stage
         use_gradient_checkpointing="unsloth",
         random_state=seed,
     )
     return FastLanguageModel.get_peft_model(
-        model,
-        r=params.lora_r,
-        lora_alpha=params.lora_alpha,
-        lora_dropout=params.lora_dropout,
+        base,
+        r=recipe.lora_r,
+        lora_alpha=recipe.lora_alpha,
+        lora_dropout=recipe.lora_dropout,
         target_modules=PROJECTIONS,
         bias="none",
         use_gradient_checkpointing="unsloth",
@@ -334,24 +339,37 @@ def _unsloth_model(params: Params, seed: int):
     )
 
 
-def _trainer(params: Params, folder: Path, rows: list[dict], tokenizer, steps: int, kind: str = "trl"):
+def _trainer(
+    recipe: FineTuning,
+    model: Model,
+    machine: Machine,
+    folder: Path,
+    examples: list[dict],
+    tokenizer,
+    steps: int,
+    seed: int,
+    kind: str = "trl",
+):
+    """TRL's trainer on the rows of :func:`encode`, for ``steps`` updates; ``kind``: ``trl`` or ``unsloth``.
+
+    ``seed`` initialises the adapter and orders the data. Raises :class:`TrainerError` when no row has a response left.
+    """
     import torch
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import PrinterCallback, Trainer
     from trl import SFTConfig, SFTTrainer
 
-    torch.set_num_threads(params.threads)
-    cuda = on_cuda(params)
-    examples = encode(params, rows, tokenizer)
-    labelled = _labelled(examples, params.max_length)
+    torch.set_num_threads(machine.threads)
+    cuda, half = on_cuda(machine.device), precision(model.dtype, machine.device)
+    labelled = _labelled(examples, recipe.max_length)
     if not labelled:
-        raise TrainerError(f"max_length {params.max_length}: every prompt alone fills it, no row has a response left")
-    watch = _watch(params, folder, steps, examples)
+        raise TrainerError(f"max_length {recipe.max_length}: every prompt alone fills it, no row has a response left")
+    watch = _watch(recipe, half, folder, steps, examples)
 
     class ResponseTrainer(SFTTrainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-            """Off a GPU, TRL's fused loss head has no kernel to run on; the plain loss gives the same numbers."""
+            """The plain loss without a GPU, where TRL's fused loss has no kernel; the numbers are the same."""
             if cuda:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             inputs["use_cache"] = False
@@ -363,20 +381,18 @@ def _trainer(params: Params, folder: Path, rows: list[dict], tokenizer, steps: i
             watch.check_loss(loss, self.state.global_step + 1)
             return loss
 
-    seed = seed_of(params.seed, "finetuning") % 2**31
-    half = precision(params)
     config = SFTConfig(
         output_dir=str(folder / "checkpoints"),
         max_steps=steps,
-        per_device_train_batch_size=params.per_device_train_batch_size,
-        gradient_accumulation_steps=params.gradient_accumulation_steps,
-        learning_rate=params.learning_rate,
-        lr_scheduler_type=params.lr_scheduler_type,
-        warmup_steps=round(params.warmup_ratio * steps),
-        max_length=params.max_length,
+        per_device_train_batch_size=recipe.per_device_train_batch_size,
+        gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type=recipe.lr_scheduler_type,
+        warmup_steps=round(recipe.warmup_ratio * steps),
+        max_length=recipe.max_length,
         completion_only_loss=True,
         packing=False,
-        padding_free=False,  # unsloth turns it on where nothing is said
+        padding_free=False,  # unsloth turns it on by default
         gradient_checkpointing=cuda,
         bf16=cuda and half == "bfloat16",
         fp16=cuda and half == "float16",
@@ -385,34 +401,37 @@ def _trainer(params: Params, folder: Path, rows: list[dict], tokenizer, steps: i
         seed=seed,
         data_seed=seed,
         logging_steps=1,
-        logging_nan_inf_filter=False,  # it would log an average in place of a loss that is no number
-        save_steps=params.save_steps,
+        logging_nan_inf_filter=False,  # it would log an average in place of a loss that is not finite
+        save_steps=recipe.save_steps,
         save_total_limit=2,
         report_to="none",
         disable_tqdm=True,
     )
     lora = LoraConfig(
-        r=params.lora_r,
-        lora_alpha=params.lora_alpha,
-        lora_dropout=params.lora_dropout,
+        r=recipe.lora_r,
+        lora_alpha=recipe.lora_alpha,
+        lora_dropout=recipe.lora_dropout,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
+    if kind == "unsloth":
+        base = _unsloth_model(model, recipe, machine.device, seed)
+    else:
+        base = _trl_model(model, recipe.load_in_4bit, machine.device)
     trainer = ResponseTrainer(
-        model=_unsloth_model(params, seed) if kind == "unsloth" else _trl_model(params),
+        model=base,
         args=config,
         train_dataset=Dataset.from_list(labelled),
         processing_class=tokenizer,
         peft_config=None if kind == "unsloth" else lora,
         callbacks=[watch],
     )
-    trainer.remove_callback(PrinterCallback)  # the progress bar says it all
-    trainer.examples = examples
+    trainer.remove_callback(PrinterCallback)  # the progress bar shows the loss
     return trainer
 
 
 def _labelled(examples: list[dict], max_length: int) -> list[dict]:
-    """What either trainer is given: ``input_ids`` and ``labels``, cut at ``max_length``, rows without response out."""
+    """The rows of both trainers: ``input_ids`` and ``labels``, cut at ``max_length``, without rows without response."""
     rows = []
     for example in examples:
         ids, prompt = example["input_ids"], example["prompt_tokens"]
@@ -422,19 +441,20 @@ def _labelled(examples: list[dict], max_length: int) -> list[dict]:
     return rows
 
 
-def _watch(params: Params, folder: Path, steps: int, examples: list[dict]):
-    """A callback: progress bar, a stop at the first number that is none, and marks on whole checkpoints."""
+def _watch(recipe: FineTuning, half: str, folder: Path, steps: int, examples: list[dict]):
+    """A callback: progress bar, a stop at the first number that is not finite, a mark on each complete checkpoint.
+
+    ``half``: the type of :func:`precision`, for the error message.
+    """
     import time
 
     import torch
     from transformers import TrainerCallback
 
-    from .tasks.store import RunFolder, progress
-
-    names = {tuple(example["input_ids"][: params.max_length]): example["id"] for example in examples}
+    names = {tuple(example["input_ids"][: recipe.max_length]): example["id"] for example in examples}
 
     class Watch(TrainerCallback):
-        batches: list = []  # noqa: RUF012  (of the update at work: token ids and mask)
+        batches: list = []  # noqa: RUF012  (of the present update: token ids and mask)
         overflows = 0
 
         def reads(self, inputs):
@@ -456,8 +476,8 @@ def _watch(params: Params, folder: Path, steps: int, examples: list[dict]):
             return found
 
         def causes(self):
-            causes = [f"learning_rate {params.learning_rate} too high", "an attention back end (try trainer: trl)"]
-            if precision(params) == "float16":
+            causes = [f"learning_rate {recipe.learning_rate} too high", "an attention back end (try trainer: trl)"]
+            if half == "float16":
                 causes.insert(0, "float16 overflow beyond 65,504 (dtype: float32, or a GPU that has bfloat16)")
             return "likely causes: " + "; ".join(causes)
 
@@ -470,7 +490,7 @@ def _watch(params: Params, folder: Path, steps: int, examples: list[dict]):
                 if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
                     self.overflows += 1
                     if args.fp16 and self.overflows < SCALER_TRIES:
-                        return  # loss scaling leaves this update out and halves its scale
+                        return  # loss scaling skips this update and halves its scale
                     self.stop(f"the gradient of {name}", state.global_step + 1)
             self.overflows = 0
 

@@ -1,11 +1,11 @@
-r"""Grading: is the last boxed answer of a response the gold answer? The filter of Eq. 9 and every accuracy rest on it.
+r"""Grading: is the last boxed answer of a response the gold answer? The filter of Eq. 9 and every accuracy use it.
 
-The box is found by our own rule and equality is math-verify's. Left to itself, math-verify reads two boxes of one
-paragraph as one answer, and takes any number of the text for an answer where there is no box at all. That reading is
-kept beside ours as the ``lenient`` grade, since published results rest on it.
+We find the box by our own rule and compare with math-verify. On a whole text, math-verify reads two boxes of one
+paragraph as one answer, and where there is no box it takes any number for the answer. Published results are graded that
+way, so it is kept beside ours as the ``lenient`` grade.
 
-math-verify stands on sympy, which some LaTeX keeps busy for ever. It runs in worker processes, each with a limit of
-time and of memory; one that exceeds them is killed and replaced, and its response counts as wrong.
+math-verify uses sympy, which does not return on some LaTeX. It runs in worker processes, each with a time and a memory
+limit; a worker that exceeds one is killed and replaced, and the response counts as wrong.
 
 >>> grade(r"So \boxed{9}. No: \boxed{\frac{20}{2}}.", gold="10")
 Grade(outcome='right', answer='\\frac{20}{2}', lenient='wrong')
@@ -35,7 +35,7 @@ Outcome = Literal["right", "wrong", "unparseable", "timed out"]
 LIMIT = 10.0
 """Seconds of wall-clock for one answer in math-verify."""
 MEMORY = 2 * 2**30
-"""Bytes of address space a worker may take, sympy's own quarter of a gibibyte included."""
+"""Bytes of address space that a worker may take; sympy alone takes a quarter of a GiB."""
 
 # A box's opening, an escaped character (which is no brace), or a brace. The look-behind also finds the box in
 # "\\boxed{": a line break before the box, or a response that was escaped twice.
@@ -46,11 +46,11 @@ _MATH = re.compile(r"(?<!\\)\$|\\\(|\\\[")
 
 @dataclass(frozen=True)
 class Grade:
-    """What became of one response. ``answer`` is the content of the last box, ``None`` where there is no box.
+    """The grade of one response. ``answer``: the content of the last box, ``None`` where there is no box.
 
-    ``outcome`` is the strict grade, by that box alone. ``lenient`` is math-verify's on the whole text, ``None`` where
-    it was not asked for. ``unparseable``: nothing there can be read as mathematics. ``timed out``: reading or comparing
-    took more than the limit of time or memory. All but ``right`` count as wrong.
+    ``outcome``: the strict grade, by that box alone. ``lenient``: math-verify's grade of the whole text, ``None`` where
+    it was not asked for. ``unparseable``: nothing could be read as mathematics. ``timed out``: parsing or comparing
+    exceeded the limit of time or memory. All outcomes but ``right`` count as wrong.
     """
 
     outcome: Literal[Outcome, "no box"]
@@ -63,7 +63,7 @@ class Grade:
 
 
 def grade(text: str, gold: str, lenient: bool = True) -> Grade:
-    """Grade one response; see :func:`grade_all`, which is the faster way to grade many."""
+    """Grade one response; :func:`grade_all` is faster for many."""
     return grade_all([text], [gold], lenient)[0]
 
 
@@ -77,9 +77,9 @@ def grade_all(
 ) -> list[Grade]:
     r"""Grades of responses against their gold answers, in order.
 
-    ``golds``: each a bare answer (``25``, ``\frac{1}{2}``), one in ``$...$``, or a text whose last box it is.
-    ``describe``: the title of a progress bar, none without it. ``limit``: seconds for one answer in math-verify.
-    ``workers``: processes, by default one a core. Equal questions are asked once. Never raises for what a text holds.
+    ``golds``: each a bare answer (``25``, ``\frac{1}{2}``), one in ``$...$``, or a text whose last box holds it.
+    ``describe``: the title of a progress bar; without it, there is no bar. ``limit``: seconds for one answer in
+    math-verify. ``workers``: processes, by default one a core. Equal pairs are compared once. No text makes it raise.
     """
     from .tasks.store import progress
 
@@ -102,12 +102,12 @@ def grade_all(
 
 
 def last_box(text: str) -> str | None:
-    r"""The content of the last ``\boxed{...}`` or ``\fbox{...}`` that closes; of nested boxes the outermost.
+    r"""The content of the last ``\boxed{...}`` or ``\fbox{...}`` that closes, the outermost of nested boxes.
 
-    Escaped braces do not count for the balance. A box that never closes, as at a cut, is passed over for the last one
-    that does. ``None`` when there is no such box. Time is linear in the length of ``text``.
+    Escaped braces are not counted. A box that never closes, as where a response was cut, is ignored. ``None`` when
+    there is no closed box. Time is linear in the length of ``text``.
     """
-    opened: list[int | None] = []  # for each open brace, where its box's content starts, or None for a plain brace
+    opened: list[int | None] = []  # for each open brace: where the content of its box starts, None for other braces
     last = None
     for token in _TOKEN.finditer(text):
         if token["box"]:
@@ -117,27 +117,27 @@ def last_box(text: str) -> str | None:
         elif token[0] == "}" and opened:
             start = opened.pop()
             if start is not None:
-                last = start, token.start()  # an enclosing box closes later and so takes the place of this one
+                last = start, token.start()  # an enclosing box closes later and replaces this one
     return None if last is None else text[slice(*last)]
 
 
 def equal(answer: str, gold: str) -> bool:
     r"""Whether the content of a box equals the gold answer mathematically, by math-verify.
 
-    Whole numbers are compared as numbers, however they are written (``025``, ``25.0``). Not symmetric: math-verify
-    reads an equation in the gold differently from one in the answer. What cannot be parsed or compared is not equal.
+    Whole numbers are compared as numbers (``025`` equals ``25.0``). Not symmetric: math-verify reads an equation in the
+    gold answer differently from one in the answer. An answer that cannot be parsed or compared is not equal.
     """
     return grade(rf"\boxed{{{answer}}}", gold, lenient=False).right
 
 
 def _bare(gold: str) -> str:
-    """The gold answer without its box; a gold in words keeps them, math-verify finds the mathematics in it."""
+    """The gold answer without its box. Its words stay: math-verify finds the mathematics among them."""
     boxed = last_box(gold)
     return (gold if boxed is None else boxed).strip()
 
 
 def _at_once(answer: str, gold: str) -> Outcome | None:
-    """What needs no sympy: an answer that is the gold to the letter, and whole numbers."""
+    """The outcome where it needs no sympy: the answer is the same text as the gold, or both are whole numbers."""
     if answer and answer == gold:
         return "right"
     if _WHOLE.fullmatch(answer) and _WHOLE.fullmatch(gold):
@@ -159,18 +159,18 @@ def _compare_all(pairs: list[tuple[str, str]], limit: float, workers: int) -> It
         finally:
             _idle.put(worker)
 
-    pool = ThreadPoolExecutor(workers)  # the threads only wait for the processes
+    pool = ThreadPoolExecutor(workers)  # its threads wait for the worker processes
     try:
         yield from pool.map(ask, pairs)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # after an interrupt nobody waits for the rest
+        pool.shutdown(wait=False, cancel_futures=True)  # after an interrupt, do not wait for the remaining pairs
 
 
 class _Worker:
-    """A process of its own that asks math-verify: a line in, a line out. It starts at the first question.
+    """A process that runs math-verify: it reads a line and answers with a line. It starts at the first question.
 
-    A plain subprocess: forking one that holds a model or a CUDA context is not safe, and multiprocessing's other ways
-    run the caller's script a second time.
+    It is a plain subprocess: to fork a process that holds a model or a CUDA context is not safe, and multiprocessing's
+    other start methods run the caller's script a second time.
     """
 
     process: subprocess.Popen | None = None
@@ -181,7 +181,7 @@ class _Worker:
         self.process.stdin.write(json.dumps([text, gold, limit]) + "\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
-        if not answer.endswith("\n"):  # killed, at a limit
+        if not answer.endswith("\n"):  # the process was killed at a limit
             self.stop()
             return "timed out"
         return json.loads(answer)
@@ -211,31 +211,31 @@ def _stop_all() -> None:
 
 
 def _serve() -> None:
-    """A worker's life: it answers until its standard input ends, or until a limit ends it."""
+    """The loop of a worker process: it answers until its standard input ends or a limit kills it."""
     import logging
     import resource
 
     from math_verify import parse, verify
 
-    read = lru_cache(4096)(partial(parse, parsing_timeout=None))  # a gold is asked for with every sample, and twice
+    read = lru_cache(4096)(partial(parse, parsing_timeout=None))  # each gold answer comes twice with every sample
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns that its own time-outs are off
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's business
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller handles Ctrl-C
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     print("ready", flush=True)
     for line in sys.stdin:
         text, gold, limit = json.loads(line)
-        # nobody handles this alarm, so the system kills the process, also in the midst of C code and of an endless loop
+        # the alarm has no handler, so the system kills the process, even inside C code or an endless loop
         signal.setitimer(signal.ITIMER_REAL, limit)
         try:
             wanted = read(gold if _MATH.search(gold) else rf"\boxed{{{gold}}}")
             target = read(text)
             if verify(wanted, target, timeout_seconds=None):
                 outcome = "right"
-            else:  # what math-verify cannot parse it hands back as text
+            else:  # math-verify returns what it cannot parse as text
                 outcome = "unparseable" if all(isinstance(part, str) for part in target) else "wrong"
         except MemoryError:
             outcome = "timed out"
-        except Exception:  # math-verify catches most of its own; a RecursionError can come through
+        except Exception:  # math-verify catches most exceptions, but not every RecursionError
             outcome = "unparseable"
         signal.setitimer(signal.ITIMER_REAL, 0)
         print(json.dumps(outcome), flush=True)

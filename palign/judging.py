@@ -1,7 +1,8 @@
 """The student as judge: does a prefix already hold the essential steps? (paper section 3, Eq. 4-6)
 
->>> session = Judge(engine, params).open([("What is 1+1?", ["One and one.", "Two."])])
->>> session([(0, 1)])  # the first trace's first sentence
+>>> judge = Judge(engine, params.judge_prompt, RULES["released"])
+>>> session = judge.open([("What is 1+1?", ["One and one.", "Two."])])
+>>> session([(0, 1)])  # the first sentence of the first trace
 [Verdict(label='ENOUGH', ...)]
 """
 
@@ -9,25 +10,24 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .engines.base import Engine, EngineStopped, NEVER_ANSWERED, PlainReader, Reader, Reading, said
+from .engines.base import NEVER_ANSWERED, Engine, EngineStopped, PlainReader, Reader, Reading, said
 from .engines.labels import LabelReader
-from .params import Params
-from .prompts import LABELS, fill, render
-from .traces import RULES
+from .prompts import LABELS, fill
+from .traces import Rule
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One judgement. ``error`` is an outcome of its own: it never stands for NOT_ENOUGH.
+    """One judgement. ``error`` is an outcome of its own and never counts as NOT_ENOUGH; ``reason`` says what failed.
 
-    ``margin``: log-probability of ENOUGH minus that of NOT_ENOUGH in nats (``compare`` only). ``reason`` says what went
-    wrong in an error. For it ``trace_tokens`` of the question and the trace were read, ``demand_tokens`` of what the
-    prompt holds beside them, the labels included, and ``new_tokens`` were decoded; ``prompt_tokens`` is what reading
-    the whole prompt for this verdict alone would have taken.
+    ``margin``: log-probability of ENOUGH minus that of NOT_ENOUGH in nats (``compare`` only). Costs in tokens:
+    ``trace_tokens`` of the question and the trace and ``demand_tokens`` of the rest of the prompt, labels included,
+    were read, and ``new_tokens`` were decoded. ``prompt_tokens`` is the length of the whole prompt: what this verdict
+    would have cost without the prefix cache.
     """
 
     label: Literal["ENOUGH", "NOT_ENOUGH", "error"]
@@ -40,7 +40,7 @@ class Verdict:
 
 
 def parse(text: str) -> str | None:
-    """The one label a decoded verdict holds; ``None`` for none or for both.
+    """The label in a decoded verdict; ``None`` where it holds no label, or both.
 
     >>> parse("I think [NOT_ENOUGH].")
     'NOT_ENOUGH'
@@ -50,24 +50,36 @@ def parse(text: str) -> str | None:
 
 
 class Judge:
-    """Opens a session for a few traces at once; ``params`` say how a verdict is read: by comparing or by decoding."""
+    """A model that judges prefixes; :meth:`open` starts a session for a few traces at once.
 
-    def __init__(self, engine: Engine, params: Params):
-        self.engine, self.params, self.rule = engine, params, RULES[params.sentence_rule]
+    ``instruction``: the prompt, with ``{question}`` and ``{prefix}``. ``rule``: joins the sentences of a prefix.
+    ``verdict``: how a verdict is read, ``compare`` (the labels' log-probabilities) or ``decode`` (a greedy reply of at
+    most ``max_new_tokens`` tokens).
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        instruction: str,
+        rule: Rule,
+        verdict: Literal["compare", "decode"] = "compare",
+        max_new_tokens: int = 16,
+    ):
+        self.engine, self.instruction, self.rule = engine, instruction, rule
+        self.verdict, self.max_new_tokens = verdict, max_new_tokens
 
     def open(self, drafts: Sequence[tuple[str, list[str]]]) -> Session:
         """A session on (question, sentences of the trace) pairs."""
         return Session(self, drafts)
 
     def prompt(self, question: str, sentences: Sequence[str]) -> str:
-        text = fill(self.params.judge_prompt, question=question, prefix=self.rule.join(sentences))
-        return render(self.engine.tokenizer, text, self.params.chat_template_kwargs)
+        return self.engine.prompt(fill(self.instruction, question=question, prefix=self.rule.join(sentences)))
 
 
 class Session:
-    """Verdicts on prefixes of a few traces, each trace read once.
+    """Verdicts on prefixes of a few traces. Each trace is read once.
 
-    ``room`` holds for each trace the longest prefix, in sentences, whose prompt and verdict the context can hold.
+    ``room``: for each trace, the sentences of the longest prefix whose prompt and verdict fit the context.
     """
 
     def __init__(self, judge: Judge, drafts: Sequence[tuple[str, list[str]]]):
@@ -79,9 +91,9 @@ class Session:
         self.reader = judge.engine.reader(texts)
 
     def __call__(self, asked: Sequence[tuple[int, int]]) -> list[Verdict]:
-        """Verdicts on (trace index, sentences) pairs. A trace left out of a call is done with.
+        """Verdicts on (trace index, sentences) pairs. A trace that is left out of a call must not be asked for again.
 
-        What fails is asked once more, read from its start, before it counts as an error.
+        A prompt that fails is read once more, from its start, before it counts as an error.
         """
         verdicts = self._ask(asked, self.reader)
         failed = [k for k, verdict in enumerate(verdicts) if verdict.label == "error"]
@@ -94,31 +106,36 @@ class Session:
     def _ask(self, asked: Sequence[tuple[int, int]], reader: Reader) -> list[Verdict]:
         prompts = [(i, self.judge.prompt(self.drafts[i][0], self.drafts[i][1][:p])) for i, p in asked]
         try:
-            if self.judge.params.verdict == "compare":
+            if self.judge.verdict == "compare":
                 return [_compared(reading) for reading in reader.choose(prompts, LABELS)]
-            budget = self.judge.params.verdict_max_new_tokens
-            return [_decoded(reading) for reading in reader.generate(prompts, budget)]
-        except EngineStopped:  # nothing will be answered any more: no verdict on any trace
+            return [_decoded(reading) for reading in reader.generate(prompts, self.judge.max_new_tokens)]
+        except EngineStopped:  # the engine answers nothing any more: the run stops without a verdict on any trace
             raise
         except (RuntimeError, OSError) as error:  # out of memory, a server that is gone
             self.reader = self._afresh()
             return [Verdict("error", reason=f"engine error: {said(error)}")] * len(asked)
 
     def _afresh(self) -> Reader:
-        """A reader that owes nothing to what failed: ours may have stopped half-way, unless it keeps nothing."""
+        """A reader without the state of the failed one, which may have stopped half-way; ours where it has no state."""
         return self.reader if isinstance(self.reader, LabelReader) else PlainReader(self.judge.engine)
 
     def _room(self, question: str, trace: list[str]) -> int:
-        tokenizer, params = self.judge.engine.tokenizer, self.judge.params
-        labels = [len(tokenizer(label, add_special_tokens=False).input_ids) for label in LABELS]
-        verdict = max(labels) if params.verdict == "compare" else params.verdict_max_new_tokens
+        judge, engine = self.judge, self.judge.engine
+        verdict = max(map(engine.count, LABELS)) if judge.verdict == "compare" else judge.max_new_tokens
+        limit = engine.source.max_model_len - verdict
 
         def tokens(p: int) -> int:
-            return len(tokenizer(self.judge.prompt(question, trace[:p]), add_special_tokens=False).input_ids)
+            return engine.count(judge.prompt(question, trace[:p]))
 
-        if tokens(len(trace)) + verdict <= params.max_model_len:
-            return len(trace)
-        return bisect_right(range(1, len(trace)), params.max_model_len - verdict, key=tokens)
+        return room(tokens, len(trace), limit)
+
+
+def room(tokens: Callable[[int], int], m: int, limit: int) -> int:
+    """How many of ``m`` sentences fit a prompt of ``limit`` tokens; 0 where not even one does.
+
+    ``tokens``: the length of the prompt that holds so many sentences.
+    """
+    return m if tokens(m) <= limit else bisect_right(range(1, m), limit, key=tokens)
 
 
 def _cost(reading: Reading) -> dict[str, int]:

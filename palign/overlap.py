@@ -1,8 +1,7 @@
-"""Overlap of training and test questions by word n-grams: what a reader must know before trusting an accuracy.
+"""Overlap of training and test questions by word n-grams.
 
-Sets of reasoning problems are usually cleared of questions that share 8 words in a row with a test question (s1K,
-arXiv 2501.19393), or 13 (GPT-3, arXiv 2005.14165, appendix C). Questions are compared, not traces: a trace that
-restates its own question adds nothing.
+Authors usually remove training questions that share 8 words in a row with a test question (s1K, arXiv 2501.19393), or
+13 (GPT-3, arXiv 2005.14165, appendix C). Only the questions are compared, because a trace repeats its own question.
 
 >>> shared_ngrams(["Find the sum of all x."], ["FIND  the sum of all y"], n=5)
 [(0, 0, 1, 'find the sum of all')]
@@ -13,19 +12,16 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from .tasks import plan
 from .params import Params
-
-if TYPE_CHECKING:
-    import pandas as pd
+from .tasks.plan import Plan, held
 
 SIZES = (8, 13)
+"""Words in a row that count as an overlap; see above."""
 
 
 def ngrams(text: str, n: int) -> list[str]:
-    """The distinct runs of ``n`` words, in order: lower case, without punctuation. A shorter text is one run."""
+    """The distinct runs of ``n`` words in order, lower case, without punctuation. A text of fewer words is one run."""
     words = re.findall(r"\w+", text.lower())
     if not words:
         return []
@@ -33,9 +29,10 @@ def ngrams(text: str, n: int) -> list[str]:
 
 
 def shared_ngrams(training: Sequence[str], tests: Sequence[str], n: int) -> list[tuple[int, int, int, str]]:
-    """Each pair that shares a run of ``n`` words: training index, test index, how many runs, and the first of them.
+    """The pairs that share a run of ``n`` words, as (training index, test index, number of shared runs, first run).
 
-    Time and memory grow with the texts and with the number of pairs found, not with all pairs there are.
+    Time and memory grow with the length of the texts and with the number of pairs found, not with the number of all
+    pairs.
     """
     where = defaultdict(list)
     for index, text in enumerate(tests):
@@ -51,14 +48,18 @@ def shared_ngrams(training: Sequence[str], tests: Sequence[str], n: int) -> list
     return found
 
 
-@plan.held(plan.overlap)
+@held("overlap")
 def find(params: Params) -> list[dict]:
-    """The pairs of this study's training and test questions that share 8 or 13 words in a row, as records."""
-    task = plan.overlap(params)
+    """The pairs of training and test questions that share 8 or 13 words in a row, as records.
+
+    Keys: ``n`` (words in a row), ``training`` and ``test`` (ids), ``benchmark``, ``shared`` (number of shared runs) and
+    ``example`` (the first of them).
+    """
+    plan = Plan(params)
+    task = plan.overlap
     if task.folder.done:
-        return task.folder.read("pairs")
-    training = plan.traces(params).require().read("traces")
-    tests = plan.benchmarks(params).require().read("problems")
+        return task.read("pairs")
+    training, tests = plan.traces.read("traces"), plan.benchmarks.read("problems")
     pairs = [
         {"n": n, "training": training[a]["id"], "benchmark": tests[b]["benchmark"], "test": tests[b]["id"]}
         | {"shared": count, "example": gram}
@@ -68,35 +69,3 @@ def find(params: Params) -> list[dict]:
     task.folder.write("pairs", pairs)
     task.finish(training=len(training), tests=len(tests))
     return pairs
-
-
-def summary(params: Params) -> pd.DataFrame:
-    """How many questions overlap, per benchmark and n-gram size."""
-    import pandas as pd
-
-    pairs, facts = pd.DataFrame(find(params)), plan.overlap(params).folder.manifest()
-    rows = []
-    for n in SIZES:
-        for benchmark in params.benchmarks:
-            found = pairs[(pairs["n"] == n) & (pairs["benchmark"] == benchmark.name)] if len(pairs) else pairs
-            rows.append(
-                {
-                    "words in a row": n,
-                    "benchmark": benchmark.name,
-                    "test questions": benchmark.problems,
-                    "of them overlapping": found["test"].nunique() if len(found) else 0,
-                    "training questions": facts["training"],
-                    "of these overlapping": found["training"].nunique() if len(found) else 0,
-                    "pairs": len(found),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def listing(params: Params, rows: int = 10) -> pd.DataFrame:
-    """The pairs that share the longest stretch, ``rows`` of them; all of them lie in the task's folder."""
-    import pandas as pd
-
-    columns = ["n", "training", "benchmark", "test", "shared", "example"]
-    pairs = pd.DataFrame(find(params), columns=columns)
-    return pairs.sort_values(["n", "shared"], ascending=False, kind="stable").head(rows).reset_index(drop=True)

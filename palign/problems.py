@@ -1,6 +1,7 @@
-"""Problems with a gold answer: benchmarks and training sets, from a hub or from local files, through ``datasets``.
+"""Problems with a gold answer: benchmarks and training rows, read by ``datasets`` from a hub or from local files.
 
->>> problems, traces, excluded = load_training(params)
+>>> load_benchmark(Benchmark(name="dial-2", data="palign/pocket/data/dial-2.jsonl", problems=250))[0]
+Problem(id='...', question='The dial starts at four. ...', answer='2')
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .tasks import plan
 from .grading import last_box
 from .params import Benchmark, Params, resolve
+from .tasks.plan import Plan, held
 
 
 class DataError(ValueError):
-    """A data set that cannot be used; the message says which, where and how to mend it."""
+    """A data set that cannot be used; the message names the data set and the row, and says how to mend it."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +37,19 @@ FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "cs
 
 
 def load_rows(data: str, split: str, revision: str | None, columns: dict[str, str]) -> list[dict[str, Any]]:
-    """Rows of a data set with its ``columns`` renamed to ours; see :func:`load_rows_of` for what raises."""
+    """The rows of :func:`load_rows_of`, without the commit."""
     return load_rows_of(data, split, revision, columns)[0]
 
 
 def load_rows_of(
     data: str, split: str, revision: str | None, columns: dict[str, str]
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """Rows of a data set with its ``columns`` renamed to ours, and the hub's commit they came from.
+    """Rows of a data set with its ``columns`` (our name: theirs) renamed to ours, and the hub's commit they came from.
 
-    ``data``: a hub id, a local copy of one in the hub's layout, or a local JSONL, JSON, Parquet or CSV file (for a
-    file, ``split`` is ignored). The commit is ``None`` for local data. With ``HF_HUB_OFFLINE=1`` a hub id is read from
-    the cache. Raises :class:`DataError` for a missing file or column, for what is not in the cache, and for a file that
-    cannot be read, naming the line where there is one.
+    ``data``: a hub id, a local copy of a hub data set in the hub's layout, or a local JSONL, JSON, Parquet or CSV file
+    (``split`` is ignored for a file). The commit is ``None`` for local data. With ``HF_HUB_OFFLINE=1`` a hub id is read
+    from the cache. Raises :class:`DataError` for a missing file or column, for a hub id that is not in the cache, and
+    for a file that cannot be read; the message names the line of a broken JSONL file.
     """
     import datasets
 
@@ -72,7 +73,7 @@ def load_rows_of(
             f"{data}: neither a local path nor in the cache, and {why}; load it once with a "
             "network, or name a local copy"
         ) from None
-    except Exception as error:  # datasets raises many types; each means the same to the reader
+    except Exception as error:  # datasets raises many types; all of them mean that the data cannot be loaded
         raise DataError(f"{data}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
     missing = [column for column in columns.values() if column not in rows.column_names]
     if missing:
@@ -89,7 +90,7 @@ def _commit(info) -> str | None:
 
 
 def _check_lines(path: Path, data: str) -> None:
-    """Name the broken line of a JSONL file: ``datasets`` would only say that there is one."""
+    """Raise :class:`DataError` with the number of a broken JSONL line: ``datasets`` would not say which line it is."""
     if path.suffix != ".jsonl":
         return
     with path.open("rb") as file:
@@ -103,9 +104,9 @@ def _check_lines(path: Path, data: str) -> None:
 
 
 def gold_answer(value: Any) -> str | None:
-    """The gold answer held by a column: a number, a bare answer, or a solution whose last box it is.
+    """The gold answer in a column's value: a number, a bare answer, or a solution whose last box holds the answer.
 
-    Whole numbers lose a trailing ``.0`` (the AMC set stores 142.0). ``None`` when there is nothing.
+    Whole numbers lose a trailing ``.0`` (the AMC set stores 142.0). ``None`` when the value is empty.
     """
     if value is None or isinstance(value, bool):
         return None
@@ -139,12 +140,12 @@ _VERDICT = re.compile(r"yes|no|true|false", re.IGNORECASE)
 def solution_answer(value: Any) -> tuple[str | None, str]:
     """The gold answer of a solution, and its kind: ``boxed``, ``bare`` or ``none``.
 
-    Solutions of s1K are of three kinds. One with a box answers with its last box. A bare answer is recognised only
-    where nothing speaks against it: one line of at most 100 characters that holds a digit or mathematics, with no
-    sentence's end inside, no second equals sign and no arrow (a derivation), and outside its mathematics at most three
-    words (a unit, an "or") and no full stop behind them; or yes, no, true, false or a single letter (of a multiple
-    choice). Everything else is a full solution or a proof that states no answer apart: better no gold answer, and one
-    problem fewer, than a wrong one (Eq. 9 would keep wrong continuations).
+    Solutions of s1K are of three kinds. Where a solution has a box, its last box is the answer (``boxed``). A ``bare``
+    answer is one line of at most 100 characters that holds a digit or mathematics, without the end of a sentence inside
+    it, a second equals sign or an arrow (those mark a derivation); outside its mathematics it has at most three words
+    (a unit, an "or") and no full stop after them. Yes, no, true, false and a single letter (of a multiple choice) are
+    bare answers too. Everything else is a full solution or a proof that does not state an answer separately
+    (``none``): a missing gold answer costs one problem, a wrong one would make Eq. 9 keep wrong continuations.
     """
     text = "" if value is None or isinstance(value, bool) else str(value).strip()
     boxed = last_box(text)
@@ -171,7 +172,7 @@ def _is_bare(text: str) -> bool:
 
 
 def identify(rows: list[dict[str, Any]], data: str) -> list[dict[str, Any]]:
-    """Rows with an ``id``: their own, or a hash of the question. Raises :class:`DataError` when two are alike."""
+    """Rows with an ``id``: their own, or a hash of the question. Raises :class:`DataError` when two have the same."""
     seen: dict[str, int] = {}
     for number, row in enumerate(rows, start=1):
         own = row.get("id")
@@ -184,15 +185,15 @@ def identify(rows: list[dict[str, Any]], data: str) -> list[dict[str, Any]]:
 
 
 def asked(question: str) -> str:
-    """A short hash of what a problem asks, spacing apart: the same in every copy of a data set, whatever its ids."""
+    """A short hash of a question, ignoring white space: the same in every copy of a data set, whatever its ids are."""
     return hashlib.sha256(" ".join(question.split()).encode("utf-8", "backslashreplace")).hexdigest()[:12]
 
 
 def load_benchmark(benchmark: Benchmark) -> list[Problem]:
-    """A test set, complete or not at all.
+    """The problems of a test set.
 
-    Raises :class:`DataError` for a question or an answer that is missing, for an answer that is not of the stated
-    kind, and for a wrong number of problems.
+    Raises :class:`DataError` for a missing question or answer, for an answer that is not of the stated kind, and for a
+    wrong number of problems.
     """
     return load_benchmark_of(benchmark)[0]
 
@@ -218,12 +219,12 @@ def load_benchmark_of(benchmark: Benchmark) -> tuple[list[Problem], str | None]:
     return problems, commit
 
 
-@plan.held(plan.benchmarks)
+@held("benchmarks")
 def collect_benchmarks(params: Params) -> list[dict]:
     """The study's test problems as records: ``benchmark``, ``id``, ``question``, ``answer``."""
-    task = plan.benchmarks(params)
+    task = Plan(params).benchmarks
     if task.folder.done:
-        return task.folder.read("problems")
+        return task.read("problems")
     loaded = {benchmark.name: load_benchmark_of(benchmark) for benchmark in params.benchmarks}
     records = [{"benchmark": name, **asdict(problem)} for name, (problems, _) in loaded.items() for problem in problems]
     task.folder.write("problems", records)
@@ -235,10 +236,13 @@ def collect_benchmarks(params: Params) -> list[dict]:
 
 
 def check_disjoint(training: Sequence, tests: list[dict]) -> int:
-    """The number of training problems compared; raises :class:`DataError` if one is asked word for word in a test."""
-    asked = {" ".join(record["question"].split()): record for record in tests}
+    """The number of training problems compared. Raises :class:`DataError` where a test asks one of them word for word.
+
+    ``training``: problems or traces. ``tests``: records of :func:`collect_benchmarks`.
+    """
+    tested = {" ".join(record["question"].split()): record for record in tests}
     for problem in training:
-        twin = asked.get(" ".join(problem.question.split()))
+        twin = tested.get(" ".join(problem.question.split()))
         if twin:
             raise DataError(
                 f"training problem {problem.id} is problem {twin['id']} of benchmark {twin['benchmark']}; "

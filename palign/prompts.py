@@ -1,12 +1,12 @@
-"""The three instructions, their rendering by the student's own chat template, and the prefix markers.
+"""Instructions filled in, prompts rendered by a model's own chat template, and the prefix markers.
 
-The wording is a parameter (``answer_prompt``, ``judge_prompt``, ``continue_prompt``); this module only fills it in.
-In the judge's prompt the question and the prefix come first and the demand for a label last, so that the prompts of
-nested prefixes share their beginning.
+The instructions are parameters (``answer_prompt``, ``judge_prompt``, ``continue_prompt`` and others). In the judge's,
+the question and the prefix come first and the demand for a label last, so that the prompts of nested prefixes share
+their beginning, which the prefix cache then reads once.
 
-What others wrote (problems, traces, responses) is text and nothing else: no control token and no prefix marker in it
-is left whole. It is broken by a space behind its first character, ``< |im_end|>``, in the text itself, so that every
-engine, training and evaluation read the same.
+Text that others wrote (problems, traces, responses) must not act as a control token or a prefix marker. Both are
+broken by a space after their first character (``< |im_end|>``). That happens in the text itself, so that every engine,
+training and evaluation read the same.
 
 >>> fill("{question}\\nDraft: {prefix}", question="1+1?", prefix="One and one.")
 '1+1?\\nDraft: One and one.'
@@ -24,34 +24,34 @@ MARKERS = re.compile("|".join(map(re.escape, (BEGIN, END))))
 CONTROL = re.compile(
     r"<\|[^<>|\s]{1,40}\|>|<｜[^<>｜\s]{1,40}｜>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|</?think>"
 )
-"""Control tokens of the chat templates in use, for counts, and for a service whose own tokens are not known."""
+"""Control tokens of common chat templates, for counts and for a service whose tokenizer is not known."""
 
 
 def fill(template: str, **values: str) -> str:
-    """Put values in place of ``{name}``; braces elsewhere (LaTeX) are left alone, in the template and the values.
+    """``template`` with values in place of ``{name}``. Other braces (LaTeX) stay, in the template and in the values.
 
-    Prefix markers in the values are broken, those of the template are not.
+    Prefix markers are broken in the values, not in the template.
     """
     return re.sub(r"\{(\w+)\}", lambda m: broken(values[m[1]], MARKERS) if m[1] in values else m[0], template)
 
 
 def broken(text: str, pattern: re.Pattern) -> str:
-    """``text`` with a space behind the first character of whatever ``pattern`` finds, until it finds nothing."""
+    """``text`` with a space after the first character of each match of ``pattern``, until there are no matches."""
     while (found := pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)) != text:
         text = found
     return text
 
 
 def plain(tokenizer, text: str, response: bool = False) -> str:
-    """``text`` without anything that ``tokenizer`` reads as a control token.
+    """``text`` with every control token of ``tokenizer`` broken.
 
-    Control tokens are its special tokens and, of its other added ones, those that the chat template writes
-    (``<think>``): not in a ``response``, where a reasoning student wrote them itself.
+    Control tokens are its special tokens and those other added tokens that the chat template writes (``<think>``). The
+    latter stay in a ``response``, where a reasoning student wrote them itself.
     """
     pattern = _control(tokenizer, response)
     try:
         text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, on which tokenizers fail
+    except UnicodeEncodeError:  # tokenizers fail on half of a surrogate pair
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return broken(text, pattern) if pattern else text
 
@@ -63,7 +63,7 @@ def _control(tokenizer, response: bool) -> re.Pattern | None:
         return CONTROL
     template = "" if response else str(tokenizer.chat_template or "")
     names = {t.content.strip() for t in added.values() if t.special or t.content in template}
-    # the longest first: of two that begin alike it is the one the tokenizer reads
+    # the longest first: where one token is the beginning of another, the tokenizer reads the longer one
     names = sorted((name for name in names if len(name) > 1), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, names))) if names else None
 
@@ -82,6 +82,6 @@ def render(tokenizer, user: str, chat_template_kwargs: dict) -> str:
 def mark(prefix: str, continuation: str) -> str:
     """The training target: the prefix between its markers, then the continuation (paper section 3).
 
-    Markers within either are broken: a target has one block.
+    Markers inside either are broken, so that a target has one prefix block.
     """
     return f"{BEGIN}{broken(prefix, MARKERS)}{END}{broken(continuation, MARKERS)}"

@@ -1,7 +1,7 @@
-"""Prefixes found without a search: shares, thirds, the oracle, one reading, information gain (PAPER.md section 3).
+"""Prefixes without a search: shares, thirds, the oracle, one reading, information gain (paper, Table 2, Figures 3, 4).
 
-Each gives, for every trace, a :class:`Cut`: which sentences stand in for the prefix. ``palign.truncation`` turns cuts
-into the same records as the adaptive prefixes, so that what comes after need not know how a prefix was found.
+A strategy returns a :class:`Cut` for every trace: the sentences that are used as its prefix. ``palign.truncation``
+turns cuts into the same records as the adaptive prefixes, so that later stages need not know how a prefix was found.
 
 >>> fixed(48, 30)
 Cut(start=0, end=15, ...)
@@ -10,23 +10,23 @@ Cut(start=0, end=15, ...)
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .engines.base import Engine, Reading, said
-from .params import Params
+from .judging import room
 from .problems import DataError
-from .prompts import fill, plain, render
-from .traces import RULES, Rule, Trace, sufficient_sentences
+from .prompts import fill, plain
+from .traces import Rule, Trace, sufficient_sentences
 
 
 @dataclass(frozen=True)
 class Cut:
     """Sentences ``start`` (from 0) to ``end`` (excluded) of a trace; ``error`` says why there are none.
 
-    ``sufficient``: whether something vouches for them. ``probes`` are (sentences, label, value) as in a prefix's
-    ``verdicts``, the value being what the strategy compares. Tokens are counted as there.
+    ``sufficient``: whether the strategy found them sufficient; counting sentences never does. ``room``: how many
+    sentences fitted the context (``None``: all). ``probes``: (sentences, label, value) as in
+    ``palign.truncation.Prefix.verdicts``, where the value is what the strategy compares; tokens are counted as there.
     """
 
     start: int = 0
@@ -43,7 +43,8 @@ class Cut:
 def fixed(m: int, percent: int) -> Cut:
     """The first ``percent`` % of ``m`` sentences, rounded up, at least one (Figure 3a-b).
 
-    The paper says a ratio of the trace and not of what; sentences, since the adaptive prefix is cut between them too.
+    The paper does not say whether its ratio is of tokens or of sentences. We use sentences because the adaptive prefix
+    is cut between sentences too.
     """
     return Cut(end=max(1, -(-percent * m // 100)))
 
@@ -52,9 +53,9 @@ THIRDS = ("prefix", "middle", "suffix")
 
 
 def segment(m: int, part: str) -> Cut:
-    """One of three runs of sentences that together are the trace, the earlier ones the longer (Figure 4b).
+    """One third of ``m`` sentences; where they cannot be divided evenly, earlier thirds are longer (Figure 4b).
 
-    Of one or two sentences, the later thirds are empty: an error, for an empty prefix would be another arm.
+    The later thirds of one or two sentences are empty. That is an error: an empty prefix would be another arm.
     """
     i = THIRDS.index(part)
     start, end = -(-i * m // 3), -(-(i + 1) * m // 3)
@@ -62,7 +63,7 @@ def segment(m: int, part: str) -> Cut:
 
 
 def oracle(trace: Trace, rule: Rule) -> Cut:
-    """The shortest truly sufficient prefix: a judge that is never wrong. Raises ``DataError`` where none is known."""
+    """The shortest truly sufficient prefix. Raises ``DataError`` where the data do not say which it is."""
     known = sufficient_sentences(trace, rule)
     if known is None:
         raise DataError(f"p-align-oracle: trace {trace.id} has no sufficient_chars; only artificial data know it")
@@ -70,9 +71,10 @@ def oracle(trace: Trace, rule: Rule) -> Cut:
 
 
 def cut_by_gain(gains: Sequence[float], share: float) -> tuple[int, bool]:
-    """The smallest p (from 1) whose gain reaches ``share`` of the largest; all, and ``False``, where none is positive.
+    """The fewest sentences whose gain reaches ``share`` of the largest gain, and ``True``.
 
-    ``gains``: of the prefixes of 1, 2, ... sentences, shape (sentences,).
+    Where no gain is positive: all sentences, and ``False``. ``gains``: of the prefixes of 1, 2, ... sentences, shape
+    (sentences,).
     """
     largest = max(gains)
     if largest <= 0:
@@ -80,37 +82,40 @@ def cut_by_gain(gains: Sequence[float], share: float) -> tuple[int, bool]:
     return next(p for p, gain in enumerate(gains, start=1) if gain >= share * largest), True
 
 
-BLOCK = 64  # prefixes of a trace asked about in one pass: bounds the memory of a long trace
+BLOCK = 64
+"""Prefixes of a trace that one pass reads: it limits the memory that a long trace takes."""
 
 
 class InfoGain:
     """Cuts where the student's information gain about the answer levels off (Table 2).
 
-    The paper cites InfoGain-RAG's criterion, the model's confidence in the gold answer with a text less that without
-    it, and leaves open how confidence is read and where the gain levels off. Here confidence is the probability of the
-    gold answer's tokens right behind an opened box at the start of the reply, to the continue prompt for a prefix and
-    to the answer prompt for none: the belief about the answer, not the habit of boxing at once. The closing brace is
-    left out, since tokenizers join it with what follows. The cut is the shortest prefix that has ``infogain_share`` of
-    the trace's largest gain, which a dip behind it cannot move; a trace that ends by stating its answer draws the cut
-    towards that statement, which is the criterion's own doing. Where no prefix has a positive gain the whole trace
-    stands in, marked insufficient.
+    The paper cites InfoGain-RAG's criterion: the model's confidence in the gold answer with a text, minus its
+    confidence without the text. It does not say how confidence is read and where the gain levels off. Here confidence
+    is the probability of the gold answer's tokens after a box that we open at the start of the reply, so that it does
+    not depend on whether the model would have opened one. The prompt is ``continue_prompt`` for a prefix and
+    ``answer_prompt`` without one. The closing brace is left out because tokenizers join it with what follows.
+
+    The cut is the shortest prefix that has ``share`` of the trace's largest gain; later dips of the gain do not move
+    it. Where a trace ends by stating its answer, this criterion moves the cut towards that statement. Where no prefix
+    has a positive gain, the prefix is the whole trace, marked insufficient.
     """
 
-    def __init__(self, engine: Engine, params: Params):
-        self.engine, self.params, self.rule = engine, params, RULES[params.sentence_rule]
+    def __init__(self, engine: Engine, rule: Rule, continue_prompt: str, answer_prompt: str, share: float):
+        self.engine, self.rule, self.share = engine, rule, share
+        self.continue_prompt, self.answer_prompt = continue_prompt, answer_prompt
 
     def __call__(self, trace: Trace, sentences: Sequence[str]) -> Cut:
         def tokens(p: int) -> int:
-            return _tokens(self.engine, self.prompt(trace, sentences[:p]))
+            return self.engine.count(self.prompt(trace, sentences[:p]))
 
         answer = plain(self.engine.tokenizer, trace.answer)
-        room = _room(tokens, len(sentences), self.params.max_model_len - _tokens(self.engine, answer))
-        if not room:
+        fitting = room(tokens, len(sentences), self.engine.source.max_model_len - self.engine.count(answer))
+        if not fitting:
             return Cut(error="prompt too long")
-        reader = self.engine.reader([self.prompt(trace, sentences[:room])])
+        reader = self.engine.reader([self.prompt(trace, sentences[:fitting])])
         readings: list[Reading] = []
-        for first in range(0, room + 1, BLOCK):
-            lengths = range(first, min(first + BLOCK, room + 1))
+        for first in range(0, fitting + 1, BLOCK):
+            lengths = range(first, min(first + BLOCK, fitting + 1))
             prompts = [(0, self.prompt(trace, sentences[:p])) for p in lengths]
             readings += reader.choose(prompts, (answer,))
         if any(reading.value is None or reading.value[0] != reading.value[0] for reading in readings):
@@ -118,60 +123,50 @@ class InfoGain:
             return Cut(error=why or "log-probability of the answer is not a number", **_cost(readings))
         without, *confidences = (math.exp(reading.value[0]) for reading in readings)
         gains = [confidence - without for confidence in confidences]
-        end, positive = cut_by_gain(gains, self.params.infogain_share)
-        least = self.params.infogain_share * max(gains) if positive else math.inf
+        end, positive = cut_by_gain(gains, self.share)
+        least = self.share * max(gains) if positive else math.inf
         labels = ["ENOUGH" if gain >= least else "NOT_ENOUGH" for gain in gains]
         probes = tuple((p, label, round(gain, 6)) for p, (label, gain) in enumerate(zip(labels, gains, strict=True), 1))
-        return Cut(end=end, sufficient=positive, room=room, probes=probes, **_cost(readings))
+        return Cut(end=end, sufficient=positive, room=fitting, probes=probes, **_cost(readings))
 
     def prompt(self, trace: Trace, kept: Sequence[str]) -> str:
-        template = self.params.continue_prompt if kept else self.params.answer_prompt
-        asked = fill(template, question=trace.question, prefix=self.rule.join(kept))
-        return render(self.engine.tokenizer, asked, self.params.chat_template_kwargs) + "\\boxed{"
+        instruction = self.continue_prompt if kept else self.answer_prompt
+        asked = fill(instruction, question=trace.question, prefix=self.rule.join(kept))
+        return self.engine.prompt(asked) + "\\boxed{"
 
 
 class OneReading:
     """The student reads the whole trace once, its sentences numbered, and names the boundary (Table 2).
 
     The paper does not show this ablation's prompt; ``boundary_prompt`` is ours. The boundary is the most probable of
-    "[1]" to "[m]", so that there always is one. The labels' log-probabilities are sums over their tokens and are
-    compared as they stand: no label begins another one, thanks to the closing bracket, so they are probabilities of
-    events that exclude each other, and dividing by the number of tokens would favour long numbers.
+    the labels "[1]" to "[m]", so there always is one. A label's log-probability is the sum over its tokens and is not
+    divided by their number: no label is the beginning of another one (they end in a bracket), so they are probabilities
+    of events that exclude each other, and dividing would favour long numbers.
     """
 
-    def __init__(self, engine: Engine, params: Params):
-        self.engine, self.params = engine, params
+    def __init__(self, engine: Engine, boundary_prompt: str):
+        self.engine, self.boundary_prompt = engine, boundary_prompt
 
     def __call__(self, trace: Trace, sentences: Sequence[str]) -> Cut:
         def tokens(p: int) -> int:
-            return _tokens(self.engine, self.prompt(trace, sentences[:p]))
+            return self.engine.count(self.prompt(trace, sentences[:p]))
 
-        longest = _tokens(self.engine, f"[{len(sentences)}]")
-        room = _room(tokens, len(sentences), self.params.max_model_len - longest)
-        if not room:
+        longest = self.engine.count(f"[{len(sentences)}]")
+        fitting = room(tokens, len(sentences), self.engine.source.max_model_len - longest)
+        if not fitting:
             return Cut(error="prompt too long")
-        prompt = self.prompt(trace, sentences[:room])
-        (reading,) = self.engine.reader([prompt]).choose([(0, prompt)], [f"[{p}]" for p in range(1, room + 1)])
+        prompt = self.prompt(trace, sentences[:fitting])
+        (reading,) = self.engine.reader([prompt]).choose([(0, prompt)], [f"[{p}]" for p in range(1, fitting + 1)])
         if reading.value is None or any(value != value for value in reading.value):
             why = reading.reason or "log-probability of a label is not a number"
             return Cut(error=why, **_cost([reading]))
-        end = max(range(1, room + 1), key=lambda p: reading.value[p - 1])
+        end = max(range(1, fitting + 1), key=lambda p: reading.value[p - 1])
         probes = ((end, "ENOUGH", round(reading.value[end - 1], 4)),)
-        return Cut(end=end, sufficient=True, room=room, probes=probes, **_cost([reading]))
+        return Cut(end=end, sufficient=True, room=fitting, probes=probes, **_cost([reading]))
 
     def prompt(self, trace: Trace, sentences: Sequence[str]) -> str:
         numbered = " ".join(f"[{p}] {sentence.strip()}" for p, sentence in enumerate(sentences, start=1))
-        asked = fill(self.params.boundary_prompt, question=trace.question, numbered=numbered)
-        return render(self.engine.tokenizer, asked, self.params.chat_template_kwargs)
-
-
-def _tokens(engine: Engine, text: str) -> int:
-    return len(engine.tokenizer(text, add_special_tokens=False).input_ids)
-
-
-def _room(tokens: Callable[[int], int], m: int, limit: int) -> int:
-    """How many of ``m`` sentences a prompt of ``limit`` tokens holds; 0 where not even one."""
-    return m if tokens(m) <= limit else bisect_right(range(1, m), limit, key=tokens)
+        return self.engine.prompt(fill(self.boundary_prompt, question=trace.question, numbered=numbered))
 
 
 def _cost(readings: Sequence[Reading]) -> dict[str, int]:
@@ -182,15 +177,13 @@ def _cost(readings: Sequence[Reading]) -> dict[str, int]:
     }
 
 
-def reads(strategy: str) -> bool:
-    """Whether the strategy needs a model; the others only count sentences."""
-    return strategy in ("infogain", "one-reading")
+def cutter(
+    strategy: str, rule: Rule, read: InfoGain | OneReading | None = None
+) -> Callable[[Trace, Sequence[str]], Cut]:
+    """The strategy as a function of a trace and its sentences.
 
-
-def cutter(strategy: str, params: Params, engine: Engine | None) -> Callable[[Trace, Sequence[str]], Cut]:
-    """The strategy as a function of a trace and its sentences. A reading that fails is an error of that trace alone.
-
-    Raises ``ValueError`` for a name that is no strategy of this module.
+    ``read`` finds the cut of ``infogain`` and ``one-reading``; where it fails, the error is that of one trace. The
+    other strategies only count sentences. Raises ``ValueError`` for an unknown strategy.
     """
     kind, _, which = strategy.partition("-")
     if kind == "fixed":
@@ -198,10 +191,9 @@ def cutter(strategy: str, params: Params, engine: Engine | None) -> Callable[[Tr
     if kind == "segment":
         return lambda trace, sentences: segment(len(sentences), which)
     if strategy == "oracle":
-        return lambda trace, sentences: oracle(trace, RULES[params.sentence_rule])
-    if not reads(strategy):
+        return lambda trace, sentences: oracle(trace, rule)
+    if read is None:
         raise ValueError(f"{strategy}: no such strategy")
-    read = {"infogain": InfoGain, "one-reading": OneReading}[strategy](engine, params)
 
     def guarded(trace: Trace, sentences: Sequence[str]) -> Cut:
         try:

@@ -1,4 +1,4 @@
-"""Teacher traces, and their splitting into sentences (paper section 3, Eq. 3; PAPER.md section 2, step 1).
+"""Teacher traces, and how they are split into sentences (paper section 3, Eq. 3).
 
 >>> split("Add two. Now five. Done")
 ['Add two.', 'Now five.', 'Done.']
@@ -11,25 +11,24 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from . import overlap, problems
-from .tasks import plan
-from .engines.base import Sampling, generate, seed_of
+from .engines.base import Engine, Sampling, generate, seed_of
 from .engines.opening import open_engine
-from .params import Params
-from .prompts import CONTROL, MARKERS, fill, render
+from .params import Machine, Params
+from .prompts import CONTROL, MARKERS, fill
+from .tasks.plan import Plan, held
 
-if TYPE_CHECKING:
-    import pandas as pd
+TEACHER_TEMPERATURE, TEACHER_TOP_P = 0.6, 0.95
+"""How a teacher's traces are sampled. The paper does not say; the authors of DeepSeek-R1 recommend these values."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A teacher's chain of thought for one training problem, with the gold answer that travels with it.
+    """A teacher's chain of thought for one training problem, with the problem's gold answer.
 
-    ``sufficient_chars`` is the length of the shortest truly sufficient prefix in characters, where a data set
-    knows it (the pocket world does; no real one can).
+    ``sufficient_chars``: characters of the shortest prefix that is truly sufficient, where the data say so (those of
+    the pocket world do; no real data can).
     """
 
     id: str
@@ -45,23 +44,23 @@ def split(text: str) -> list[str]:
     return [piece if piece.endswith(".") else f"{piece}." for piece in pieces if piece]
 
 
-# A sentence's end: its mark, whatever closes behind it, and white space; or an empty line.
-# Tried at the start of a run of marks or of white space alone: from each place in a long one it would take for ever.
+# The end of a sentence: its mark, closing brackets and quotes, and white space; or an empty line.
+# It only matches at the start of a run of marks or of white space: trying every place in a long run is quadratic.
 _END = re.compile(
     r"(?<![.!?\u3002\uff01\uff1f])[.!?\u3002\uff01\uff1f]+(?:[\"'\u2019\u201d)\]}*`$]|\s*\\[\])])*\s+"
     r"|(?<!\s)\s*\n\s*\n\s*"
 )
-# Full stops that end no sentence: an abbreviation, an initial, the number of a list's line.
+# Full stops that do not end a sentence: of an abbreviation, of an initial, of a numbered line.
 _NO_END = re.compile(
     r"(?:\b(?:e\.g|i\.e|etc|cf|vs|resp|approx|Eqs?|Figs?|Thms?|Nos?|Dr|Mrs?|Ms|Prof|St)|\b[A-Z]|^\s*\d+)\.\s$", re.M
 )
 
 
 def split_reversibly(text: str) -> list[str]:
-    """Sentences whose concatenation is ``text``, byte for byte: each keeps its mark and the white space behind it.
+    """Sentences whose concatenation is ``text``, byte for byte: each keeps its mark and the white space after it.
 
-    Cuts after full stops, question and exclamation marks that white space follows, and at empty lines. Decimals hold
-    no white space; common abbreviations, initials and list numbers are passed over.
+    Cuts at empty lines, and after full stops, question marks and exclamation marks that are followed by white space
+    (so not in decimals), except after common abbreviations, initials and list numbers.
     """
     cuts = [
         match.end()
@@ -73,13 +72,13 @@ def split_reversibly(text: str) -> list[str]:
 
 
 def join(sentences: Sequence[str]) -> str:
-    """A prefix as text: kept sentences with one space between."""
+    """A prefix as text: its sentences with one space between them."""
     return " ".join(sentences)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How a trace is taken apart into sentences, and a prefix put together from some."""
+    """How a trace is split into sentences, and how sentences are joined to a prefix."""
 
     split: Callable[[str], list[str]]
     join: Callable[[Sequence[str]], str]
@@ -89,7 +88,7 @@ RULES = {"released": Rule(split, join), "reversible": Rule(split_reversibly, "".
 
 
 def sufficient_sentences(trace: Trace, rule: Rule = RULES["released"]) -> int | None:
-    """The oracle prefix in sentences: the fewest whose text reaches ``sufficient_chars``."""
+    """Sentences of the oracle prefix, the fewest whose text reaches ``sufficient_chars``; ``None`` where unknown."""
     if trace.sufficient_chars is None:
         return None
     sentences = rule.split(trace.trace)
@@ -99,53 +98,46 @@ def sufficient_sentences(trace: Trace, rule: Rule = RULES["released"]) -> int | 
     return len(sentences)
 
 
-@plan.held(plan.traces)
+@held("traces")
 def collect(params: Params) -> list[Trace]:
     """The study's training problems with their traces, from the data set or, where ``teacher`` is set, from a model.
 
-    A row without a question, an answer or a trace cannot be used (Eq. 9 needs the gold answer); it is left out and
-    counted by reason in the manifest. So is, with ``drop_overlap``, a question that a test question repeats in part,
-    and, with ``teacher_cut: exclude``, one whose trace the budget cut off. Resumes a teacher's work after a kill.
-    Raises ``DataError`` when nothing is left.
+    A row without a question, an answer or a trace cannot be used (Eq. 9 needs the gold answer). Such rows are left out
+    and counted by reason in the manifest. With ``drop_overlap``, so are questions that share that many words in a row
+    with a test question; with a teacher, so are problems whose trace reached the token budget. Resumes a teacher's work
+    after a kill. Raises ``DataError`` when no row is left.
     """
-    task = plan.traces(params)
-    if not task.folder.done:
-        _collect(params, task)  # apart, so that what it holds is let go before the traces are loaded
-    return load(params)
-
-
-def _collect(params: Params, task: plan.Task) -> None:
-    own = {"trace", "sufficient_chars"} if params.teacher else set()  # the data set's trace, which is not wanted
-    rows, commit = problems.load_rows_of(
-        params.training_data,
-        params.training_split,
-        params.training_revision,
-        {ours: theirs for ours, theirs in params.training_columns.items() if ours not in own},
-    )
+    plan = Plan(params)
+    task = plan.traces
+    if task.folder.done:
+        return load(params)
+    own = {"trace", "sufficient_chars"} if params.teacher else set()  # of the data set's traces, which are not used
+    columns = {ours: theirs for ours, theirs in params.training_columns.items() if ours not in own}
+    rows, commit = problems.load_rows_of(params.training_data, params.training_split, params.training_revision, columns)
     rows = problems.identify(rows[: params.training_limit], params.training_data)
-    golds = {row["id"]: _gold(params, row["answer"]) for row in rows}
-    kept, excluded = [], []
-    for row in rows:
-        answer, kind = golds[row["id"]]
-        absent = "no answer" if kind == "empty" else "no answer stated in the solution"
-        reasons = {"no question": row["question"], absent: answer, "no trace": row.get("trace", params.teacher)}
-        reason = next((why for why, value in reasons.items() if not (value or "").strip()), None)
-        if reason:
-            excluded.append({"id": row["id"], "reason": reason})
-        else:
-            kept.append(Trace(row["id"], row["question"], answer, row.get("trace"), row.get("sufficient_chars")))
+    golds = {row["id"]: _gold(row["answer"], params.training_answers) for row in rows}
+    kept, excluded = _usable(rows, golds)
     if params.drop_overlap:
-        tests = [record["question"] for record in plan.benchmarks(params).require().read("problems")]
-        found = overlap.shared_ngrams([trace.question for trace in kept], tests, params.drop_overlap)
-        shared = {kept[index].id for index, *_ in found}
-        excluded += [
-            {"id": i, "reason": f"shares {params.drop_overlap} words with a test question"} for i in sorted(shared)
-        ]
-        kept = [trace for trace in kept if trace.id not in shared]
+        tests = [record["question"] for record in plan.benchmarks.read("problems")]
+        kept, shared = _without_overlap(kept, tests, params.drop_overlap)
+        excluded += shared
     facts = {"data_revisions": {params.training_data: commit}} if commit else {}
     if params.teacher and kept:
-        kept, failed, costs = _teach(params, task, kept)
-        excluded, facts = excluded + failed, facts | costs
+        engine = open_engine(params.model("teacher"), params.part(Machine))
+        sampling = Sampling(params.teacher_max_new_tokens, TEACHER_TEMPERATURE, TEACHER_TOP_P)
+
+        def work(batch: list[Trace]) -> list[dict]:
+            return _generated(engine, batch, params.answer_prompt, sampling, params.seed)
+
+        records = task.folder.fill("generated", kept, lambda item: item.id, work, params.batch_size, "teacher traces")
+        kept, failed = _taught(kept, records, params.teacher_max_new_tokens)
+        excluded += failed
+        facts |= {
+            "engine": engine.settings,
+            "traces_cut": sum(record["finish"] == "length" for record in records),
+            "tokens_read": sum(record["prompt_tokens"] for record in records),
+            "tokens_generated": sum(record["new_tokens"] for record in records),
+        }
     counts = dict(Counter(record["reason"] for record in excluded))
     if not kept:
         raise problems.DataError(f"{params.training_data}: no usable row of {len(rows)}: {counts}")
@@ -155,11 +147,51 @@ def _collect(params: Params, task: plan.Task) -> None:
     task.finish(
         rows=len(rows), kept=len(kept), excluded=counts, answers=dict(kinds), broken=count_broken(kept), **facts
     )
+    return kept
+
+
+def load(params: Params) -> list[Trace]:
+    """The collected traces. Raises ``TaskMissing`` before :func:`collect`."""
+    return [Trace(**record) for record in Plan(params).traces.read("traces")]
+
+
+def _gold(value: object, column: str) -> tuple[str | None, str]:
+    """The gold answer of a row, and its kind for the manifest. ``column``: what ``training_answers`` says it holds."""
+    answer = problems.gold_answer(value)
+    if answer is None:
+        return None, "empty"
+    return problems.solution_answer(value) if column == "solution" else (answer, "given")
+
+
+def _usable(rows: list[dict], golds: dict[str, tuple[str | None, str]]) -> tuple[list[Trace], list[dict]]:
+    """Rows as traces, and those left out with the reason. Rows for a teacher have no ``trace`` column."""
+    kept, excluded = [], []
+    for row in rows:
+        answer, kind = golds[row["id"]]
+        absent = "no answer" if kind == "empty" else "no answer stated in the solution"
+        needed = {"no question": row["question"], absent: answer}
+        needed |= {"no trace": row["trace"]} if "trace" in row else {}
+        reason = next((why for why, value in needed.items() if not (value or "").strip()), None)
+        if reason:
+            excluded.append({"id": row["id"], "reason": reason})
+        else:
+            kept.append(Trace(row["id"], row["question"], answer, row.get("trace"), row.get("sufficient_chars")))
+    return kept, excluded
+
+
+def _without_overlap(items: list[Trace], tests: list[str], words: int) -> tuple[list[Trace], list[dict]]:
+    """The traces whose question shares no ``words`` words in a row with a test question; the others with the reason."""
+    found = overlap.shared_ngrams([item.question for item in items], tests, words)
+    shared = {items[index].id for index, *_ in found}
+    excluded = [{"id": i, "reason": f"shares {words} words with a test question"} for i in sorted(shared)]
+    return [item for item in items if item.id not in shared], excluded
 
 
 def count_broken(items: Sequence[Trace]) -> dict[str, int]:
-    """Training problems whose question, answer or trace holds a control token, and a prefix marker: ``palign.prompts``
-    breaks both. By the control tokens in common use; the student's own vocabulary decides what is broken.
+    """How many training problems hold a control token, and how many a prefix marker, in question, answer or trace.
+
+    ``palign.prompts`` breaks both. Control tokens are counted by the list of those in common use, although the
+    student's own vocabulary decides which are broken.
     """
     patterns = {"control tokens": CONTROL, "prefix markers": MARKERS}
     counts = dict.fromkeys(patterns, 0)
@@ -170,20 +202,10 @@ def count_broken(items: Sequence[Trace]) -> dict[str, int]:
     return counts
 
 
-def _gold(params: Params, value: object) -> tuple[str | None, str]:
-    """The gold answer of a row and its kind, for the manifest's count."""
-    answer, kind = (
-        problems.solution_answer(value)
-        if params.training_answers == "solution"
-        else (problems.gold_answer(value), "given")
-    )
-    return answer, "empty" if problems.gold_answer(value) is None else kind
-
-
 def thoughts(text: str) -> str:
-    """The thinking part of a reasoning model's reply; the whole reply where it marks none.
+    """The thinking part of a reasoning model's reply; the whole reply where no part is marked.
 
-    Some chat templates open the block in the prompt, so its opening mark may be missing.
+    Some chat templates open the block in the prompt, so the opening mark may be missing.
 
     >>> thoughts("<think>One and one. Two.</think>The answer is 2.")
     'One and one. Two.'
@@ -192,46 +214,34 @@ def thoughts(text: str) -> str:
     return (head if mark else text).strip().removeprefix("<think>").strip()
 
 
-def _teach(params: Params, task: plan.Task, items: list[Trace]) -> tuple[list[Trace], list[dict], dict]:
-    """The teacher's traces for ``items``, those left out with the reason, and what it cost (Table 8)."""
-    student = {
-        "student": params.teacher,
-        "student_revision": params.teacher_revision,
-        "dtype": params.teacher_dtype,
-        "chat_template_kwargs": params.teacher_chat_template_kwargs,
-        "max_model_len": params.teacher_max_model_len,
+def _generated(engine: Engine, batch: list[Trace], instruction: str, sampling: Sampling, seed: int) -> list[dict]:
+    """The teacher's replies to a batch of problems, as records."""
+    prompts = [engine.prompt(fill(instruction, question=item.question)) for item in batch]
+    seeds = [seed_of(seed, "teacher", item.id) for item in batch]
+    return [
+        {
+            "id": item.id,
+            "text": completion.text,
+            "finish": completion.finish,
+            "prompt_tokens": completion.prompt_tokens,
+            "new_tokens": completion.new_tokens,
+        }
+        | completion.why
+        for item, completion in zip(batch, generate(engine, prompts, sampling, seeds), strict=True)
+    ]
+
+
+def _taught(items: list[Trace], records: list[dict], budget: int) -> tuple[list[Trace], list[dict]]:
+    """The problems with the teacher's traces, and those left out with the reason.
+
+    A trace that reached the budget is left out: it ends before its answer.
+    """
+    reasons = {
+        "prompt too long": "question too long for the teacher",
+        "endpoint error": "the endpoint failed",
+        "engine error": "the engine failed",
+        "length": f"trace cut at {budget} tokens",
     }
-    # the engine opens "the student": here that is the teacher
-    engine = open_engine(params.model_copy(update=student))
-    sampling = Sampling(params.teacher_max_new_tokens, params.teacher_temperature, params.teacher_top_p)
-
-    def work(batch: list[Trace]) -> list[dict]:
-        prompts = [
-            render(
-                engine.tokenizer,
-                fill(params.teacher_prompt, question=item.question),
-                params.teacher_chat_template_kwargs,
-            )
-            for item in batch
-        ]
-        seeds = [seed_of(params.seed, "teacher", item.id) for item in batch]
-        return [
-            {
-                "id": item.id,
-                "text": completion.text,
-                "finish": completion.finish,
-                "prompt_tokens": completion.prompt_tokens,
-                "new_tokens": completion.new_tokens,
-            }
-            | completion.why
-            for item, completion in zip(batch, generate(engine, prompts, sampling, seeds), strict=True)
-        ]
-
-    records = task.folder.fill("generated", items, lambda item: item.id, work, params.batch_size, "teacher traces")
-    reasons = {"prompt too long": "question too long for the teacher"}
-    reasons |= {"endpoint error": "the endpoint failed", "engine error": "the engine failed"}
-    if params.teacher_cut == "exclude":
-        reasons["length"] = f"trace cut at {params.teacher_max_new_tokens} tokens"
     kept, failed = [], []
     for item, record in zip(items, records, strict=True):
         trace = thoughts(record["text"])
@@ -240,55 +250,4 @@ def _teach(params: Params, task: plan.Task, items: list[Trace]) -> tuple[list[Tr
             failed.append({"id": item.id, "reason": reason})
         else:
             kept.append(replace(item, trace=trace))
-    costs = {
-        "engine": engine.settings,
-        "traces_cut": sum(record["finish"] == "length" for record in records),
-        "tokens_read": sum(record["prompt_tokens"] for record in records),
-        "tokens_generated": sum(record["new_tokens"] for record in records),
-    }
-    return kept, failed, costs
-
-
-def account(params: Params) -> pd.DataFrame:
-    """What became of the training rows, and how their gold answers stood: counts of rows, for the reader."""
-    import pandas as pd
-
-    manifest = plan.traces(params).require().manifest()
-    rows = [("rows", "kept", manifest["kept"])]
-    rows += [("rows", f"left out: {reason}", count) for reason, count in manifest["excluded"].items()]
-    rows += [("answers", kind, count) for kind, count in sorted(manifest["answers"].items())]
-    rows += [("text", f"{what} broken", count) for what, count in manifest.get("broken", {}).items() if count]
-    if params.teacher:
-        rows.append(("teacher", f"cut at the budget ({params.teacher_cut})", manifest["traces_cut"]))
-    table = pd.DataFrame(rows, columns=["of", "what", "count"])
-    return table.assign(share=(table["count"] / manifest["rows"]).round(3)).set_index(["of", "what"])
-
-
-def load(params: Params) -> list[Trace]:
-    """The collected traces. Raises ``TaskMissing`` before :func:`collect`."""
-    return [Trace(**record) for record in plan.traces(params).require().read("traces")]
-
-
-def lengths(params: Params) -> pd.DataFrame:
-    """Sentences, characters and student tokens of every trace."""
-    import pandas as pd
-
-    from .engines.tokenizers import load_tokenizer
-
-    tokenizer, texts = load_tokenizer(params), [trace.trace for trace in load(params)]
-    return pd.DataFrame(
-        {
-            "sentences": [len(RULES[params.sentence_rule].split(text)) for text in texts],
-            "characters": [len(text) for text in texts],
-            "tokens": [len(ids) for ids in tokenizer(texts, add_special_tokens=False).input_ids],
-        }
-    )
-
-
-def fits(params: Params, lengths: pd.DataFrame) -> pd.DataFrame:
-    """The share of traces that a response budget holds whole, from the lengths alone: known before any training."""
-    import pandas as pd
-
-    budgets = [budget for budget in (params.max_new_tokens, params.second_budget) if budget]
-    shares = [(lengths["tokens"] < budget).mean() for budget in budgets]
-    return pd.DataFrame({"response budget (tokens)": budgets, "share of traces that fit": shares}).round(3)
+    return kept, failed

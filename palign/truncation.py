@@ -1,7 +1,7 @@
 """The adaptive prefix: a search over sentences for the shortest prefix the student finds enough (Eq. 5-7).
 
-A search is a generator that yields the prefix lengths to judge next and receives, for each, ``True`` for ENOUGH. The
-same dozen lines run alone in a test and in lockstep over a thousand traces, one batched judge call a round.
+A search is a generator: it yields the prefix lengths to judge next and receives ``True`` (ENOUGH) or ``False`` for
+each. A test can so run it alone, and a study runs thousands in lockstep, with one batched judge call a round.
 
 >>> search(released(48), judge=lambda p: p >= 12)
 SearchResult(sentences=12, sufficient=True)
@@ -12,20 +12,25 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
-from . import strategies, traces
-from .tasks import plan
-from .engines.base import Engine
+from . import traces
 from .engines.opening import open_engine
 from .engines.tokenizers import load_tokenizer
 from .judging import Judge, Verdict
-from .params import Params
+from .params import Machine, Params
+from .strategies import Cut, InfoGain, OneReading, cutter
+from .tasks.plan import Plan, held
 from .tasks.store import RunFolder
 from .traces import Trace
+
+SEARCHED = ("adaptive", "linear", "judge")
+"""Strategies that search by verdicts."""
+READ = ("infogain", "one-reading")
+"""Strategies of ``palign.strategies`` that need a model."""
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """``sufficient``: whether the chosen prefix itself was judged ENOUGH."""
+    """A search's result in sentences. ``sufficient``: whether that prefix was judged ENOUGH."""
 
     sentences: int
     sufficient: bool
@@ -35,9 +40,9 @@ Search = Generator[Sequence[int], Sequence[bool], SearchResult]
 
 
 def released(m: int) -> Search:
-    """The released code's binary search over 1..``m`` sentences, which Figure 9 shows too.
+    """The released code's binary search over 1..``m`` sentences; Figure 9 shows it too.
 
-    An ENOUGH is remembered and the search goes on below it. When nothing was enough, the whole trace stands in,
+    The search remembers an ENOUGH and goes on below it. Where no verdict was ENOUGH, the result is the whole trace,
     marked insufficient. At most floor(log2 m) + 1 verdicts.
     """
     low, high, best = 1, m, None
@@ -52,7 +57,7 @@ def released(m: int) -> Search:
 
 
 def equation7(m: int) -> Search:
-    """Equation 7's binary search over 1..``m`` sentences: it narrows [l, r] and never judges the whole trace."""
+    """Equation 7's binary search over 1..``m`` sentences. It narrows [l, r] and never judges the whole trace."""
     low, high = 1, m
     while low < high:
         p = (low + high) // 2
@@ -65,13 +70,13 @@ def equation7(m: int) -> Search:
 
 
 SCAN_BLOCK = 8
+"""Prefixes that a scan asks for at once: a further verdict on the same trace costs little."""
 
 
 def linear(m: int) -> Search:
-    """The first ENOUGH from the shortest prefix on (Table 2, without binary search; Table 5).
+    """The first ENOUGH, from the shortest prefix on (Table 2, without binary search; Table 5).
 
-    It asks for eight prefixes at once, since many verdicts on one trace cost little more than one. Those behind the
-    first ENOUGH are not part of the scan.
+    It asks for blocks of prefixes and ignores verdicts after the first ENOUGH.
     """
     for start in range(1, m + 1, SCAN_BLOCK):
         asked = range(start, min(start + SCAN_BLOCK, m + 1))
@@ -82,13 +87,11 @@ def linear(m: int) -> Search:
 
 
 EVERY_BLOCK = 32
+"""Prefixes that one pass of :func:`every` reads: its memory does not grow with the trace."""
 
 
 def every(m: int) -> Search:
-    """Judges all prefixes; the result is the linear scan's. What a study of the judge itself asks for.
-
-    It asks for 32 at a time: what one pass reads, and so its memory, does not grow with the trace.
-    """
+    """Judges all prefixes, to study the judge; the result is that of the linear scan."""
     first = None
     for start in range(1, m + 1, EVERY_BLOCK):
         asked = range(start, min(start + EVERY_BLOCK, m + 1))
@@ -112,14 +115,14 @@ def search(strategy: Search, judge: Callable[[int], bool]) -> SearchResult:
 
 @dataclass(frozen=True)
 class Prefix:
-    """A truncated trace. ``status`` is ``ok``, or why there is no prefix; no prefix is ever chosen by an error.
+    """A truncated trace. ``status`` is ``ok``, or the reason why there is no prefix; an error never chooses one.
 
-    ``sentences`` of ``of`` are kept. The search went over 1..``room``: less than ``of`` where the context does not hold
-    the whole trace. ``verdicts`` lists the probes in order as (sentences, label, margin); a scan's end with its first
-    ENOUGH. ``prefix_tokens`` and ``trace_tokens`` are the student's; ``oracle_sentences`` where the data know it.
-    ``tokens_read`` were read of the question and the trace for all verdicts together, ``tokens_demanded`` beside them;
-    ``tokens_of_prompts`` is what reading every prompt from its start takes. For prefixes without a search see
-    ``palign.strategies.Cut``.
+    ``sentences`` of ``of`` are kept. The search went over 1..``room``, which is less than ``of`` where the whole trace
+    does not fit the context. ``verdicts``: (sentences, label, margin) in the order asked. ``oracle_sentences``: of the
+    shortest truly sufficient prefix, where the data know it. ``prefix_tokens`` and ``trace_tokens`` are counted by the
+    student's tokenizer. For all verdicts together, ``tokens_read`` tokens of the question and the trace and
+    ``tokens_demanded`` other prompt tokens were read and ``tokens_generated`` decoded; reading every prompt from its
+    start would take ``tokens_of_prompts``. For prefixes without a search see ``palign.strategies.Cut``.
     """
 
     id: str
@@ -142,7 +145,7 @@ class Prefix:
 
 
 Session = Callable[[Sequence[tuple[int, int]]], list[Verdict]]
-"""Verdicts on (trace index, sentences) pairs, with ``room``: how many sentences of each trace can be judged."""
+"""Gives verdicts on (trace index, sentences) pairs. Its ``room``: how many sentences of each trace can be judged."""
 
 
 def lockstep(
@@ -152,9 +155,9 @@ def lockstep(
     count: Callable[[str], int],
     rule: traces.Rule = traces.RULES["released"],
 ) -> list[Prefix]:
-    """Advance one search per trace in rounds of one judge call each; an error verdict ends its search.
+    """Advance one search per trace in rounds of one judge call; an error verdict ends the search of its trace.
 
-    ``open_session`` takes (question, sentences) pairs and gives a :data:`Session`; ``count`` gives a text's tokens.
+    ``open_session`` takes (question, sentences) pairs and returns a :data:`Session`; ``count`` returns a text's tokens.
     """
     sentences = [rule.split(trace.trace) for trace in batch]
     session = open_session([(trace.question, parts) for trace, parts in zip(batch, sentences, strict=True)])
@@ -223,13 +226,13 @@ def _record(
 
 
 class JudgeFailed(RuntimeError):
-    """Too many traces got no verdict; what is left would not be the study that was asked for."""
+    """Too many traces could not be judged; the rest would be another study than the one asked for."""
 
 
 FAILED_SHARE = 0.5
-"""Share of the traces that may fail; the prefixes of fewer would say little of all."""
+"""Share of the traces that may fail; prefixes of less than half of the traces would not represent them."""
 PATIENCE = 64
-"""Traces that may fail one after another, before a judge counts as gone: of many thousands none need be asked more."""
+"""Traces in a row that may fail before the judge counts as gone and the remaining traces are not tried."""
 
 
 def judged(
@@ -240,8 +243,10 @@ def judged(
     batch_size: int,
     describe: str,
 ) -> list[dict]:
-    """The folder's ``fill`` for records with a ``status``. Raises :class:`JudgeFailed` beyond the two limits above;
-    what failed is then taken out of the file, so that a later call asks again.
+    """The folder's ``fill`` for records with a ``status``.
+
+    Raises :class:`JudgeFailed` beyond the two limits above, and then removes the failed records from the file, so that
+    a later call asks for them again.
     """
     streak = 0
 
@@ -268,19 +273,44 @@ def judged(
     return records
 
 
-@plan.held(lambda params, strategy="adaptive": plan.truncation(params, strategy))
-def truncate(params: Params, strategy: str = "adaptive") -> list[dict]:
-    """The prefixes of all training traces as records, in the traces' order. Resumes what a kill left.
+@held("truncation")
+def truncate(params: Params, strategy: str) -> list[dict]:
+    """The prefixes of all training traces as records, in the traces' order. Resumes after a kill.
 
-    ``adaptive`` searches as ``search`` says by the student's verdicts, ``linear`` scans whatever it says, ``judge``
-    searches by the verdicts of the model ``judge``; the other strategies are those of ``palign.strategies``. Raises
-    :class:`JudgeFailed` when too few traces could be judged, ``DataError`` for an oracle that does not know.
+    ``adaptive``: the search that ``search`` names, by the student's verdicts. ``linear``: a scan, whatever ``search``
+    says. ``judge``: the same search as ``adaptive``, by the verdicts of the model ``judge``. The other strategies are
+    those of ``palign.strategies``. Raises :class:`JudgeFailed` when too many traces could not be judged, and
+    ``DataError`` for an oracle that the data do not know.
     """
-    task = plan.truncation(params, strategy)
+    task = Plan(params).truncation(strategy)
     if task.folder.done:
-        return task.folder.read("prefixes")
-    collected = traces.load(params)
-    work, engine = _work(params, strategy)
+        return task.read("prefixes")
+    collected, rule = traces.load(params), traces.RULES[params.sentence_rule]
+    tokenizer, engine, read = load_tokenizer(params.model("student")), None, None
+
+    def count(text: str) -> int:
+        return len(tokenizer(text, add_special_tokens=False).input_ids)
+
+    if strategy in (*SEARCHED, *READ):
+        engine = open_engine(params.model("judge" if strategy == "judge" else "student"), params.part(Machine))
+    if strategy == "infogain":
+        read = InfoGain(engine, rule, params.continue_prompt, params.answer_prompt, params.infogain_share)
+    elif strategy == "one-reading":
+        read = OneReading(engine, params.boundary_prompt)
+    if strategy in SEARCHED:
+        judge = Judge(engine, params.judge_prompt, rule, params.verdict, params.verdict_max_new_tokens)
+        start = linear if strategy == "linear" else SEARCHES[params.search]
+
+        def work(batch: list[Trace]) -> list[dict]:
+            return [vars(prefix) for prefix in searched(batch, start, judge, count)]
+    else:
+        cut = cutter(strategy, rule, read)
+
+        def work(batch: list[Trace]) -> list[dict]:
+            parts = [rule.split(trace.trace) for trace in batch]
+            cuts = [cut(trace, sentences) for trace, sentences in zip(batch, parts, strict=True)]
+            return [vars(of_cut(*each, rule, count)) for each in zip(batch, parts, cuts, strict=True)]
+
     records = judged(task.folder, "prefixes", collected, work, params.batch_size, task.name)
     task.finish(
         **({"engine": engine.settings} if engine else {}),
@@ -294,49 +324,27 @@ def truncate(params: Params, strategy: str = "adaptive") -> list[dict]:
 
 def truncate_all(params: Params) -> None:
     """:func:`truncate` for every strategy the study's arms need."""
-    for strategy in plan.strategies(params):
+    for strategy in Plan(params).strategies:
         if strategy != "empty":
             truncate(params, strategy)
 
 
-def _work(params: Params, strategy: str) -> tuple[Callable[[list[Trace]], list[dict]], Engine | None]:
-    tokenizer, rule = load_tokenizer(params), traces.RULES[params.sentence_rule]
+def searched(
+    batch: list[Trace], start: Callable[[int], Search], judge: Judge, count: Callable[[str], int]
+) -> list[Prefix]:
+    """The prefixes of a batch by a search, in portions that the engine's prefix cache can hold.
 
-    def count(text: str) -> int:
-        return len(tokenizer(text, add_special_tokens=False).input_ids)
-
-    if strategy in ("adaptive", "linear", "judge"):
-        reader = params
-        if strategy == "judge":
-            reader = params.model_copy(update={"student": params.judge, "student_revision": params.judge_revision})
-        judge = Judge(open_engine(reader), reader)
-        start = linear if strategy == "linear" else SEARCHES[params.search]
-        # half: what a prompt has beside its trace takes room in the cache as well
-        limit = judge.engine.cache_tokens and judge.engine.cache_tokens // 2
-
-        def searched(batch: list[Trace]) -> list[dict]:
-            return [
-                vars(prefix)
-                for part in portions(batch, limit, lambda trace: count(trace.question) + count(trace.trace))
-                for prefix in lockstep(part, start, judge.open, count, rule)
-            ]
-
-        return searched, judge.engine
-    engine = open_engine(params) if strategies.reads(strategy) else None
-    cut = strategies.cutter(strategy, params, engine)
-
-    def work(batch: list[Trace]) -> list[dict]:
-        parts = [rule.split(trace.trace) for trace in batch]
-        cuts = [cut(trace, sentences) for trace, sentences in zip(batch, parts, strict=True)]
-        return [vars(of_cut(*each, rule, count)) for each in zip(batch, parts, cuts, strict=True)]
-
-    return work, engine
+    A portion takes half of the cache: the prompts of its traces hold more than the traces themselves.
+    """
+    limit = judge.engine.cache_tokens and judge.engine.cache_tokens // 2
+    found = portions(batch, limit, lambda trace: count(trace.question) + count(trace.trace))
+    return [prefix for part in found for prefix in lockstep(part, start, judge.open, count, judge.rule)]
 
 
 def portions(batch: list[Trace], limit: int | None, tokens: Callable[[Trace], int]) -> Iterator[list[Trace]]:
-    """Consecutive traces of together at most ``limit`` tokens, a longer trace alone; all at once without a limit.
+    """Consecutive traces of at most ``limit`` tokens together; a longer trace alone; one portion without a limit.
 
-    What searches of one portion have read is still in the engine's prefix cache in their next round.
+    In the next round of its searches, the engine's prefix cache still holds what was read for a portion.
     """
     portion, total = [], 0
     for trace in batch:
@@ -350,10 +358,8 @@ def portions(batch: list[Trace], limit: int | None, tokens: Callable[[Trace], in
         yield portion
 
 
-def of_cut(
-    trace: Trace, sentences: list[str], cut: strategies.Cut, rule: traces.Rule, count: Callable[[str], int]
-) -> Prefix:
-    """The record of a prefix that no search found. A segment's ``prefix`` need not begin where the trace does."""
+def of_cut(trace: Trace, sentences: list[str], cut: Cut, rule: traces.Rule, count: Callable[[str], int]) -> Prefix:
+    """The record of a prefix found without a search. The ``prefix`` of a segment may begin later than the trace."""
     kept = rule.join(sentences[cut.start : cut.end])
     return Prefix(
         id=trace.id,

@@ -1,7 +1,8 @@
 """Fine-tuning: which trainer runs, what it is given, and that it stops at the first number that is none.
 
-unsloth needs an accelerator even to be imported. Tests that name it here replace it by a small module of the same
-name: they check the wiring (order of imports, arguments passed), not unsloth. tests/test_gpu.py runs the real one.
+unsloth cannot be imported without an accelerator. Tests that name it here replace it by a small module of the same
+name: they check the wiring (order of imports, arguments passed), not unsloth. tests/benchmarks/test_gpu.py runs the
+real one.
 """
 
 import json
@@ -15,10 +16,9 @@ import pytest
 import torch
 
 from palign import finetuning, supervision, traces
-from palign.tasks import plan
 from palign.engines.tokenizers import load_tokenizer
-from palign.params import validate
-
+from palign.params import FineTuning, Machine, validate
+from palign.tasks.plan import Plan
 from tests.conftest import PROJECT
 
 FAKE_UNSLOTH = '''
@@ -72,45 +72,48 @@ def gpu(monkeypatch, capability):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
 
 
-@pytest.fixture
-def anywhere(params):
-    """The same study, left to find a GPU."""
-    return changed(params, device="auto")
-
-
 def changed(params, **values):
     return params.model_copy(update=values)
 
 
-def test_a_machine_without_cuda_trains_by_trl_and_says_why(anywhere, monkeypatch):
+def trainer_of(params, folder, rows, kind="trl"):
+    """The trainer of one update on ``rows``."""
+    model = params.model("student")
+    tokenizer = load_tokenizer(model)
+    examples = finetuning.encode(rows, tokenizer, model.chat_template_kwargs)
+    recipe, machine = params.part(FineTuning), params.part(Machine)
+    return finetuning._trainer(recipe, model, machine, folder, examples, tokenizer, 1, params.seed, kind)
+
+
+def test_a_machine_without_cuda_trains_by_trl_and_says_why(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert finetuning.choose(anywhere) == finetuning.Choice("trl", "no CUDA device")
-    assert finetuning.choose(changed(anywhere, device="cpu")).why == "device is cpu"
-    assert finetuning.choose(changed(anywhere, trainer="trl")).why == "asked for"
+    assert finetuning.choose("auto", "auto") == finetuning.Choice("trl", "no CUDA device")
+    assert finetuning.choose("auto", "cpu").why == "device is cpu"
+    assert finetuning.choose("trl", "auto").why == "asked for"
     with pytest.raises(finetuning.TrainerError, match="unsloth cannot run here: no CUDA device; set trainer: auto"):
-        finetuning.choose(changed(anywhere, trainer="unsloth"))
+        finetuning.choose("unsloth", "auto")
 
 
-def test_cuda_alone_is_not_enough_for_unsloth(anywhere, monkeypatch):
+def test_cuda_alone_is_not_enough_for_unsloth(monkeypatch):
     gpu(monkeypatch, (8, 0))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert finetuning.choose(anywhere) == finetuning.Choice("trl", "unsloth is not installed")
+    assert finetuning.choose("auto", "auto") == finetuning.Choice("trl", "unsloth is not installed")
 
 
-def test_auto_takes_unsloth_where_cuda_and_unsloth_are_there(anywhere, monkeypatch, fake_unsloth):
+def test_auto_takes_unsloth_where_cuda_and_unsloth_are_there(monkeypatch, fake_unsloth):
     gpu(monkeypatch, (8, 0))
-    assert finetuning.choose(anywhere).trainer == "unsloth"
-    assert finetuning.choose(changed(anywhere, trainer="trl")).trainer == "trl"
-    assert finetuning.choose(changed(anywhere, device="cpu")).trainer == "trl"
+    assert finetuning.choose("auto", "auto").trainer == "unsloth"
+    assert finetuning.choose("trl", "auto").trainer == "trl"
+    assert finetuning.choose("auto", "cpu").trainer == "trl"
 
 
-def test_unsloth_that_comes_too_late_is_refused_in_one_line(anywhere, monkeypatch, fake_unsloth):
+def test_unsloth_that_comes_too_late_is_refused_in_one_line(params, monkeypatch, fake_unsloth):
     """Imported after transformers it warns, and trains without its kernels."""
     import transformers  # noqa: F401
 
     gpu(monkeypatch, (8, 0))
     with pytest.raises(finetuning.TrainerError, match=r"before .*transformers.*: restart the kernel") as late:
-        finetuning.prepare(anywhere)
+        finetuning.prepare(changed(params, device="auto"))
     assert "\n" not in str(late.value) and "unsloth" not in sys.modules
 
 
@@ -118,7 +121,7 @@ def test_prepare_imports_unsloth_before_everything_it_changes(project, fake_unsl
     """Wiring only: the module imported is a stand-in."""
     code = (
         "import torch; torch.cuda.is_available = lambda: True\n"
-        "from palign import figures, finetuning, report\n"  # as a notebook has them
+        "from palign import finetuning\nfrom palign.report import figures, tables\n"  # as a notebook has them
         "from palign.params import Params\n"
         "choice = finetuning.prepare(Params())\n"
         "import os, unsloth, transformers, trl\n"
@@ -143,9 +146,8 @@ def test_without_unsloth_prepare_imports_none_of_the_three(project):
 
 def test_unsloth_is_asked_for_the_same_lora_as_trl(params, collected, monkeypatch, fake_unsloth, tmp_path):
     """Wiring only: the arguments, and that the rows, labels and trained modules equal TRL's."""
-    tokenizer = load_tokenizer(params)
     rows = supervision.build(params, "sft-label")
-    trainers = [finetuning._trainer(params, tmp_path / kind, rows, tokenizer, 1, kind) for kind in ("trl", "unsloth")]
+    trainers = [trainer_of(params, tmp_path / kind, rows, kind) for kind in ("trl", "unsloth")]
     import unsloth
 
     loaded, lora = unsloth.calls["from_pretrained"], unsloth.calls["get_peft_model"]
@@ -171,9 +173,10 @@ def test_unsloth_is_asked_for_the_same_lora_as_trl(params, collected, monkeypatc
         ("float32", (7, 5), "float32"),
     ],
 )
-def test_bfloat16_begins_at_compute_capability_8(anywhere, monkeypatch, dtype, capability, expected):
+def test_bfloat16_begins_at_compute_capability_8(monkeypatch, dtype, capability, expected):
     gpu(monkeypatch, capability)
-    assert finetuning.precision(changed(anywhere, dtype=dtype)) == expected
+    assert finetuning.precision(dtype, "auto") == expected
+    assert finetuning.precision(dtype, "cpu") == dtype
 
 
 def test_4_bits_need_a_gpu(params, collected, tmp_path):
@@ -185,7 +188,7 @@ def test_the_adapter_names_its_base_model_and_no_path_of_this_machine(params, co
     """An adapter that bears the trainer's home directory cannot be loaded, or published, by anyone else."""
     params = changed(params, student_revision="main", num_train_epochs=1.0)
     finetuning.finetune(params, "sft-label")
-    folder = plan.finetuning(params, "sft-label").folder.path / "adapter"
+    folder = Plan(params).finetuning("sft-label").folder.path / "adapter"
     config = json.loads((folder / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == ("student", "main")
     for file in folder.iterdir():
@@ -202,7 +205,7 @@ def test_the_manifest_names_the_trainer_and_why(params, collected, capsys):
 def test_lengths_are_told_before_training_and_agree_with_what_was_trained(params, collected):
     params = changed(params, max_length=150, num_train_epochs=1.0)
     table = finetuning.token_lengths(params, "sft-long-cot")
-    assert not plan.finetuning(params, "sft-long-cot").folder.done
+    assert not Plan(params).finetuning("sft-long-cot").folder.done
     facts = finetuning.finetune(params, "sft-long-cot")
     assert 0 < table.loc["row", "over max_length"] == facts["rows_cut"] < 12
     assert table.loc["row", "longest"] == facts["longest_row_tokens"] and table.loc["row", "dropped"] == 0
@@ -220,10 +223,10 @@ def test_a_row_without_room_for_its_response_is_dropped_and_counted(params, coll
 
 def test_a_template_that_writes_a_prompt_otherwise_in_training_is_refused(params, collected):
     """Training and evaluation on different prompts measure the base model, not the trained one."""
-    tokenizer = load_tokenizer(params)
+    tokenizer = load_tokenizer(params.model("student"))
     tokenizer.chat_template = "{% if not add_generation_prompt %}Train: {% endif %}" + tokenizer.chat_template
     with pytest.raises(finetuning.TrainerError, match="renders the prompt differently"):
-        finetuning.encode(params, supervision.build(params, "sft-label"), tokenizer)
+        finetuning.encode(supervision.build(params, "sft-label"), tokenizer, params.chat_template_kwargs)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_with_its_rows(params, collected, monkeypatch):
@@ -259,7 +262,7 @@ def test_a_disk_without_room_for_a_checkpoint_is_said_plainly(params, collected,
 
 def test_float16_may_overflow_now_and_then_but_not_for_good(params, collected, tmp_path):
     """Loss scaling starts too high on purpose: its first overflows are how it finds its scale."""
-    trainer = finetuning._trainer(params, tmp_path, supervision.build(params, "sft-label"), load_tokenizer(params), 1)
+    trainer = trainer_of(params, tmp_path, supervision.build(params, "sft-label"))
     (watch,) = [c for c in trainer.callback_handler.callbacks if type(c).__name__ == "Watch"]
     parameter = torch.nn.Parameter(torch.zeros(1))
     parameter.grad = torch.full((1,), float("inf"))

@@ -10,10 +10,11 @@ import datasets
 import pytest
 
 from palign import problems, traces
-from palign.tasks import plan
 from palign.params import Benchmark, validate
 from palign.problems import DataError, integer_answer, solution_answer
-
+from palign.report import tables
+from palign.report.results import Results
+from palign.tasks.plan import Plan, commit_of
 from tests.conftest import write_jsonl
 
 S1K = {
@@ -199,11 +200,11 @@ def test_s1k_loads_by_params_alone_and_counts_answers_by_kind(project, form):
     found = traces.collect(params)
     assert [trace.answer for trace in found] == ["25", "$\\frac{1}{2}$", "128"]
     assert {trace.trace for trace in found} == {"One. Two. Three."}
-    manifest = plan.traces(params).folder.manifest()
+    manifest = Plan(params).traces.folder.manifest()
     assert manifest["answers"] == {"boxed": 1, "bare": 2, "none": 1, "empty": 1}
     assert manifest["excluded"] == {"no answer stated in the solution": 1, "no answer": 1}
     assert "data_revisions" not in manifest
-    account = traces.account(params)
+    account = tables.account(Results(params))
     assert account.loc[("rows", "kept"), "count"] == 3
     assert account.loc[("rows", "left out: no answer stated in the solution"), "count"] == 1
     assert account.loc[("answers", "bare"), "share"] == 0.4
@@ -250,14 +251,13 @@ def test_the_commit_of_a_hub_model_is_read_from_the_cache(project, monkeypatch):
     (folder / "refs" / "main").write_text(commit)
     monkeypatch.setattr(hub, "HF_HUB_CACHE", str(project / "hub"), raising=False)
     monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(project / "hub"))
-    assert plan.commit_of("made-up/student", None) == commit
-    assert plan.commit_of("made-up/other", None) is None
-    assert plan.commit_of("hub", None) is None  # a local folder
+    assert commit_of("made-up/student", None) == commit
+    assert commit_of("made-up/other", None) is None
+    assert commit_of("hub", None) is None  # a local folder
 
 
 TEACHER = {
     "teacher": "student",
-    "teacher_dtype": "float32",
     "teacher_chat_template_kwargs": {"enable_thinking": False},
     "training_columns": {"question": "question", "answer": "answer"},
     "training_limit": 4,
@@ -266,7 +266,7 @@ TEACHER = {
 
 def test_an_engine_writes_the_traces_and_goes_on_after_a_kill(small, monkeypatch):
     params = validate(small | TEACHER | {"batch_size": 2}, "test")
-    task = plan.traces(params)
+    task = Plan(params).traces
     work = type(task.folder).append
     calls = []
 
@@ -292,17 +292,19 @@ def test_an_engine_writes_the_traces_and_goes_on_after_a_kill(small, monkeypatch
     assert manifest["kept"] + sum(manifest["excluded"].values()) == 4
 
 
-@pytest.mark.parametrize("cut, kept", [("exclude", 0), ("keep", 4)])
-def test_traces_cut_at_the_budget_are_counted_and_follow_the_stated_rule(small, cut, kept):
-    values = {"teacher_max_new_tokens": 3, "teacher_cut": cut}
-    params = validate(small | TEACHER | values, "test")
-    if kept == 0:
-        with pytest.raises(DataError, match="trace cut at 3 tokens': 4"):
-            traces.collect(params)
-    else:
-        assert len(traces.collect(params)) == kept
-        assert plan.traces(params).folder.manifest()["traces_cut"] == 4
-        assert traces.account(params).loc[("teacher", "cut at the budget (keep)"), "count"] == 4
+def test_traces_cut_at_the_budget_are_left_out_and_counted(small):
+    with pytest.raises(DataError, match="trace cut at 3 tokens': 4"):
+        traces.collect(validate(small | TEACHER | {"teacher_max_new_tokens": 3}, "test"))
+    whole = validate(small | TEACHER, "test")
+    traces.collect(whole)
+    lengths = sorted(record["new_tokens"] for record in Plan(whole).traces.folder.read("generated"))
+    assert lengths[0] < lengths[-1]
+    some = validate(small | TEACHER | {"teacher_max_new_tokens": lengths[-1] - 1}, "test")
+    kept = traces.collect(some)
+    manifest = Plan(some).traces.folder.manifest()
+    reason = f"trace cut at {lengths[-1] - 1} tokens"
+    assert 0 < manifest["traces_cut"] == manifest["excluded"][reason] == 4 - len(kept) < 4
+    assert tables.account(Results(some)).loc[("teacher", "cut at the budget"), "count"] == manifest["traces_cut"]
 
 
 def test_questions_too_long_for_the_teacher_are_left_out_and_counted(small):
@@ -312,11 +314,12 @@ def test_questions_too_long_for_the_teacher_are_left_out_and_counted(small):
 
 
 def test_the_teacher_is_part_of_the_traces_key_only_where_it_writes_them(small):
-    plain = plan.traces(validate(small, "test"))
-    assert plain.key == plan.traces(validate(small | {"teacher_top_p": 0.5}, "test")).key
-    taught = plan.traces(validate(small | TEACHER, "test"))
-    assert taught.key != plain.key
-    assert taught.key != plan.traces(validate(small | TEACHER | {"teacher_top_p": 0.5}, "test")).key
+    def key(**values):
+        return Plan(validate(small | values, "test")).traces.key
+
+    other = {"teacher_max_new_tokens": 100}
+    assert key() == key(**other) == key(answer_prompt="{question}")
+    assert len({key(), key(**TEACHER), key(**TEACHER | other), key(**TEACHER, answer_prompt="{question}")}) == 4
 
 
 @pytest.mark.parametrize(
@@ -343,4 +346,4 @@ def test_a_column_of_traces_is_needed_only_without_a_teacher():
 def test_rows_read_back_from_the_run_are_the_rows_collected(small):
     params = validate(small | TEACHER, "test")
     assert traces.collect(params) == traces.load(params)
-    json.dumps(plan.traces(params).folder.manifest())
+    json.dumps(Plan(params).traces.folder.manifest())

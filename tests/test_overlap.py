@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palign import overlap, problems, traces
-from palign.tasks import plan
 from palign.params import validate
-
+from palign.report import tables
+from palign.report.results import Results
+from palign.tasks.plan import Plan
 from tests.conftest import write_jsonl
 
 texts = st.lists(st.sampled_from("abcd"), max_size=12).map(" ".join)
@@ -63,25 +64,28 @@ def leaking(project):
 def test_overlapping_questions_are_listed_and_left_out_by_a_switch(leaking):
     params = validate(leaking, "test")
     problems.collect_benchmarks(params)
-    assert len(traces.collect(params)) == 2
-    table = overlap.summary(params).set_index("words in a row")
+    trained = traces.collect(params)
+    assert len(trained) == 2
+    assert [(pair["n"], pair["training"]) for pair in overlap.find(params)] == [(8, trained[0].id), (13, trained[0].id)]
+    table = tables.overlap(Results(params)).set_index("words in a row")
     assert table["pairs"].to_dict() == {8: 1, 13: 1} and table["of these overlapping"].to_dict() == {8: 1, 13: 1}
-    listing = overlap.listing(params)
+    listing = tables.overlapping(Results(params))
     assert listing["n"].tolist() == [13, 8] and listing["example"].iloc[0] == " ".join(LONG.lower().split()[:13])
 
     dropping = validate({**leaking, "drop_overlap": 13}, "test")
-    assert plan.traces(dropping).key != plan.traces(params).key
+    assert Plan(dropping).traces.key != Plan(params).traces.key
     problems.collect_benchmarks(dropping)
     assert [trace.question for trace in traces.collect(dropping)] == ["1+1?"]
-    excluded = plan.traces(dropping).folder.manifest()["excluded"]
+    excluded = Plan(dropping).traces.folder.manifest()["excluded"]
     assert excluded == {"shares 13 words with a test question": 1}
-    assert overlap.summary(dropping)["pairs"].sum() == 0
-    assert overlap.listing(dropping).empty
+    assert overlap.find(dropping) == []
+    assert tables.overlap(Results(dropping))["pairs"].sum() == 0
+    assert tables.overlapping(Results(dropping)).empty
 
 
 def test_other_test_questions_change_the_traces_only_where_they_decide_them(leaking):
     """Otherwise a new benchmark would have every prefix judged again."""
     others = {**leaking, "benchmarks": [{**leaking["benchmarks"][0], "name": "c"}]}
     for drop, same in ((0, True), (8, False)):
-        a, b = (plan.traces(validate({**values, "drop_overlap": drop}, "test")).key for values in (leaking, others))
+        a, b = (Plan(validate({**values, "drop_overlap": drop}, "test")).traces.key for values in (leaking, others))
         assert (a == b) == same

@@ -1,4 +1,5 @@
-"""Static guards: what the package asks to be installed, what its files may not name, what importing it may not load.
+"""Static guards: what the package installs, what its files must not name, what importing it must not load, and that the
+Markdown files name only what exists.
 
 Nothing here needs a GPU, a network or more than a few seconds.
 """
@@ -8,12 +9,15 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from palign.params import Params
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -54,13 +58,13 @@ def environment():
 
 
 def test_pins_agree_between_pyproject_and_environment(environment):
-    """A GPU study on versions nobody tested: one of the two files was updated and the other was not."""
+    """One of the two files was updated and the other was not: a GPU study ran on versions nobody had tested."""
     pinned = by_name(line for line in environment if not line.startswith("-e"))
     wanted = CORE | EXTRAS["gpu"] | EXTRAS["test"]
     assert set(pinned) == set(wanted)
     for name, requirement in wanted.items():
         version = exact(pinned[name])
-        assert version, f"environment.yml: {pinned[name]} is no exact pin"
+        assert version, f"environment.yml: {pinned[name]} is not an exact pin"
         assert requirement.specifier.contains(version), f"environment.yml has {pinned[name]}, pyproject {requirement}"
 
 
@@ -71,7 +75,7 @@ def lock():
 
 
 def test_the_lock_holds_the_same_versions_as_pyproject_and_environment(environment):
-    """A lock that was not renewed installs other versions than the ones the project names."""
+    """A lock that was not renewed installs versions that the project does not name."""
     locked = lock()
     for name, requirement in (CORE | EXTRAS["test"]).items():
         assert name in locked, f"requirements.lock: {name} is missing; renew it as its head says"
@@ -105,7 +109,7 @@ def resolve(what, folder):
 
 @pytest.mark.slow
 def test_the_lock_still_resolves_and_is_whole(tmp_path):
-    """A version withdrawn from the index, or a dependency the lock forgot and that may change any day."""
+    """The index withdrew a version, or the lock forgot a dependency, which may then change any day."""
     locked = {n: exact(r) for n, r in lock().items() if r.marker is None or r.marker.evaluate()}
     found = resolve(".[test]", tmp_path)
     # torch's CUDA build, on Linux, brings packages that torch itself pins
@@ -116,7 +120,7 @@ def test_the_lock_still_resolves_and_is_whole(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the gpu extra is for Linux")
 def test_the_gpu_extra_resolves_beside_the_lock(tmp_path, environment):
-    """unsloth and vLLM each narrow what the other may have."""
+    """unsloth and vLLM each restrict the versions that the other may use."""
     found = resolve(".[gpu,test]", tmp_path)
     pinned = by_name(line for line in environment if not line.startswith("-e"))
     assert {name: found[name] for name in pinned} == {name: exact(pinned[name]) for name in pinned}
@@ -127,18 +131,18 @@ def test_environment_installs_the_project_itself_with_its_gpu_extra(environment)
 
 
 def test_every_requirement_but_vllm_is_an_exact_pin():
-    """Numbers that moved overnight because a dependency did."""
+    """A dependency changed overnight, and the numbers with it."""
     for name, requirement in (CORE | EXTRAS["gpu"] | EXTRAS["test"] | EXTRAS["dev"]).items():
-        assert exact(requirement) or name == "vllm", f"{requirement} is no exact pin"
+        assert exact(requirement) or name == "vllm", f"{requirement} is not an exact pin"
 
 
 def test_vllm_has_a_floor_and_a_ceiling():
-    """Without a floor the resolver goes back to vllm 0.2.5 and says nothing."""
+    """Without a floor the resolver silently goes back to vllm 0.2.5."""
     vllm = EXTRAS["gpu"]["vllm"].specifier
     assert vllm.contains("0.32.0") and not vllm.contains("0.2.5") and not vllm.contains("0.33.0")
 
 
-def test_a_machine_without_a_gpu_is_asked_for_nothing_that_needs_one():
+def test_a_machine_without_a_gpu_installs_nothing_that_needs_one():
     """`import unsloth` raises without an accelerator; vllm alone downloads gigabytes."""
     assert not NEEDS_GPU & set(CORE)
     assert not NEEDS_GPU & set(EXTRAS["test"]) and not NEEDS_GPU & set(EXTRAS["dev"])
@@ -146,12 +150,12 @@ def test_a_machine_without_a_gpu_is_asked_for_nothing_that_needs_one():
 
 
 def test_colab_installs_the_gpu_extra_without_vllm_at_the_same_pins():
-    """A T4 has no use for vllm, and fine-tuning on Colab must be the fine-tuning of environment.yml."""
+    """A T4 cannot use vllm, and Colab must fine-tune with the versions of environment.yml."""
     assert EXTRAS["colab"] == {name: wanted for name, wanted in EXTRAS["gpu"].items() if name != "vllm"}
 
 
 def test_pre_commit_hooks_use_the_dev_extras_versions_and_clone_nothing():
-    """A commit hook and `make lint` that disagree about what is well formatted."""
+    """A commit hook and `make lint` disagreed about formatting."""
     config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     assert [repo["repo"] for repo in config["repos"]] == ["local"]
     for hook in config["repos"][0]["hooks"]:
@@ -159,7 +163,7 @@ def test_pre_commit_hooks_use_the_dev_extras_versions_and_clone_nothing():
             assert exact(requirement) == exact(EXTRAS["dev"][name])
 
 
-# The patterns are spelled with character classes where the plain text would make this file match itself.
+# The patterns use character classes so that this file does not match itself.
 REGISTRY_HOST = re.compile(
     r"pypi[.]org|pythonhosted[.]org|npmjs[.](?:org|com)|yarnpkg[.]com|anaconda[.](?:org|com)"
     r"|download[.]pytorch[.]org|proxy[.]golang[.]org|crates[.]io|(?:deb|security)[.]debian[.]org|archive[.]ubuntu[.]com",
@@ -226,7 +230,7 @@ def text_files():
     ids=["registry-host", "developer-path"],
 )
 def test_no_file_names(pattern, what):
-    """A committed report or notebook that works only where it was made."""
+    """A committed report or notebook worked only on the machine that made it."""
     files = text_files()
     assert "pyproject.toml" in files
     named = [
@@ -238,9 +242,9 @@ def test_no_file_names(pattern, what):
 
 
 def test_every_report_is_of_a_study_of_this_repository():
-    """A campaign of faults once left its own here: it had found no other project to write to."""
+    """benchmarks/faults.py once wrote its own report here, because it had found no other project to write to."""
     known = {path.stem for path in (ROOT / "params").glob("*.yaml")}
-    known |= {"paper-audit", "paper-audit-released", "benchmarks", "LOG.md", "REPRODUCTION.md"}
+    known |= {"paper-audit", "paper-audit-released", "benchmarks", "LOG.md", "README.md", "REPRODUCTION.md"}
     assert {Path(name).parts[1] for name in text_files() if name.startswith("reports/")} <= known
 
 
@@ -253,13 +257,72 @@ def loaded_after(statements):
 
 
 def test_importing_palign_loads_no_heavy_package():
-    """`palign --help` and a notebook's first cell that take half a minute."""
+    """`palign --help` and a notebook's first cell took half a minute."""
     assert loaded_after("import palign") == []
 
 
 def test_heavy_imports_stay_inside_the_functions_that_need_them():
-    """One `import torch` at the top of one module slows every command, and settings that must precede it come late."""
+    """An `import torch` at the top of a module slows every command and runs before settings that must precede it."""
     modules = [path.relative_to(ROOT).with_suffix("").parts for path in sorted((ROOT / "palign").rglob("*.py"))]
     names = [".".join(parts).removesuffix(".__init__") for parts in modules if parts[-1] != "__main__"]
     assert "palign.params" in names
     assert loaded_after("import " + ", ".join(names)) == []
+
+
+PAGES = [path for glob in ("*.md", "[!.]*/*.md", "palign/**/*.md") for path in sorted(ROOT.glob(glob))]
+PROSE = {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in PAGES if path.name != "LOG.md"}
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
+
+
+def dead_links(text, folder):
+    """Links of a Markdown file of ``folder`` to files and headings of this repository that do not exist."""
+    dead = []
+    for target, anchor in LINK.findall(text):
+        path = folder / target
+        # a link within the page itself has an anchor only
+        page = text if not target else path.read_text("utf-8") if anchor and path.is_file() else ""
+        headings = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+        anchors = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+        if not path.exists() or (anchor and anchor not in anchors):
+            dead.append(f"{target}#{anchor}")
+    return dead
+
+
+def dead_names(text):
+    """Targets, parameters, files and modules in a Markdown file's code that do not exist."""
+    code = "\n".join(re.findall(r"`([^`\n]+)`", text) + re.findall(r"^ {4}(.+)$", text, re.MULTILINE))
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    keys = {"arm", "training_seed", *Params.model_fields}
+    files = re.findall(r"(?<![\w/.])(?:palign|params|tests|notebooks)/[\w/.*-]*\w", code)
+    return [
+        *(f"make {name}" for name in re.findall(r"\bmake ([a-z-]+)", code) if name not in targets),
+        *(f"-p {name}" for name in re.findall(r"(?<!mkdir) -p ([a-z_]+)", code) if name not in keys),
+        *(name for name in files if not any(ROOT.glob(name)) and name != "params/mine.yaml"),
+        *(name for name in re.findall(r"python -m ((?:palign|benchmarks)[.\w]+)", code) if not find_spec(name)),
+    ]
+
+
+@pytest.mark.parametrize("name", PROSE)
+def test_what_a_markdown_file_names_exists(name):
+    """A section moved, or a file or parameter was renamed, and the prose still named the old one."""
+    assert dead_links(PROSE[name], (ROOT / name).parent) == []
+    assert dead_names(PROSE[name]) == []
+
+
+def test_what_does_not_exist_is_found():
+    links = "[a](README.md) [b](#here) [c](gone.md) [d](README.md#gone) [e](#gone) [f](https://host.example/x)"
+    assert dead_links(f"{links}\n# Here\n", ROOT) == ["gone.md#", "README.md#gone", "#gone"]
+    code = "`make study` `make gone` `palign run params/poc*.yaml -p seed 1 -p gone 1` `palign/gone.py`"
+    assert dead_names(f"{code}\n\n    python -m palign.gone\n") == [
+        "make gone",
+        "-p gone",
+        "palign/gone.py",
+        "palign.gone",
+    ]
+
+
+def test_the_front_page_begins_with_two_commands_and_ends_with_the_citation():
+    head, rest = PROSE["README.md"].split("\n## ", 1)
+    commands = [line.split("#")[0].strip() for line in head.splitlines() if line.startswith("    ")]
+    assert commands == ["make study", "make test"]
+    assert "CITATION.cff" in rest.split("\n## ")[-1]

@@ -6,10 +6,9 @@ import datasets
 import pytest
 
 from palign import problems, traces
-from palign.tasks import plan
 from palign.params import Benchmark, validate
 from palign.problems import DataError, gold_answer
-
+from palign.tasks.plan import Plan
 from tests.conftest import write_jsonl
 
 ROW = {"question": "What is 1+1?", "answer": "2", "trace": "One. Two."}
@@ -50,7 +49,7 @@ def test_a_truncated_last_line_is_named(project):
     params = validate({"study": "t", "training_data": "data.jsonl", **COLUMNS}, "test")
     with pytest.raises(DataError, match=r"data\.jsonl: line 2 is not a JSON object"):
         traces.collect(params)
-    assert not plan.traces(params).folder.path.exists()
+    assert not Plan(params).traces.folder.path.exists()
 
 
 def test_a_missing_column_is_named_beside_those_there_are(project):
@@ -73,7 +72,7 @@ def test_rows_that_cannot_be_used_are_left_out_and_counted(project):
     records = [ROW, {**ROW, "question": "b", "trace": ""}, {**ROW, "question": "c", "answer": None}]
     assert len(collect(project, records)) == 1
     params = validate({"study": "t", "training_data": "data.jsonl", **COLUMNS}, "test")
-    manifest = plan.traces(params).folder.manifest()
+    manifest = Plan(params).traces.folder.manifest()
     assert (manifest["rows"], manifest["kept"]) == (3, 1)
     assert manifest["excluded"] == {"no trace": 1, "no answer": 1}
 

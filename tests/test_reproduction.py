@@ -1,4 +1,4 @@
-"""The table of the paper's tables and figures says nothing that is not so."""
+"""REPRODUCTION.md names commands that are valid, cost what it says and make what each row shows."""
 
 import json
 import re
@@ -7,9 +7,8 @@ import shlex
 import pytest
 
 from palign import params
-from palign.analysis import estimates
-from palign.tasks import plan
-
+from palign.analysis.estimates import Estimates
+from palign.tasks.plan import Plan
 from tests.conftest import PROJECT
 
 TEXT = (PROJECT / "reports" / "REPRODUCTION.md").read_text(encoding="utf-8")
@@ -35,7 +34,7 @@ def test_every_command_is_valid_and_costs_what_it_says(command, hours):
     assert options[::3] == ["-p"] * (len(options) // 3)
     study = params.load(PROJECT / path, zip(options[1::3], options[2::3], strict=True))
     if hours:
-        assert estimates.line(study).startswith(f"Expected: {hours} h on one H100")
+        assert Estimates(study).line().startswith(f"Expected: {hours} h on one H100")
 
 
 ABLATIONS = "sft-teacher-prefix sft-student-cot p-align-infogain p-align-no-adaptive-read p-align-no-binary-search"
@@ -61,7 +60,7 @@ def test_the_command_at_the_papers_scale_makes_what_its_row_shows(item, arms):
         study = params.load(PROJECT / path, zip(options[1::3], options[2::3], strict=True))
         assert set(arms.split()) <= set(study.arms)
         if item == "F4a":
-            assert plan.entropy(study) and study.engine == "transformers"
+            assert Plan(study).entropy and study.engine == "transformers"
 
 
 def test_every_report_table_figure_and_section_is_there():

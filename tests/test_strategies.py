@@ -8,15 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palign import traces, truncation
-from palign.tasks import plan
 from palign.arms import ARMS
-from palign.engines.base import PlainReader
+from palign.engines.base import Engine, PlainReader
 from palign.engines.opening import open_engine
-from palign.params import Params, validate
+from palign.params import Machine, Model, Params, validate
 from palign.problems import DataError
-from palign.strategies import BLOCK, InfoGain, OneReading, THIRDS, cut_by_gain, cutter, fixed, oracle, segment
+from palign.strategies import BLOCK, THIRDS, InfoGain, OneReading, cut_by_gain, cutter, fixed, oracle, segment
+from palign.tasks.plan import Plan
 from palign.traces import RULES, Trace
-
 from tests.conftest import POCKET, read_jsonl
 
 lengths = st.integers(min_value=1, max_value=400)
@@ -66,10 +65,11 @@ class Words:
         return messages[0]["content"] + "\nReply: "
 
 
-class Fake:
-    """An engine whose log-probabilities are told by a function of prompt and label."""
+class Fake(Engine):
+    """An engine whose log-probabilities a function of prompt and label gives."""
 
-    def __init__(self, logprob):
+    def __init__(self, logprob, max_model_len=1024):
+        self.source = Model(name="fake", max_model_len=max_model_len)
         self.tokenizer, self.logprob, self.asked = Words(), logprob, 0
 
     def choose(self, prompts, labels):
@@ -80,7 +80,14 @@ class Fake:
         return PlainReader(self)
 
 
-PARAMS = Params(continue_prompt="{question} Draft: {prefix}", answer_prompt="{question}", max_model_len=1024)
+PLAIN = RULES["released"]
+
+
+def reading(strategy, engine, share=0.9):
+    """What ``strategy`` reads with, by prompts that add nothing."""
+    if strategy == "infogain":
+        return InfoGain(engine, PLAIN, "{question} Draft: {prefix}", "{question}", share)
+    return OneReading(engine, Params().boundary_prompt)
 
 
 def trace_of(m: int) -> Trace:
@@ -96,9 +103,8 @@ def test_information_gain_against_its_definition(logprobs, share):
         assert label == "7" and prompt.endswith("\\boxed{") and prompt.startswith("q?")
         return logprobs[sum(word.startswith("w") for word in prompt.split())]
 
-    params = PARAMS.model_copy(update={"infogain_share": share})
     trace = trace_of(m)
-    cut = InfoGain(Fake(logprob), params)(trace, traces.split(trace.trace))
+    cut = reading("infogain", Fake(logprob), share)(trace, traces.split(trace.trace))
     gains = [math.exp(x) - math.exp(logprobs[0]) for x in logprobs[1:]]
     if max(gains) > 0:
         assert cut.end == min(p for p in range(1, m + 1) if gains[p - 1] >= share * max(gains)) and cut.sufficient
@@ -109,11 +115,10 @@ def test_information_gain_against_its_definition(logprobs, share):
 
 
 def test_information_gain_goes_as_far_as_the_context_reaches():
-    params = PARAMS.model_copy(update={"max_model_len": 15})
     seen = []
-    engine = Fake(lambda prompt, label: seen.append(len(prompt.split())) or -1.0 / len(prompt))
+    engine = Fake(lambda prompt, label: seen.append(len(prompt.split())) or -1.0 / len(prompt), max_model_len=15)
     trace = trace_of(50)
-    cut = InfoGain(engine, params)(trace, traces.split(trace.trace))
+    cut = reading("infogain", engine)(trace, traces.split(trace.trace))
     assert max(seen) + 1 == 15 and 1 <= cut.end <= cut.room == max(p for p, *_ in cut.probes) < 50
 
 
@@ -121,7 +126,7 @@ def test_information_gain_goes_as_far_as_the_context_reaches():
 def test_one_reading_takes_the_most_probable_number_and_reads_once(logprobs):
     trace = trace_of(len(logprobs))
     engine = Fake(lambda prompt, label: logprobs[int(label[1:-1]) - 1])
-    cut = OneReading(engine, PARAMS)(trace, traces.split(trace.trace))
+    cut = reading("one-reading", engine)(trace, traces.split(trace.trace))
     assert logprobs[cut.end - 1] == max(logprobs) and cut.end == logprobs.index(max(logprobs)) + 1
     assert engine.asked == 1
 
@@ -130,7 +135,7 @@ def test_the_trace_is_read_with_its_sentences_numbered():
     prompts = []
     engine = Fake(lambda prompt, label: prompts.append(prompt) or 0.0)
     trace = trace_of(3)
-    OneReading(engine, PARAMS)(trace, traces.split(trace.trace))
+    reading("one-reading", engine)(trace, traces.split(trace.trace))
     assert "[1] w0. [2] w1. [3] w2." in prompts[0]
 
 
@@ -145,40 +150,41 @@ def test_a_reading_that_fails_is_an_error_and_no_prefix(strategy, failure):
         return failure
 
     trace = trace_of(4)
-    cut = cutter(strategy, PARAMS, Fake(logprob))(trace, traces.split(trace.trace))
+    cut = cutter(strategy, PLAIN, reading(strategy, Fake(logprob)))(trace, traces.split(trace.trace))
     assert cut.error and "\n" not in cut.error and cut.end == 0
-    record = truncation.of_cut(trace, traces.split(trace.trace), cut, RULES["released"], len)
+    record = truncation.of_cut(trace, traces.split(trace.trace), cut, PLAIN, len)
     assert record.status == cut.error and record.prefix == ""
 
 
 def test_a_prompt_that_does_not_fit_is_told():
-    params = PARAMS.model_copy(update={"max_model_len": 3})
     for strategy in ("infogain", "one-reading"):
-        cut = cutter(strategy, params, Fake(lambda prompt, label: 0.0))(trace_of(4), ["w0.", "w1.", "w2.", "w3."])
+        read = reading(strategy, Fake(lambda prompt, label: 0.0, max_model_len=3))
+        cut = cutter(strategy, PLAIN, read)(trace_of(4), ["w0.", "w1.", "w2.", "w3."])
         assert cut.error == "prompt too long"
 
 
 def test_the_oracle_needs_data_that_know_it():
     with pytest.raises(DataError, match="trace t has no sufficient_chars"):
-        oracle(trace_of(3), RULES["released"])
-    assert oracle(Trace("t", "q?", "7", "A. B. C.", sufficient_chars=5), RULES["released"]).end == 2
+        oracle(trace_of(3), PLAIN)
+    assert oracle(Trace("t", "q?", "7", "A. B. C.", sufficient_chars=5), PLAIN).end == 2
 
 
 def test_the_cached_reader_gives_what_reading_anew_gives(monkeypatch):
     """All prefixes of a trace in one pass: a mask that let one see another would move the cut."""
     params = Params(student=str(POCKET / "student"))
-    engine = open_engine(params)
+    engine = open_engine(params.model("student"), params.part(Machine))
+    prompts = params.continue_prompt, params.answer_prompt, params.infogain_share
     row = read_jsonl(POCKET / "data" / "train.jsonl")[0]
     trace = Trace("t", row["question"], row["answer"], row["trace"])
     sentences = traces.split(trace.trace)
-    for strategy in (InfoGain, OneReading):
-        cached = strategy(engine, params)(trace, sentences)
+    for read in (InfoGain(engine, PLAIN, *prompts), OneReading(engine, params.boundary_prompt)):
+        cached = read(trace, sentences)
         with monkeypatch.context() as patch:
             patch.setattr(engine, "reader", lambda texts: PlainReader(engine), raising=False)
-            anew = strategy(engine, params)(trace, sentences)
+            anew = read(trace, sentences)
         assert cached.end == anew.end
         assert [v for *_, v in cached.probes] == pytest.approx([v for *_, v in anew.probes], abs=1e-3)
-        assert cached.tokens_read + cached.tokens_demanded < anew.tokens_of_prompts or strategy is OneReading
+        assert cached.tokens_read + cached.tokens_demanded < anew.tokens_of_prompts or isinstance(read, OneReading)
 
 
 def test_every_strategy_gives_records_of_one_kind(small, project):
@@ -187,7 +193,7 @@ def test_every_strategy_gives_records_of_one_kind(small, project):
     params = validate({**small, "arms": arms, "judge": "student"}, "test")
     collected = traces.collect(params)
     truncation.truncate_all(params)
-    found = {s: truncation.truncate(params, s) for s in plan.strategies(params) if s != "empty"}
+    found = {s: truncation.truncate(params, s) for s in Plan(params).strategies if s != "empty"}
     names = set(found["adaptive"][0])
     for records in found.values():
         assert [record["id"] for record in records] == [trace.id for trace in collected]
@@ -201,3 +207,8 @@ def test_every_strategy_gives_records_of_one_kind(small, project):
         assert record["sentences"] == first
     for record in found["oracle"]:
         assert record["sentences"] == record["oracle_sentences"]
+
+
+def test_an_unknown_strategy_is_refused():
+    with pytest.raises(ValueError, match="all-of-it: no such strategy"):
+        cutter("all-of-it", PLAIN)

@@ -1,13 +1,14 @@
-"""Each arm's rows are what PAPER.md section 3 says, and training reads them as evaluation asks them."""
+"""Each arm has the rows that the paper describes, and training reads them as evaluation asks them."""
 
 import pytest
 
 from palign import alignment, finetuning, supervision, traces, truncation
-from palign.tasks import plan
 from palign.arms import ARMS
 from palign.engines.tokenizers import load_tokenizer
-from palign.params import validate
+from palign.params import FineTuning, validate
 from palign.prompts import BEGIN, END, fill, mark, render
+from palign.tasks.plan import Plan
+from tests.test_finetuning import trainer_of
 
 STUDIED = ["zero-shot", "sft-label", "sft-long-cot", "upft", "p-align", "rft"]
 
@@ -31,7 +32,7 @@ def test_label_and_trace_targets(params, collected):
 
 
 def test_p_align_learns_kept_pairs_only_with_their_prefix_marked(params, collected):
-    truncation.truncate(params)
+    truncation.truncate(params, "adaptive")
     pairs = alignment.align(params, "adaptive")
     rows = supervision.build(params, "p-align")
     assert [row["id"] for row in rows] == [pair["id"] for pair in pairs if pair["kept"]]
@@ -47,7 +48,7 @@ def test_p_align_learns_kept_pairs_only_with_their_prefix_marked(params, collect
 
 def test_ablated_targets_are_the_halves_of_p_aligns_own_rows(params, collected):
     """Other rows, or markers around a half, and the comparison would be of more than the target."""
-    truncation.truncate(params)
+    truncation.truncate(params, "adaptive")
     pairs = {pair["id"]: pair for pair in alignment.align(params, "adaptive")}
     whole, prefix, continuation = (
         supervision.build(params, arm) for arm in ("p-align", "sft-teacher-prefix", "sft-student-cot")
@@ -61,17 +62,17 @@ def test_ablated_targets_are_the_halves_of_p_aligns_own_rows(params, collected):
 
 
 def test_every_trained_arm_has_a_target_that_is_known(params):
-    known = {"label", "trace", "upft", *supervision.COMPLETIONS}
+    known = {"upft", *supervision.OF_TRACES, *supervision.OF_PAIRS}
     assert {arm.target for arm in ARMS.values()} - {None} == known
     for arm in ARMS.values():
-        assert (arm.target in supervision.COMPLETIONS) == (arm.strategy is not None)
+        assert (arm.target in supervision.OF_PAIRS) == (arm.strategy is not None)
 
 
 def test_training_seeds_differ_in_the_adapter_and_the_first_is_todays(params, collected):
     one = params.model_copy(update={"num_train_epochs": 1.0, "training_seeds": [0, 1]})
     facts = [finetuning.finetune(one, "sft-label", seed) for seed in (None, 0, 1)]
     assert [f["training_seed"] for f in facts] == [0, 0, 1]
-    losses = [plan.finetuning(one, "sft-label", seed).folder.read("losses") for seed in (0, 1)]
+    losses = [Plan(one).finetuning("sft-label", seed).folder.read("losses") for seed in (0, 1)]
     assert losses[0] != losses[1] and len(losses[0]) == len(losses[1])
 
 
@@ -83,7 +84,7 @@ def test_rft_learns_the_students_own_answers_without_markers(params, collected):
 
 
 def test_upft_mixes_short_beginnings_with_whole_traces(params, collected):
-    tokenizer = load_tokenizer(params)
+    tokenizer = load_tokenizer(params.model("student"))
     half = params.model_copy(update={"upft_structure_share": 0.5})
     rows = supervision.build(half, "upft", tokenizer)
     whole = [row for row, t in zip(rows, collected, strict=True) if row["completion"] == t.trace]
@@ -104,9 +105,9 @@ def test_an_untrained_arm_has_no_rows(params):
 @pytest.mark.parametrize("arm", ["sft-label", "sft-long-cot"])
 def test_training_and_evaluation_render_the_same_template(params, collected, arm, tmp_path):
     """Templates that differ by a newline measure the base model, not the trained one."""
-    tokenizer = load_tokenizer(params)
+    tokenizer = load_tokenizer(params.model("student"))
     rows = supervision.build(params, arm)
-    trainer = finetuning._trainer(params, tmp_path, rows, tokenizer, steps=1)
+    trainer = trainer_of(params, tmp_path, rows)
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(len(rows))])
     for ids, labels, trace, row in zip(batch["input_ids"], batch["labels"], collected, rows, strict=True):
         asked = fill(params.answer_prompt, question=trace.question)
@@ -124,8 +125,9 @@ def test_longer_rows_than_max_length_are_counted(params, collected):
 
 
 def test_equal_updates_give_every_arm_the_steps_of_a_full_set(params):
-    assert finetuning.updates(params, rows=5, full=12) == 6
-    assert finetuning.updates(params.model_copy(update={"equal_updates": False}), rows=5, full=12) == 4
+    recipe = params.part(FineTuning)
+    assert finetuning.updates(recipe, rows=5, full=12) == 6
+    assert finetuning.updates(recipe.model_copy(update={"equal_updates": False}), rows=5, full=12) == 4
 
 
 def test_a_number_that_is_none_stops_the_training(params, collected, monkeypatch):

@@ -9,7 +9,19 @@ from hypothesis import strategies as st
 from palign.judging import Verdict, parse
 from palign.tasks.store import RunFolder
 from palign.traces import Trace
-from palign.truncation import JudgeFailed, PATIENCE, SCAN_BLOCK, equation7, every, judged, linear, lockstep, portions, released, search
+from palign.truncation import (
+    PATIENCE,
+    SCAN_BLOCK,
+    JudgeFailed,
+    equation7,
+    every,
+    judged,
+    linear,
+    lockstep,
+    portions,
+    released,
+    search,
+)
 
 lengths = st.integers(min_value=1, max_value=400)
 

@@ -12,13 +12,11 @@ import pytest
 import yaml
 
 from palign import finetuning, params
-from palign.study import run
-from palign.tasks import plan
-from palign.engines.base import EngineError, trusted
+from palign.engines.base import EngineError
 from palign.engines.opening import open_engine
 from palign.engines.transformers import TransformersEngine
-from palign.params import Params, ParamsError
-
+from palign.params import Machine, Model, Params, ParamsError
+from palign.tasks.plan import Plan
 from tests.conftest import POCKET, PROJECT
 
 SOURCES = sorted((PROJECT / "palign").rglob("*.py"))
@@ -40,7 +38,8 @@ def test_no_data_is_run_unpickled_or_loaded_as_more_than_plain_yaml(path):
     for node, name in calls(path):
         assert name not in RUN_DATA | {"torch.load", "os.system"}
         if name.startswith("yaml.") and "load" in name and name != "yaml.safe_load":
-            loader = getattr(importlib.import_module(f"palign.{path.stem}"), ast.unparse(node.args[1]))
+            module = ".".join(path.relative_to(PROJECT).with_suffix("").parts)
+            loader = getattr(importlib.import_module(module), ast.unparse(node.args[1]))
             assert name == "yaml.load" and issubclass(loader, yaml.SafeLoader), f"{path}: {ast.unparse(node)}"
             with pytest.raises(yaml.constructor.ConstructorError):
                 yaml.load("!!python/object/apply:os.getpid []", loader)
@@ -52,11 +51,13 @@ def test_every_model_is_loaded_from_safetensors_and_trusted_by_name_alone():
     for path in SOURCES:
         for node, name in calls(path):
             if name.endswith("from_pretrained") or name == "LLM":
-                found[f"{path.stem}: {name}"] = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                found[f"{path.relative_to(PROJECT)}: {name}"] = {
+                    keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords
+                }
     assert len(found) == 6
     for where, keywords in found.items():
         if "PeftModel" not in where:  # of an adapter there is only safetensors to load, checked before
-            assert keywords["trust_remote_code"] == "trusted(params)", where
+            assert keywords["trust_remote_code"] == "model.trusted", where
         if "AutoModel" in where:
             assert keywords["use_safetensors"] == "True", where
     for path in SOURCES:
@@ -64,8 +65,12 @@ def test_every_model_is_loaded_from_safetensors_and_trusted_by_name_alone():
 
 
 def test_a_models_own_code_runs_only_where_the_params_name_it():
-    assert not trusted(Params()) and not trusted(Params(trust_remote_code=["some/other"]))
-    assert trusted(Params(trust_remote_code=["palign/pocket/student"]))
+    named = Params(trust_remote_code=["some/judge"], judge="some/judge", teacher="some/teacher")
+    assert named.model("judge").trusted
+    for role in ("student", "teacher", "preference_judge"):
+        assert not named.model(role).trusted
+    assert Params(trust_remote_code=["palign/pocket/student"]).model("student").trusted
+    assert not Model(name="any").trusted
 
 
 def test_a_models_own_code_does_not_run_unasked(tmp_path):
@@ -77,17 +82,24 @@ def test_a_models_own_code_does_not_run_unasked(tmp_path):
     (folder / "config.json").write_text(yaml.safe_dump(config, default_flow_style=True, width=10**6))
     (folder / "strange.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nclass Strange: pass\n")
     with pytest.raises((ValueError, OSError)):
-        open_engine(Params(student=str(folder)))
+        open_engine(Model(name=str(folder)), Machine())
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("load", [TransformersEngine.open, finetuning._trl_model], ids=["engine", "trainer"])
+@pytest.mark.parametrize(
+    "load",
+    [
+        lambda model: TransformersEngine.open(model, Machine(device="cpu"), None),
+        lambda model: finetuning._trl_model(model, load_in_4bit=False, device="cpu"),
+    ],
+    ids=["engine", "trainer"],
+)
 def test_weights_that_are_pickles_are_refused_in_one_line(tmp_path, load):
     folder = tmp_path / "student"
     shutil.copytree(POCKET / "student", folder)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(EngineError, match=r"student: holds pytorch_model\.bin and no \.safetensors; [^\n]*$"):
-        load(Params(student=str(folder), device="cpu"))
+        load(Model(name=str(folder)))
 
 
 @pytest.mark.parametrize(
@@ -104,12 +116,12 @@ def test_no_name_leads_out_of_the_studys_folders(name):
 
 
 def test_every_folder_of_a_study_lies_in_its_own(small, project):
-    loaded = params.validate(small, "test")
-    for step in run.steps(loaded):
+    plan = Plan(params.validate(small, "test"))
+    for step in plan.steps():
         for task in step.tasks:
             assert task.folder.path.resolve().is_relative_to(project / "runs" / "small")
         assert step.executed.resolve().is_relative_to(project / "runs" / "small")
-    assert plan.report_path(loaded).resolve().is_relative_to(project / "reports" / "small")
+    assert plan.report_path.resolve().is_relative_to(project / "reports" / "small")
 
 
 SECRETS = {
@@ -123,17 +135,16 @@ SECRETS = {
 def test_a_secret_of_the_environment_is_written_nowhere(small, project):
     """A notebook of the study, run as ``palign run`` runs it, and all that it leaves and says."""
     command = (
-        "from palign import params, study;"
-        "loaded = params.load('params/small.yaml');"
-        "study._prepare(loaded);"
-        "[study._execute(step) for step in study.steps(loaded)[:2]]"
+        "from palign import params; from palign.study import run; from palign.tasks.plan import Plan;"
+        "plan = Plan(params.load('params/small.yaml'));"
+        "[run._execute(step) for step in plan.steps()[:2]]"
     )
     environment = os.environ | SECRETS | {"PYTHONPATH": str(PROJECT), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     written = [path for path in project.rglob("*") if path.is_file() and not path.is_symlink()]
     assert any(path.name == "manifest.json" for path in written) and any(path.suffix == ".ipynb" for path in written)
-    assert plan.traces(params.load("params/small.yaml")).folder.done
+    assert Plan(params.load("params/small.yaml")).traces.folder.done
     for name, secret in SECRETS.items():
         assert secret not in done.stdout + done.stderr, name
         assert not [path for path in written if secret.encode() in path.read_bytes()], name
