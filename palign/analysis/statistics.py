@@ -1,9 +1,10 @@
-"""Statistics at the level of problems: pass@k, intervals, paired comparisons, power, rank agreement.
+"""Statistics at the level of problems or traces: pass@k, intervals, paired comparisons, power, rank agreement.
 
-Problems are what a benchmark samples, so the spread between problems, each the mean of its samples, makes the interval;
-the luck of sampling is in that spread already. The intervals were chosen by simulated coverage, not by habit
-(``python -m benchmarks.coverage``): resampling problems covers too rarely on 30 hard ones, resampling samples within
-them as well covers too often everywhere.
+A benchmark is a sample of problems. Its interval therefore comes from the spread between problems, each the mean of its
+samples; that spread already contains the chance of sampling responses. The intervals were chosen by simulated coverage
+(``python -m benchmarks.coverage``): a bootstrap of the problems covers the truth too rarely on 30 hard problems, and
+one that resamples the samples within problems as well covers it too often everywhere. Where the unit is the trace,
+:func:`over_traces` resamples traces.
 
 >>> interval(pass_at_k([3, 0, 1, 2], n=3, k=1))
 Estimate(value=0.5, low=0.096..., high=0.903..., n=4)
@@ -12,20 +13,26 @@ Estimate(value=0.5, low=0.096..., high=0.903..., n=4)
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+RESAMPLES = 1000
+"""Of a bootstrap: with 1000, the bounds of a 95 % interval are the 25th value from either end."""
+
 Weigh = Literal["benchmarks", "problems"]
-"""What counts the same in an average: each benchmark (macro), or each problem (micro)."""
+"""What has equal weight in an average: each benchmark (macro), or each problem (micro)."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its interval: fractions in 0..1, differences in -1..1. ``n`` is the number of problems."""
+    """A value with its interval: fractions in 0..1, differences in -1..1. ``n`` counts problems, or traces."""
 
     value: float
     low: float
@@ -35,7 +42,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Test:
-    """A two-sided test of two arms being alike: its name, its p, and on how many problems one arm is above or below."""
+    """A two-sided test of whether two arms are alike: its name, its p, and on how many problems the first is better
+    (``gains``) or worse (``losses``).
+    """
 
     name: str
     p: float
@@ -63,9 +72,10 @@ def pass_at_k(correct: ArrayLike, n: int, k: int) -> np.ndarray:
 def interval(per_problem: ArrayLike, level: float = 0.95) -> Estimate:
     """The mean of one benchmark's per-problem fractions, with Wilson's interval at their effective number.
 
-    That is the number of 0/1 problems whose mean would vary as much as this one (Kish), less the price of having
-    estimated the spread (Korn and Graubard 1998, Survey Methodology 24:193-201); for values of 0 and 1 alone, and where
-    all values agree, the number of problems itself. Raises ``ValueError`` for no values or any outside 0..1.
+    The effective number is the number of 0/1 problems whose mean would vary as much as this one (Kish), made smaller
+    because the spread is itself an estimate (Korn and Graubard 1998, Survey Methodology 24:193-201). Where all values
+    are 0 or 1, and where all values agree, it is the number of problems. Raises ``ValueError`` for no values or any
+    outside 0..1.
     """
     from statsmodels.stats.proportion import proportion_confint
 
@@ -100,9 +110,9 @@ def paired_difference(
     """The averaged difference a - b of two arms on the same problems, aligned by position within each group.
 
     Student's interval of the per-problem differences, stratified by group, with Satterthwaite's degrees of freedom.
-    Where within every group all problems differ alike (nowhere at all, say), that would have no width: the bounds for
-    the gains and for the losses are then subtracted the wide way round. Raises ``ValueError`` when the arms' shapes
-    differ, and as :func:`average` does.
+    Where all problems of every group have the same difference (0, say), that interval would have no width. Then the low
+    bound is that of the gains less the high one of the losses, and the high bound the reverse. Raises ``ValueError``
+    when the arms' shapes differ, and as :func:`average` does.
     """
     from scipy.stats import t
 
@@ -127,8 +137,8 @@ def unpaired_difference(
 ) -> Estimate:
     """The averaged difference a - b of two arms that answered different problems; groups need not be of one size.
 
-    The distances to each average's bounds (:func:`average`), which do not touch each other, are added as squares (Zou
-    and Donner 2008); for two simple shares that is Newcombe's interval (1998, Statistics in Medicine 17:873-890, method
+    The distances to the bounds of the two averages (:func:`average`), which are independent, are added as squares (Zou
+    and Donner 2008). For two simple shares this is Newcombe's interval (1998, Statistics in Medicine 17:873-890, method
     10). ``n`` counts the problems of both. Raises ``ValueError`` as :func:`average` does.
     """
     a, b = average(a_groups, weigh, level), average(b_groups, weigh, level)
@@ -139,7 +149,9 @@ def unpaired_difference(
 
 
 def unpaired_test(a_groups: Sequence[ArrayLike], b_groups: Sequence[ArrayLike], weigh: Weigh = "benchmarks") -> float:
-    """The p at which :func:`unpaired_difference`'s interval touches zero: below 0.05 where that of 95 % excludes it."""
+    """The p at which the interval of :func:`unpaired_difference` touches zero: below 0.05 where the 95 % interval
+    excludes zero.
+    """
     from scipy.optimize import brentq
 
     def bound(level: float) -> float:
@@ -147,18 +159,18 @@ def unpaired_test(a_groups: Sequence[ArrayLike], b_groups: Sequence[ArrayLike], 
         found = unpaired_difference(a_groups, b_groups, weigh, level)
         return found.low if found.value > 0 else -found.high
 
-    narrowest, widest = 1e-6, 1 - 1e-9  # beyond, effective numbers lose their digits; p is 1e-9 at least
+    narrowest, widest = 1e-6, 1 - 1e-9  # outside, effective numbers lose precision; so p is never below 1e-9
     if unpaired_difference(a_groups, b_groups, weigh).value == 0 or bound(narrowest) <= 0:
         return 1.0
     return 1 - (widest if bound(widest) > 0 else brentq(bound, narrowest, widest, xtol=1e-13))
 
 
 def paired_test(a_groups: Sequence[ArrayLike], b_groups: Sequence[ArrayLike], weigh: Weigh = "benchmarks") -> Test:
-    """Are two arms alike on the same problems? Exact McNemar for values of 0 and 1 alone, else Student's paired test.
+    """Are two arms alike on the same problems? Exact McNemar where all values are 0 or 1, else Student's paired test.
 
-    McNemar's test counts problems whatever their benchmark; Student's is that of :func:`paired_difference`'s interval,
-    with p = 1 where all problems differ alike and nothing tells chance from cause. Raises ``ValueError`` as that
-    function does.
+    McNemar's test counts problems whatever their benchmark. Student's is the test that belongs to the interval of
+    :func:`paired_difference`; p is 1 where all problems have the same difference, since the spread is then unknown.
+    Raises ``ValueError`` as that function does.
     """
     from scipy.stats import t
     from statsmodels.stats.contingency_tables import mcnemar
@@ -178,7 +190,7 @@ def paired_test(a_groups: Sequence[ArrayLike], b_groups: Sequence[ArrayLike], we
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p values corrected for their number (Holm 1979), in the given order."""
+    """The p values corrected for multiple tests (Holm 1979), in the given order."""
     from statsmodels.stats.multitest import multipletests
 
     return multipletests(p_values, method="holm")[1].tolist() if len(p_values) else []
@@ -189,9 +201,9 @@ def minimum_detectable_effect(
 ) -> float:
     """The smallest true difference of two arms that a paired study of this size finds with ``power``; a fraction.
 
-    ``sizes``: problems of each benchmark; ``correlation``: of the two arms' values on one problem. Each value is taken
-    to vary as much as it can, like a coin: what varies less is found more easily. Raises ``ValueError`` for no
-    benchmark, one of fewer than 2 problems, or a correlation outside -1 to 1 (1 excluded).
+    ``sizes``: problems of each benchmark; ``correlation``: of the two arms' values on one problem. The variance of each
+    value is taken to be the largest possible, that of a fair coin, so that the effect is never stated too small. Raises
+    ``ValueError`` for no benchmark, one of fewer than 2 problems, or a correlation outside -1 to 1 (1 excluded).
     """
     from statsmodels.stats.power import TTestPower
 
@@ -210,22 +222,58 @@ def rank_auc(scores: ArrayLike, labels: ArrayLike) -> float:
     ``scores`` and ``labels`` (truth values) have shape (cases,). ``nan`` when all labels are alike or a score is
     ``nan``. Raises ``ValueError`` when the shapes differ.
     """
-    from scipy.stats import mannwhitneyu
+    from scipy.stats import rankdata
 
     scores, labels = np.asarray(scores, dtype=float), np.asarray(labels, dtype=bool)
     if scores.shape != labels.shape:
         raise ValueError(f"scores and labels must have the same shape, not {scores.shape} and {labels.shape}")
-    true, false = scores[labels], scores[~labels]
-    if not true.size or not false.size:
+    true = int(labels.sum())
+    if true in (0, labels.size):
         return math.nan
-    return float(mannwhitneyu(true, false, method="asymptotic").statistic / (true.size * false.size))
+    above = rankdata(scores)[labels].sum() - true * (true + 1) / 2  # Mann and Whitney's U
+    return float(above / (true * (labels.size - true)))
+
+
+def over_traces(
+    groups: Sequence[np.ndarray], statistic: Callable[[np.ndarray], float], level: float = 0.95, seed: int = 0
+) -> Estimate:
+    """A statistic of the rows of all traces, with a percentile bootstrap interval that resamples whole traces.
+
+    ``groups``: one array a trace, of shape (rows, columns); ``statistic`` takes the rows of all of them in one array. A
+    resample where the statistic is not defined (``nan``) does not count. The interval contains the value. Where all
+    resamples agree the bounds are ``nan``: an interval without width would claim certainty.
+    """
+    rng, value = np.random.default_rng(seed), float(statistic(np.concatenate(groups)))
+    draws = [
+        statistic(np.concatenate([groups[i] for i in rng.integers(0, len(groups), len(groups))]))
+        for _ in range(RESAMPLES)
+    ]
+    if np.isnan(value) or np.isnan(draws).all():
+        return Estimate(math.nan, math.nan, math.nan, len(groups))
+    if np.nanmax(draws) == np.nanmin(draws):
+        return Estimate(value, math.nan, math.nan, len(groups))
+    low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return _estimate(value, low, high, len(groups))
+
+
+def mean_over_traces(values: ArrayLike) -> Estimate:
+    """:func:`over_traces` for the mean of one value a trace, of any range; ``values`` has shape (traces,)."""
+    return over_traces(list(np.asarray(values, dtype=float)[:, None, None]), np.mean)
+
+
+def table_of(estimates: dict[str, Estimate]) -> pd.DataFrame:
+    """One row an estimate, under its name: ``value``, ``low``, ``high``, ``n``."""
+    import pandas as pd
+
+    columns = [field.name for field in fields(Estimate)]
+    return pd.DataFrame(list(map(vars, estimates.values())), index=list(estimates), columns=columns)
 
 
 def _fractions(values: ArrayLike) -> np.ndarray:
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or not array.size:
         raise ValueError(f"one value a problem and at least one problem, not an array of shape {array.shape}")
-    outside = ~((array >= 0) & (array <= 1))  # written so that nan is outside
+    outside = ~((array >= 0) & (array <= 1))  # nan compares false, so it counts as outside
     if outside.any():
         raise ValueError(f"per-problem values must be fractions in 0..1, not {array[outside][0]}")
     return array
@@ -252,7 +300,7 @@ def _weights(groups: Sequence[np.ndarray], weigh: Weigh) -> np.ndarray:
 
 
 def _standard_error(differences: Sequence[np.ndarray], weights: np.ndarray) -> tuple[float, float]:
-    """Of the weighted mean of the groups' means, and Satterthwaite's degrees of freedom."""
+    """The standard error of the weighted mean of the groups' means, and Satterthwaite's degrees of freedom."""
     varying = [(w, d) for w, d in zip(weights, differences, strict=True) if _varies(d)]
     parts = [w**2 * d.var(ddof=1) / d.size for w, d in varying]
     freedom = sum(parts) ** 2 / sum(part**2 / (d.size - 1) for part, (_, d) in zip(parts, varying, strict=True))
@@ -274,5 +322,5 @@ def _effective_number(values: np.ndarray, level: float) -> float:
 
 
 def _estimate(value: float, low: float, high: float, n: int) -> Estimate:
-    """Bounds widened to contain the value where rounding leaves it outside."""
+    """An estimate whose bounds contain the value, also where rounding would leave it outside."""
     return Estimate(float(value), float(min(low, value)), float(max(high, value)), n)

@@ -1,4 +1,11 @@
-"""style"""
+"""The look of all figures: one theme, captions, error bars, and files that come out the same every time.
+
+>>> theme()
+>>> figure, axis = plt.subplots()
+>>> axis.errorbar(range(len(rows)), 100 * rows["value"], yerr=spread(rows))
+>>> caption(figure, "n = 200 problems. Bars: 95 % intervals over problems.")
+>>> save(figure, Path("reports/pocket/figures"), "accuracy")
+"""
 
 from __future__ import annotations
 
@@ -8,34 +15,41 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 
+NOTHING = "nothing to show: this study has no such data"
+
 
 def theme() -> None:
-    """The one place where the look is set."""
+    """Set the theme that every figure has. Call it before a figure is made."""
     sns.set_theme(context="notebook", style="whitegrid", font_scale=0.9)
+    # matplotlib makes the ids in an SVG from this salt, otherwise from a random number
     plt.rcParams.update({"svg.hashsalt": "palign", "figure.dpi": 100, "savefig.dpi": 150})
 
 
-def save(figure: plt.Figure, folder: Path, name: str) -> None:
-    """Write ``name``.svg and .png without dates, so that the same figure is the same file."""
+def save(figure: plt.Figure, folder: Path, name: str) -> list[Path]:
+    """Write ``name``.svg and ``name``.png to ``folder``, without dates, so that the same figure is the same file.
+
+    Returns the paths of both.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None}, bbox_inches="tight")
-    figure.savefig(folder / f"{name}.png", metadata={"Software": None}, bbox_inches="tight")
+    paths = {folder / f"{name}.svg": {"Date": None}, folder / f"{name}.png": {"Software": None}}
+    for path, metadata in paths.items():
+        figure.savefig(path, metadata=metadata, bbox_inches="tight")
+    return list(paths)
 
 
 def caption(figure: plt.Figure, text: str) -> None:
+    """Write a caption below the figure. It states n and what the intervals are over."""
     figure.text(0.01, -0.01, text, ha="left", va="top", fontsize="small", wrap=True)
 
 
-def spread(rows: pd.DataFrame) -> list:
-    """The lengths of error bars in percent; rounding must not make one of them negative."""
+def spread(rows: pd.DataFrame) -> list[pd.Series]:
+    """The error bars of ``value``, ``low`` and ``high`` (fractions) as matplotlib takes them: lengths below and above,
+    in percent. Rounding can leave a bound on the wrong side of the value; such a length is set to 0.
+    """
     below, above = rows["value"] - rows["low"], rows["high"] - rows["value"]
     return [100 * below.clip(lower=0), 100 * above.clip(lower=0)]
 
 
-NOTHING = "nothing to show: this study has no such data"
-
-
 def nothing() -> None:
-    """In place of a figure where a study has no such data; a rendered report leaves out what shows nothing else."""
+    """Print :data:`NOTHING` in place of a figure. The rendered report leaves out a cell that shows nothing else."""
     print(NOTHING)
-

@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 
 from palign import params, traces
 from palign.analysis import entropy
-from palign.report import figures
-from palign.tasks import plan
 from palign.engines.opening import open_engine
 from palign.engines.transformers import TransformersEngine
-from palign.params import Params
-
+from palign.params import Machine, Model
+from palign.report import figures
+from palign.tasks.plan import Plan
 from tests.conftest import POCKET
 
 
@@ -42,7 +41,7 @@ def test_fewer_tokens_than_chunks_have_none():
 
 @pytest.fixture(scope="module")
 def engine() -> TransformersEngine:
-    return open_engine(Params(student=str(POCKET / "student"), batch_size=3))
+    return open_engine(Model(name=str(POCKET / "student")), Machine(batch_size=3))
 
 
 TEXTS = ["Now four. First pewter gives zero.", "Okay, the dial starts at four. Let me see. " * 3, "Wait."]
@@ -63,7 +62,7 @@ def test_it_equals_a_direct_computation(engine, monkeypatch):
 
 
 def test_a_uniform_model_has_the_logarithm_of_its_vocabulary():
-    engine = open_engine(Params(student=str(POCKET / "student"), batch_size=2))
+    engine = open_engine(Model(name=str(POCKET / "student")), Machine(batch_size=2))
     with torch.no_grad():
         engine.model.get_output_embeddings().weight.zero_()
     vocabulary = engine.model.get_output_embeddings().weight.shape[0]
@@ -72,7 +71,8 @@ def test_a_uniform_model_has_the_logarithm_of_its_vocabulary():
 
 
 def test_what_does_not_fit_is_left_out_and_its_neighbours_are_not(engine):
-    short = TransformersEngine(engine.model, engine.tokenizer, 20, 3)
+    source = engine.source.model_copy(update={"max_model_len": 20})
+    short = TransformersEngine(source, engine.model, engine.tokenizer, 3)
     assert [values is None for values in short.entropies(PROMPTS, TEXTS)] == [False, True, False]
 
 
@@ -81,12 +81,12 @@ def test_the_task_runs_resumes_and_makes_its_table(small, project):
     traces.collect(loaded)
     records = entropy.measure(loaded)
     assert len(records) == 6 and all(r["status"] == "ok" and len(r["chunks"]) == 10 for r in records)
-    table = entropy.by_chunk(loaded)
+    table = entropy.by_chunk(records)
     assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"])).all() and (table["n"] == 6).all()
     assert table.loc["last less first", "value"] == pytest.approx(table.loc["10", "value"] - table.loc["1", "value"])
     figures.plt.close(figures.entropy(table))
 
-    task = plan.entropy(loaded)
+    task = Plan(loaded).entropy
     path = task.folder.path / "entropies.jsonl"
     whole = path.read_bytes()
     task.folder.manifest_path.unlink()
@@ -97,7 +97,7 @@ def test_the_task_runs_resumes_and_makes_its_table(small, project):
 def test_an_engine_without_logits_is_told_in_one_line(small, project, monkeypatch):
     loaded = params.load(project / "params" / "small.yaml")
     traces.collect(loaded)
-    monkeypatch.setattr(entropy, "open_engine", lambda params: object())
+    monkeypatch.setattr(entropy, "open_engine", lambda *args: object())
     with pytest.raises(entropy.NoLogits, match="set entropy_traces: 0, or engine: transformers"):
         entropy.measure(loaded)
 
@@ -105,5 +105,6 @@ def test_an_engine_without_logits_is_told_in_one_line(small, project, monkeypatc
 def test_a_study_may_leave_it_out(small, project):
     for values in ({"entropy_traces": 0}, {"arms": ["zero-shot", "rft"]}):
         loaded = params.validate({**small, **values}, "test")
-        assert plan.entropy(loaded) is None and entropy.measure(loaded) == [] and entropy.by_chunk(loaded).empty
-    figures.plt.close(figures.entropy(entropy.by_chunk(loaded)))
+        assert Plan(loaded).entropy is None and entropy.measure(loaded) == []
+    assert entropy.by_chunk([]).empty and entropy.by_chunk([entropy._record("a", 5, None)]).empty
+    figures.plt.close(figures.entropy(entropy.by_chunk([])))

@@ -5,10 +5,10 @@ import pytest
 
 from palign import params
 from palign.analysis import estimates
-from palign.study import run
+from palign.analysis.estimates import Estimates
 from palign.arms import ARMS
 from palign.study.cli import main
-
+from palign.tasks.plan import Plan
 from tests.conftest import PROJECT
 
 FILES = sorted((PROJECT / "params").glob("*.yaml"))
@@ -20,25 +20,26 @@ PAPER = params.load(PROJECT / "params" / "paper-qwen2.5-7b.yaml")
 def test_the_head_of_every_params_file_says_what_palign_plan_computes(path):
     """An estimate that was true of an earlier version of the file misleads whoever rents the machine."""
     stated = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# Expected:")]
-    assert stated == [f"# {estimates.line(params.load(path))}"], "copy the line that `palign plan` prints"
+    assert stated == [f"# {Estimates(params.load(path)).line()}"], "copy the line that `palign plan` prints"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_every_task_that_costs_is_in_the_estimate(path):
     loaded = params.load(path)
     free = {"benchmarks", "overlap", "report"} | (set() if loaded.teacher else {"traces"})
-    tasks = {task.name for step in run.steps(loaded) for task in step.tasks if task.stage not in free}
-    assert tasks <= set(estimates.estimate(loaded).index)
+    tasks = {task.name for task in Plan(loaded).tasks() if task.stage not in free}
+    assert tasks <= set(Estimates(loaded).table().index)
 
 
 def test_the_pocket_estimate_lies_near_what_its_report_measured():
     """Tokens of each kind, within a third; seconds are the machine's own."""
-    total = estimates.versus(POCKET, estimates.measured(POCKET)).loc["total"].drop("seconds")
+    pocket = Estimates(POCKET)
+    total = pocket.versus(pocket.measured()).loc["total"].drop("seconds")
     assert total.between(0.67, 1.5).all(), total
 
 
 def test_tokens_follow_from_lengths_by_hand():
-    table = estimates.estimate(POCKET)
+    table = Estimates(POCKET).table()
     responses = 4 * 250 * 3
     assert table.loc["evaluation/zero-shot", "tokens_generated"] == responses * 21
     assert table.loc["evaluation/zero-shot", "tokens_read"] == responses * (25 + 20)
@@ -48,32 +49,32 @@ def test_tokens_follow_from_lengths_by_hand():
 
 
 def test_budgets_cut_what_is_expected():
-    table = estimates.estimate(POCKET.model_copy(update={"max_new_tokens": 100, "max_length": 64}))
+    table = Estimates(POCKET.model_copy(update={"max_new_tokens": 100, "max_length": 64})).table()
     assert table.loc["evaluation/sft-long-cot", "tokens_generated"] == 3000 * 100
     assert table.loc["finetuning/sft-long-cot", "tokens_trained"] == 120 * 8 * 64
 
 
 def test_a_decoding_judge_generates_and_a_comparing_one_does_not():
-    decoding = estimates.estimate(POCKET.model_copy(update={"verdict": "decode"}))
+    decoding = Estimates(POCKET.model_copy(update={"verdict": "decode"})).table()
     assert decoding.loc["truncation/adaptive", "tokens_generated"] > 0
-    assert estimates.estimate(POCKET).loc["truncation/adaptive", "tokens_generated"] == 0
+    assert Estimates(POCKET).table().loc["truncation/adaptive", "tokens_generated"] == 0
 
 
 def test_a_teacher_that_writes_the_traces_is_paid_for():
     taught = POCKET.model_copy(update={"teacher": "made-up/teacher"})
-    assert estimates.estimate(taught).loc["traces/training", "tokens_generated"] == 320 * 140
+    assert Estimates(taught).table().loc["traces/training", "tokens_generated"] == 320 * 140
 
 
 def test_lora_parameters_are_those_the_pocket_student_trained():
-    assert estimates.lora_parameters(POCKET) == 143_360
+    assert estimates.lora_parameters(POCKET.costs, POCKET.lora_r) == 143_360
 
 
 def test_memory_of_the_7b_student_by_hand():
     """15.24 GB of bfloat16 weights, 57,344 bytes of keys and values a token, 40 M adapter parameters."""
-    assert estimates.weights(PAPER) == pytest.approx(15.24e9)
-    assert estimates.kv_per_token(PAPER) == 57_344
-    assert estimates.lora_parameters(PAPER) == 40_370_176
-    held = estimates.estimate(PAPER)["gpu_gb"]
+    assert estimates.weights(PAPER.costs, PAPER.dtype) == pytest.approx(15.24e9)
+    assert estimates.kv_per_token(PAPER.costs, PAPER.dtype) == 57_344
+    assert estimates.lora_parameters(PAPER.costs, PAPER.lora_r) == 40_370_176
+    held = Estimates(PAPER).table()["gpu_gb"]
     per_response = (150 + 70 + 900) * 57_344
     assert held["evaluation/zero-shot"] == pytest.approx(15.24 + 64 * per_response / 1e9)
 
@@ -82,19 +83,19 @@ def test_memory_of_the_7b_student_by_hand():
 def test_the_memory_expected_fits_the_machine_named(path):
     loaded = params.load(path)
     size = {"one H100 80 GB": 80, "one T4 16 GB": 16, "two CPU cores": 4}[loaded.costs.device]
-    assert estimates.estimate(loaded)["gpu_gb"].max() < 0.9 * size
+    assert Estimates(loaded).table()["gpu_gb"].max() < 0.9 * size
 
 
 def test_arms_at_once_share_the_hours():
-    alone, two = (estimates.total_hours(POCKET.model_copy(update={"jobs": jobs})) for jobs in (1, 2))
+    alone, two = (Estimates(POCKET.model_copy(update={"jobs": jobs})).total_hours() for jobs in (1, 2))
     assert two < alone < 2 * two
 
 
 def test_another_student_needs_costs_of_its_own():
     other = params.validate({"study": "t", "student": "made-up/student"}, "t")
     with pytest.raises(params.ParamsError, match=r"costs: missing; .* made-up/student"):
-        estimates.estimate(other)
-    assert estimates.versus(other, pd.DataFrame()).empty
+        Estimates(other).table()
+    assert not Estimates(other).stated and Estimates(other).versus(pd.DataFrame()).empty
 
 
 def test_costs_without_the_untrained_students_length_are_refused():
@@ -106,12 +107,12 @@ def test_costs_without_the_untrained_students_length_are_refused():
 def test_palign_plan_prints_the_table_the_line_and_the_comparison(capsys):
     assert main(["plan", str(PROJECT / "params" / "pocket.yaml")]) == 0
     out = capsys.readouterr().out
-    assert estimates.line(POCKET) in out and "all tasks" in out and "divided by what the last report measured" in out
+    assert Estimates(POCKET).line() in out and "all tasks" in out and "divided by what the last report measured" in out
 
 
 def test_costs_change_no_result():
     other = POCKET.model_copy(update={"costs": POCKET.costs.model_copy(update={"trace_tokens": 1})})
-    keys = [[task.key for step in run.steps(p) for task in step.tasks] for p in (POCKET, other)]
+    keys = [[task.key for task in Plan(p).tasks()] for p in (POCKET, other)]
     assert keys[0] == keys[1]
 
 

@@ -6,15 +6,14 @@ from hypothesis import strategies as st
 
 from palign import params
 from palign.analysis import preference
-from palign.report import figures
-from palign.tasks import plan
+from palign.analysis.preference import OUTCOMES, arm_pairs, outcome, points, rubric, verdict
 from palign.arms import ARMS
 from palign.behaviour import DOUBTS
-from palign.engines.base import Completion
-from palign.analysis.preference import OUTCOMES, arm_pairs, outcome, points, rubric, verdict
+from palign.engines.base import Completion, Engine
 from palign.problems import collect_benchmarks
 from palign.prompts import mark
-
+from palign.report import figures
+from palign.tasks.plan import Plan, TaskMissing
 from tests.tasks.test_plan import BASE, changed
 
 LABELS = [None, "A", "B", "TIE"]
@@ -95,14 +94,14 @@ def test_arms_are_compared_with_p_align_and_those_of_figure_3d_among_each_other(
 
 def test_it_touches_nothing_else_and_may_be_left_out():
     assert changed(preference_problems=7) == set()
-    assert plan.preference(BASE.model_copy(update={"preference_problems": 7})).key != plan.preference(BASE).key
-    assert plan.preference(BASE.model_copy(update={"top_p": 0.5})).key != plan.preference(BASE).key
+    for values in ({"preference_problems": 7}, {"top_p": 0.5}):
+        assert Plan(BASE.model_copy(update=values)).preference.key != Plan(BASE).preference.key
     for values in ({"preference_judge": None}, {"arms": ["zero-shot"]}):
         left_out = BASE.model_copy(update=values)
-        assert plan.preference(left_out) is None and preference.compare(left_out) == []
-        assert preference.table(left_out).empty and preference.best(left_out).empty
-        assert "asks no judge" in preference.finding(left_out)
-    figures.plt.close(figures.preference(preference.table(left_out), preference.name_of(left_out)))
+        assert Plan(left_out).preference is None and preference.compare(left_out) == []
+    empty = preference.table([], BASE.arms)
+    assert empty.empty and preference.best([], list(preference.PAPER_ARMS)).empty
+    figures.plt.close(figures.preference(empty, preference.name_of(None)))
 
 
 def test_a_prompt_must_show_both_responses():
@@ -117,7 +116,7 @@ def answered(small, project, monkeypatch):
     problems = collect_benchmarks(loaded)
     said = {"zero-shot": GOOD, "sft-label": r"\boxed{0}", "p-align": mark("Now four.", GOOD.removeprefix("Now four. "))}
     for arm in loaded.arms:
-        task = plan.evaluation(loaded, arm)
+        task = Plan(loaded).evaluation(arm)
         common = [{"benchmark": p["benchmark"], "problem": p["id"]} for p in problems]
         records = [c | {"id": str(i), "sample": 0, "text": said[arm]} for i, c in enumerate(common)]
         task.folder.path.mkdir(parents=True, exist_ok=True)
@@ -126,7 +125,7 @@ def answered(small, project, monkeypatch):
     return loaded
 
 
-class Scripted:
+class Scripted(Engine):
     """An engine that gives what ``answer`` makes of a prompt."""
 
     class tokenizer:
@@ -136,8 +135,8 @@ class Scripted:
         def apply_chat_template(messages, **kwargs):
             return messages[0]["content"]
 
-    def __init__(self, answer):
-        self.answer, self.prompts = answer, []
+    def __init__(self, source, answer):
+        self.source, self.answer, self.prompts = source, answer, []
 
     def generate(self, prompts, sampling, seeds):
         self.prompts += prompts
@@ -145,45 +144,44 @@ class Scripted:
 
 
 def judged(loaded, monkeypatch, answer):
-    engine = Scripted(answer)
-    monkeypatch.setattr(preference, "open_engine", lambda params: engine)
     other = loaded.model_copy(update={"preference_judge": "made-up/judge"})
+    engine = Scripted(other.model("preference_judge"), answer)
+    monkeypatch.setattr(preference, "open_engine", lambda model, machine: engine if model == engine.source else None)
     return other, preference.compare(other), engine
 
 
 def test_a_judge_that_always_says_a_prefers_nothing(answered, monkeypatch):
     loaded, records, engine = judged(answered, monkeypatch, lambda prompt: "[A]")
     assert {r["outcome"] for r in records} == {"inconsistent"}
-    table = preference.table(loaded).set_index(["arm", "against", "measure"])["value"]
+    table = preference.table(records, loaded.arms).set_index(["arm", "against", "measure"])["value"]
     for pair in arm_pairs(loaded.arms):
         assert table[(*pair, "win less loss")] == 0 and table[(*pair, "orders agree")] == 0
         assert table[(*pair, "shown first preferred")] == 1
-    assert "No preference" in preference.finding(loaded)
     assert not any("Prefix" in prompt or "p-align" in prompt for prompt in engine.prompts)  # blinded
     assert len(engine.prompts) == 2 * len(records) == 2 * 2 * 8
-    manifest = plan.preference(loaded).folder.manifest()
+    manifest = Plan(loaded).preference.folder.manifest()
     assert manifest["tokens_read"] == 9 * len(engine.prompts) and manifest["judge"] == "made-up/judge"
 
 
 def test_a_judge_that_says_nothing_is_counted_as_such(answered, monkeypatch):
     loaded, records, _ = judged(answered, monkeypatch, lambda prompt: "Both are fine.")
     assert {r["outcome"] for r in records} == {"unparseable"}
-    assert "orders agree" not in set(preference.table(loaded)["measure"])
+    assert "orders agree" not in set(preference.table(records, loaded.arms)["measure"])
 
 
 def test_the_rubric_in_a_study(answered):
     records = preference.compare(answered)
-    table = preference.table(answered)
+    table = preference.table(records, answered.arms)
     assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"])).all() and (table["n"] == 8).all()
     shares = table[table["measure"].isin(OUTCOMES)].groupby(["arm", "against"])["value"].sum()
     assert shares.to_numpy() == pytest.approx(1)
     found = {(r["against"], r["outcome"]) for r in records}
     assert found == {("zero-shot", "tie"), ("sft-label", "win")}  # the same text but for the marks; a bare answer
-    assert preference.finding(answered).startswith("Judge: scripted rubric, not a model; 8 problems.")
-    assert "p-align over sft-label" in preference.wide(answered).index
-    figures.plt.close(figures.preference(table, preference.name_of(answered)))
+    name = preference.name_of(answered.preference_judge)
+    assert name == Plan(answered).preference.folder.manifest()["judge"] == "scripted rubric, not a model"
+    figures.plt.close(figures.preference(table, name))
 
-    task = plan.preference(answered)  # a kill halfway: what there is stays, the rest is the same again
+    task = Plan(answered).preference  # a kill halfway: what there is stays, the rest is the same again
     path = task.folder.path / "verdicts.jsonl"
     whole = path.read_bytes()
     task.folder.manifest_path.unlink()
@@ -201,7 +199,20 @@ def test_the_best_of_figure_3ds_arms_has_won_over_both_others():
     assert preference._winner([*rows, Row("sft-long-cot", "upft", "tie")]) is None
 
 
+def test_the_best_is_counted_over_all_problems():
+    """A problem without a winner counts among the n, or the shares would add up to one whatever the judge said."""
+    pairs = [("p-align", "sft-long-cot"), ("p-align", "upft"), ("sft-long-cot", "upft")]
+    outcomes = [
+        {"arm": arm, "against": against, "benchmark": "b", "problem": str(i), "outcome": "win" if i < 3 else "tie"}
+        for i in range(4)
+        for arm, against in pairs
+    ]
+    found = preference.best(outcomes, ["zero-shot", *preference.PAPER_ARMS])
+    assert found["value"].to_dict() == {"sft-long-cot": 0, "upft": 0, "p-align": 0.75} and (found["n"] == 4).all()
+    assert preference.best(outcomes, ["p-align", "upft"]).empty
+
+
 def test_before_the_arms_have_answered_it_says_what_to_run(small, project):
     loaded = params.load(project / "params" / "small.yaml")
-    with pytest.raises(plan.TaskMissing, match="05_evaluation"):
+    with pytest.raises(TaskMissing, match="05_evaluation"):
         preference.compare(loaded)

@@ -9,7 +9,22 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from palign.analysis.statistics import Estimate, average, holm, interval, minimum_detectable_effect, paired_difference, paired_test, pass_at_k, rank_auc, unpaired_difference, unpaired_test
+from palign.analysis.statistics import (
+    Estimate,
+    average,
+    holm,
+    interval,
+    mean_over_traces,
+    minimum_detectable_effect,
+    over_traces,
+    paired_difference,
+    paired_test,
+    pass_at_k,
+    rank_auc,
+    table_of,
+    unpaired_difference,
+    unpaired_test,
+)
 
 shares = st.sampled_from([0, 1 / 3, 2 / 3, 1])
 problems = st.lists(shares, min_size=1, max_size=30)
@@ -338,6 +353,49 @@ def test_auc_without_both_classes_or_with_a_missing_score_is_nan():
 def test_auc_of_scores_and_labels_that_do_not_match_is_refused():
     with pytest.raises(ValueError, match="shape"):
         rank_auc([1, 2, 3], [True, False])
+
+
+# -- over traces ------------------------------------------------------------------------------------------------------
+
+
+def test_the_interval_resamples_traces_not_rows():
+    """A trace judged forty times is still one trace: rows resampled singly would make the interval far too narrow."""
+    rng = np.random.default_rng(0)
+    whole = [np.full((40, 1), value) for value in rng.random(20)]
+    single = [np.array([[value]]) for group in whole for value in group[:, 0]]
+    wide, narrow = over_traces(whole, np.mean), over_traces(single, np.mean)
+    assert wide.value == pytest.approx(narrow.value) and wide.n == 20
+    assert wide.low <= wide.value <= wide.high
+    assert wide.high - wide.low > 4 * (narrow.high - narrow.low)
+
+
+def test_traces_that_all_agree_claim_no_certainty():
+    found = over_traces([np.ones((3, 1))] * 5, np.mean)
+    assert found.value == 1 and math.isnan(found.low) and math.isnan(found.high)
+
+
+def test_a_mean_over_traces_is_that_of_one_row_a_trace():
+    values = [3.0, -1.0, 7.5, 2.0]
+    assert mean_over_traces(values) == over_traces([np.array([[value]]) for value in values], np.mean)
+    assert mean_over_traces(values).value == np.mean(values)
+
+
+def test_a_resample_without_a_value_does_not_count():
+    """One trace alone has both labels: a resample without it has no AUC."""
+    rows = [np.array([[2.0, 1.0], [1.0, 0.0]]), *[np.array([[0.5, 0.0]])] * 3]
+    found = over_traces(rows, lambda rows: rank_auc(*rows.T))
+    assert found.value == 1 and found.n == 4
+    assert math.isnan(over_traces(rows[1:], lambda rows: rank_auc(*rows.T)).value)
+
+
+def test_a_table_of_estimates_has_a_row_each():
+    table = table_of({"a": Estimate(0.5, 0.4, 0.6, 30), "b": Estimate(1.0, math.nan, math.nan, 3)})
+    assert list(table.index) == ["a", "b"] and list(table.columns) == ["value", "low", "high", "n"]
+    assert table["n"].tolist() == [30, 3] and table["n"].dtype.kind == "i"
+    assert table_of({}).empty and list(table_of({}).columns) == list(table.columns)
+
+
+# -- differences on different problems --------------------------------------------------------------------------------
 
 
 def test_unpaired_differences_cover_as_often_as_they_say():

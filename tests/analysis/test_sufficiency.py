@@ -8,10 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palign import params, traces, truncation
-from palign.analysis import costs, statistics, sufficiency
+from palign.analysis import costs, sufficiency
+from palign.analysis.sufficiency import (
+    CUTS,
+    SAMPLES,
+    calibration_error,
+    confidence,
+    evenly_spread,
+    landings,
+    turns,
+    violating_pairs,
+)
+from palign.engines.tokenizers import load_tokenizer
 from palign.report import figures
-from palign.tasks import plan
-from palign.analysis.sufficiency import _auc, calibration_error, confidence, cuts, landings, over_traces, turns, violating_pairs
+from palign.tasks.plan import Plan
 
 verdicts = st.lists(st.booleans(), min_size=1, max_size=80)
 fractions = st.floats(0, 1)
@@ -42,7 +52,7 @@ def test_searches_land_together_on_a_monotone_judge_and_the_scan_on_the_first_en
 
 @given(st.integers(1, 400), st.integers(1, 12))
 def test_cuts_are_different_inner_prefixes_evenly_spread(m, k):
-    found = cuts(m, k)
+    found = evenly_spread(m, k)
     assert found == sorted(set(found)) and all(1 <= p < m for p in found)
     if m > 2 * (k + 1):
         assert len(found) == k
@@ -69,56 +79,36 @@ def test_calibration_error_is_the_mean_gap_of_the_bins_weighted_by_count(cases, 
     assert calibration_error(stated, success, bins) <= np.abs(stated - success).mean() + 1e-9
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=60))
-def test_auc_by_sorting_is_that_of_the_ranks(rows):
-    rows = np.array(rows, dtype=float)
-    assert _auc(rows) == pytest.approx(statistics.rank_auc(rows[:, 0], rows[:, 1]), nan_ok=True)
-
-
-def test_the_interval_resamples_traces_not_rows():
-    """A trace judged forty times is still one trace: rows resampled singly would make the interval far too narrow."""
-    rng = np.random.default_rng(0)
-    whole = [np.full((40, 1), value) for value in rng.random(20)]
-    single = [np.array([[value]]) for group in whole for value in group[:, 0]]
-    wide, narrow = over_traces(whole, np.mean), over_traces(single, np.mean)
-    assert wide.value == pytest.approx(narrow.value) and wide.n == 20
-    assert wide.low <= wide.value <= wide.high
-    assert wide.high - wide.low > 4 * (narrow.high - narrow.low)
-
-
-def test_traces_that_all_agree_claim_no_certainty():
-    found = over_traces([np.ones((3, 1))] * 5, np.mean)
-    assert found.value == 1 and math.isnan(found.low) and math.isnan(found.high)
-
-
 def test_the_task_judges_every_prefix_continues_the_cuts_and_resumes(small, project):
     loaded = params.load(project / "params" / "small.yaml")
     traces.collect(loaded)
     records = sufficiency.measure(loaded)
-    task = plan.sufficiency(loaded)
-    judged = task.folder.read("judged")
+    task = Plan(loaded).sufficiency
+    judged = task.read("judged")
     assert len(judged) == loaded.judged_traces
     for record in judged:
         assert [p for p, *_ in record["verdicts"]] == list(range(1, record["of"] + 1))
         assert record["tokens_read"] <= 1.05 * (record["trace_tokens"] + 60)  # the question and the template
-    assert len(records) == loaded.judged_traces * loaded.judged_cuts
-    assert all(0 <= r["right"] <= r["samples"] == loaded.judged_samples for r in records)
-    table = sufficiency.summary(loaded)
+    assert len(records) == loaded.judged_traces * CUTS
+    assert all(0 <= r["right"] <= r["samples"] == SAMPLES for r in records)
+    table = sufficiency.summary(judged, records)
     assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"]) | table["low"].isna()).all()
     assert (table["n"] <= loaded.judged_traces).all()
-    assert sufficiency.reliability(loaded)["prefixes"].sum() == len(records)
+    assert sufficiency.reliability(records)["prefixes"].sum() == len(records)
 
     # the search of the same traces, by its own verdicts, ends where replaying all verdicts says it does
-    per_trace = sufficiency.per_trace(loaded).set_index("id")
-    for record in truncation.truncate(loaded):
+    per_trace = sufficiency.per_trace(judged).set_index("id")
+    prefixes = truncation.truncate(loaded, "adaptive")
+    for record in prefixes:
         if record["id"] in per_trace.index:
             assert record["sentences"] == per_trace.loc[record["id"], "released"]
-    counted = costs.reads(loaded)
+    tokenizer = load_tokenizer(loaded.model("student"))
+    counted = costs.reads(prefixes, [len(tokenizer.tokenize(record["question"])) for record in prefixes])
     assert counted.loc["trace and question", "value"] <= 1.05
     assert counted.loc["tokens of the demand, a verdict", "value"] <= 32
     for figure in (
-        figures.monotone(sufficiency.by_share(loaded), sufficiency.per_trace(loaded)),
-        figures.reliability(sufficiency.reliability(loaded)),
+        figures.monotone(sufficiency.by_share(judged, records), sufficiency.per_trace(judged)),
+        figures.reliability(sufficiency.reliability(records)),
         figures.reads(counted),
     ):
         figures.plt.close(figure)
@@ -135,11 +125,19 @@ def test_the_task_judges_every_prefix_continues_the_cuts_and_resumes(small, proj
 def test_a_study_may_leave_it_out(small, project):
     for values in ({"judged_traces": 0}, {"arms": ["zero-shot"]}):
         loaded = params.validate({**small, **values}, "test")
-        assert plan.sufficiency(loaded) is None and sufficiency.measure(loaded) == []
-        assert sufficiency.summary(loaded).empty and sufficiency.per_trace(loaded).empty
-        assert sufficiency.by_share(loaded).empty and sufficiency.reliability(loaded).empty
-        for figure in (
-            figures.monotone(sufficiency.by_share(loaded), None),
-            figures.reliability(sufficiency.reliability(loaded)),
-        ):
-            figures.plt.close(figure)
+        assert Plan(loaded).sufficiency is None and sufficiency.measure(loaded) == []
+    assert sufficiency.summary([], []).empty and sufficiency.per_trace([]).empty
+    assert sufficiency.by_share([], []).empty and sufficiency.reliability([]).empty
+    for figure in (
+        figures.monotone(sufficiency.by_share([], []), None),
+        figures.reliability(sufficiency.reliability([])),
+    ):
+        figures.plt.close(figure)
+
+
+def test_a_trace_without_a_prefix_does_not_count():
+    """A judge error has no verdicts on every prefix; its trace would look short and monotone."""
+    failed = {"id": "a", "status": "judge error: prompt too long", "verdicts": [(1, "error", None)]}
+    failed |= {"oracle_sentences": None}
+    assert sufficiency.per_trace([failed]).empty and sufficiency.per_prefix([failed]).empty
+    assert sufficiency.summary([failed], []).empty
