@@ -1,7 +1,7 @@
-"""Which printed cells can be what they are said to be, which averages add up, which rows repeat.
+"""Which printed cells are attainable, which printed averages add up, which rows repeat.
 
-With n problems and three samples of each, Pass@3 is k/n, and Pass@1 is k/n (one sample) or k/(3n) (their mean).
-Accuracies are in percent as printed, differences in points. No library does this; it is counting in whole numbers.
+With n problems and three samples of each, Pass@3 is k/n, and Pass@1 is k/n (one sample) or k/(3n) (the mean of three).
+Accuracies are in percent as printed, differences in points. The counts are whole numbers; no library does this.
 
 >>> cells().query("table == 'table1' and attainable == 'neither'")
 """
@@ -14,24 +14,26 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from .printed import AVERAGE, SETTING, SIZES, TEACHER, accuracy, named
 
 
-def attainable(percent: float, n: int) -> bool:
-    """Whether some k of ``n``, rounded or cut to two decimals, is printed as ``percent``: within 0.01 points of it.
+def attainable(percent: ArrayLike, n: int) -> np.ndarray:
+    """Whether some k of ``n`` lies within 0.01 points of ``percent``, and so may be printed like that, rounded or cut.
 
-    In whole numbers, so that no float decides. ``percent`` has at most two decimals.
+    ``percent``: one number or an array, of two decimals at most; the result has its shape. Computed in whole numbers,
+    so that rounding of floats decides nothing.
     """
-    rest = round(100 * percent) * n % 10_000
-    return min(rest, 10_000 - rest) < n
+    rest = np.rint(100 * np.asarray(percent)).astype(int) * n % 10_000
+    return np.minimum(rest, 10_000 - rest) < n
 
 
 def samples_needed(percent: float, n: int, metric: str) -> int:
-    """The fewest samples a problem with which ``percent`` is attainable.
+    """The fewest samples per problem with which ``percent`` is attainable.
 
     The mean over s samples is k/(s n). Pass@3 by the unbiased estimator over s samples is a multiple of 1/(C(s,3) n).
-    Always found: from 61 samples of 83 problems on, every number of two decimals is attainable.
+    The search always ends: with 61 or more samples of 83 problems, every number of two decimals is attainable.
     """
     if metric == "pass@3":
         return next(s for s in itertools.count(3) if attainable(percent, math.comb(s, 3) * n))
@@ -49,16 +51,16 @@ def _spelt(percent: float, n: int) -> str:
 
 
 def cells() -> pd.DataFrame:
-    """One row a printed cell, averages left out. With three samples Pass@3 is k/n, and Pass@1 k/n or k/(3n).
+    """One row per printed cell, without the averages. With three samples Pass@3 is k/n, and Pass@1 k/n or k/(3n).
 
     ``attainable``: ``k/n``, ``k/(3n)`` or ``neither``. ``off``: points to the nearest value that the metric can take.
-    ``nearest_n``, ``nearest_3n``: the values around the cell. ``samples``: see :func:`samples_needed`.
+    ``nearest_n``, ``nearest_3n``: the two values around the cell. ``samples``: see :func:`samples_needed`.
     """
     table = accuracy()
     table = table[table["benchmark"] != AVERAGE].reset_index(drop=True)
     rows = []
     for cell in table.itertuples():
-        n, mean = SIZES[cell.benchmark], cell.metric != "pass@3"  # Table 9's "accuracy" is taken for a Pass@1
+        n, mean = SIZES[cell.benchmark], cell.metric != "pass@3"  # Table 9's "accuracy" is taken to be Pass@1
         finest = 3 * n if mean else n
         grid = "k/n" if attainable(cell.percent, n) else "k/(3n)" if attainable(cell.percent, finest) else "neither"
         off = min(abs(100 * k / finest - cell.percent) for k in _around(cell.percent, finest))
@@ -69,7 +71,7 @@ def cells() -> pd.DataFrame:
 
 
 def cell_counts() -> pd.DataFrame:
-    """Tables x benchmarks: printed cells, of these not k/n, and of these neither k/n nor (Pass@1) k/(3n)."""
+    """Tables x benchmarks: how many cells are printed, are not k/n, and are neither k/n nor (Pass@1) k/(3n)."""
     table = cells()
     groups = table.groupby(["table", "benchmark"])["attainable"]
     found = groups.agg(cells="size", not_n=lambda g: (g != "k/n").sum(), neither=lambda g: (g == "neither").sum())
@@ -78,7 +80,7 @@ def cell_counts() -> pd.DataFrame:
 
 
 def unattainable(table: str) -> pd.DataFrame:
-    """The AMC12 cells of one table that are not k/n, each with the nearest values it could take."""
+    """The AMC12 cells of one table that are not k/n, each with the attainable values around it."""
     rows = cells().query("table == @table and benchmark == 'AMC12' and attainable != 'k/n'")
     shown = rows.assign(student=named(rows)).set_index(["student", "arm"])
     shown = shown[["metric", "percent", "nearest_n", "nearest_3n", "off", "attainable", "samples"]]
@@ -86,67 +88,64 @@ def unattainable(table: str) -> pd.DataFrame:
 
 
 def unattainable_text() -> str:
-    """The finding on Table 1 in one paragraph."""
+    """The finding on Table 1, in one paragraph."""
     table = cells().query("table == 'table1' and benchmark == 'AMC12'")
     off = table[table["attainable"] != "k/n"]
-    neither = off[~off["percent"].map(lambda p: attainable(p, 3 * SIZES["AMC12"]))]
+    neither = off[~attainable(off["percent"], 3 * SIZES["AMC12"])]
     near = neither.sort_values("off").iloc[0]
     return (
         f"In Table 1, {len(off)} of {len(table)} AMC12 cells are not k/83, and {len(neither)} of these are not k/249 "
-        f"either. The closest call is {near.percent} ({near.nearest_3n}), {near.off:.3f} points off: who allows 0.015 "
-        f"instead of 0.01 counts {len(neither) - 1}. P-ALIGN's {(table['arm'] == 'p-align').sum()} cells are all k/83."
+        f"either. The closest of these is {near.percent} ({near.nearest_3n}), {near.off:.3f} points off. With a "
+        f"tolerance of 0.015 points instead of 0.01, {len(neither) - 1} remain. All "
+        f"{(table['arm'] == 'p-align').sum()} cells of P-ALIGN are k/83."
     )
 
 
 def by_samples(most: int = 61) -> pd.DataFrame:
-    """Would another number of samples explain the cells? One row a number ``samples``, 1 to ``most``.
+    """Whether another number of samples would explain the cells: one row per number ``samples``, 1 to ``most``.
 
-    ``cells``: of the distinct AMC12 Pass@1 cells that are not k/83, the share that is k/(samples x 83); ``any_number``:
-    of all numbers of two decimals, the share that is. Fractions.
+    ``cells``: the share (a fraction) of the distinct AMC12 Pass@1 cells that are not k/83 but are k/(samples x 83);
+    ``any_number``: the share of all numbers of two decimals from 0 to 100 that are. ``n``: how many such cells.
     """
     n = SIZES["AMC12"]
     table = cells().query("benchmark == 'AMC12' and metric != 'pass@3' and attainable != 'k/n'")
     percents = table.drop_duplicates(["student", "arm", "percent"])["percent"]
     numbers = np.arange(10_001) / 100
     rows = [
-        {
-            "samples": s,
-            "cells": np.mean([attainable(p, s * n) for p in percents]),
-            "any_number": np.mean([attainable(p, s * n) for p in numbers]),
-        }
+        {"samples": s, "cells": attainable(percents, s * n).mean(), "any_number": attainable(numbers, s * n).mean()}
         for s in range(1, most + 1)
     ]
     return pd.DataFrame(rows).assign(n=len(percents))
 
 
 def samples_text(table: pd.DataFrame) -> str:
-    """What :func:`by_samples` says, in a sentence."""
+    """The finding of :func:`by_samples`, in words."""
     whole = table[table["cells"] == 1].iloc[0]
     ahead = (table["cells"] - table["any_number"]).max()
     return (
-        f"The fewest samples that make all {whole['n']:.0f} cells attainable are {whole['samples']:.0f}, with which "
-        f"{100 * whole['any_number']:.0f} % of all numbers of two decimals are. At no number of samples are the cells "
-        f"more than {100 * ahead:.0f} points ahead of any numbers: no single number of samples below "
-        f"{whole['samples']:.0f} explains them all."
+        f"No number of samples below {whole['samples']:.0f} explains all {whole['n']:.0f} cells. With "
+        f"{whole['samples']:.0f} samples, {100 * whole['any_number']:.0f} % of all numbers of two decimals are "
+        "attainable. The share of these cells that is attainable exceeds the share of all numbers by at most "
+        f"{100 * ahead:.0f} points, at any number of samples."
     )
 
 
 def one_sample_text() -> str:
-    """Whether Pass@1 is one sample or the mean of three, by the benchmarks whose cells are all attainable."""
+    """Whether Pass@1 is one sample or the mean of three, judged by the benchmarks whose cells are all attainable."""
     table = cells().query("metric == 'pass@1' and benchmark != 'AMC12' and table != 'table8'")
     whole = (table["attainable"] == "k/n").sum()
     return (
         f"{whole} of the {len(table)} Pass@1 cells on AIME24, AIME25 and MATH500 (Tables 1, 2, 6) are k/n. A mean of "
-        "three samples falls on k/n about one time in three, so these are single samples, and on AIME one problem "
-        f"is {100 / SIZES['AIME24']:.2f} points."
+        "three samples is k/n about one time in three, so these cells are single samples. On AIME one problem is "
+        f"{100 / SIZES['AIME24']:.2f} points."
     )
 
 
 def averages(table: pd.DataFrame | None = None) -> pd.DataFrame:
-    """One row a printed average: ``mean`` of the printed cells, ``gap`` (printed - mean), ``adds_up``.
+    """One row per printed average: ``mean`` of the printed cells, ``gap`` (printed - mean, in points), ``adds_up``.
 
-    Cells and average each may be 0.005 off by rounding (or up to 0.01 low by cutting, all of them): a gap of up to
-    0.01 points adds up.
+    Rounding moves each cell and the average by up to 0.005 points, and cutting lowers each by up to 0.01 points, so an
+    average with a gap of up to 0.01 points adds up. ``arithmetic``: the mean, written out.
     """
     table = accuracy() if table is None else table
     rows = []
@@ -165,10 +164,10 @@ def averages(table: pd.DataFrame | None = None) -> pd.DataFrame:
 
 
 def chance(percents: Sequence[float], sizes: Sequence[int]) -> float:
-    """The chance that two independent runs of these accuracies print the same cells, all of them.
+    """The chance that two independent runs with these accuracies print the same number in every cell.
 
-    As if each problem were solved with the same chance. Where three problems in four are always solved or never, each
-    cell repeats about twice as easily.
+    ``percents`` and ``sizes``: accuracy and number of problems, one per cell. Every problem is taken to be solved with
+    the same probability. If three problems in four are always or never solved, a cell repeats about twice as often.
     """
     from scipy.stats import binom
 
@@ -177,10 +176,11 @@ def chance(percents: Sequence[float], sizes: Sequence[int]) -> float:
 
 
 def repeats(table: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Pairs of rows with at least three benchmarks in common that agree in all of their cells, or in all but one.
+    """Pairs of rows of one metric, with three or more benchmarks in common, that agree in all cells or in all but one.
 
-    Rows are compared metric by metric. ``expected``: why the repeat says nothing, or empty. ``one_in``: see
-    :func:`chance`, for the cells that agree, as 1 in so many; ``one_in_at_least`` with the factor of two a cell.
+    ``cells``: how many they have in common. ``apart``: the cell that differs, or empty. ``expected``: why the rows
+    should agree, or empty. ``one_in``: 1 / :func:`chance` of the cells that agree; ``one_in_at_least``: the same with
+    each cell repeating twice as often.
     """
     table = accuracy() if table is None else table
     table = table[table["benchmark"] != AVERAGE]
@@ -204,14 +204,14 @@ def repeats(table: pd.DataFrame | None = None) -> pd.DataFrame:
 
 
 def repeats_text(table: pd.DataFrame) -> str:
-    """What :func:`repeats` says of the pairs that nothing makes expect, in a sentence."""
+    """The finding of :func:`repeats` on the pairs that have no reason to agree, in words."""
     open_ = table[table["expected"] == ""]
     whole, apart = open_[open_["apart"] == ""], open_[open_["apart"] != ""]
     return (
         f"{len(open_)} pairs of P-ALIGN's rows under different teachers agree: {len(whole)} in all four cells, "
-        f"{len(apart)} in all but one ({', '.join(apart['apart'].unique())}). Two independent runs would print "
-        f"four equal cells about once in {whole['one_in'].min():,} to {whole['one_in'].max():,}, once in "
-        f"{whole['one_in_at_least'].min():,} or more if most problems are always solved or never."
+        f"{len(apart)} in all but one ({', '.join(apart['apart'].unique())}). Two independent runs would print four "
+        f"equal cells about once in {whole['one_in'].min():,} to {whole['one_in'].max():,} cases; if most problems are "
+        f"always or never solved, once in {whole['one_in_at_least'].min():,} cases or more."
     )
 
 
@@ -220,7 +220,7 @@ def _where(key: tuple) -> str:
 
 
 def _expected(a: tuple, b: tuple) -> str:
-    """Why two rows should agree; empty where nothing says so. Keys as in ``SETTING``."""
+    """Why two rows should agree, or empty. ``a`` and ``b``: their values of :data:`palign.paper.printed.SETTING`."""
     if a[1:] == b[1:]:
         return "the same setting, printed twice"
     if a[3] == b[3] == "zero-shot" and a[1] == b[1]:
@@ -229,7 +229,7 @@ def _expected(a: tuple, b: tuple) -> str:
 
 
 def repeated_cells() -> pd.DataFrame:
-    """AMC12 cells that are not k/83 and are printed for two settings, where no whole row repeats."""
+    """AMC12 cells that are not k/83 and are printed for two settings of one student; zero-shot rows are left out."""
     table = cells().query("benchmark == 'AMC12' and attainable != 'k/n' and arm != 'zero-shot'")
     twice = table[table.duplicated(["student", "metric", "percent"], keep=False)]
     under = twice["teacher"].map(lambda name: "" if name == TEACHER else f" ({name})")

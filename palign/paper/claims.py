@@ -1,6 +1,7 @@
-"""What the paper claims, as data: a statement in our words, where it stands, and how it is tested.
+"""The paper's claims as data: each in our words, with its place in the paper and the rule that tests it.
 
-The arms bear the names of ``accuracy.csv``, so the same claims can be put to a study's own results.
+The arms have the names of ``accuracy.csv``, which are a study's own, so a study's results can be held against the same
+claims.
 
 >>> [claim.id for claim in CLAIMS if claim.worse == "upft"]
 ['over-upft', 'students-over-upft']
@@ -12,18 +13,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 MAIN = ("Qwen2.5-7B-Instruct", "Qwen3-8B")
+"""The students of Tables 1, 2, 6 and 8."""
+
 OTHERS = ("Llama3.2-3B-Instruct", "Qwen3-14B")
+"""The students of Table 9."""
 
 Rule = Literal["difference", "calls", "retention", "untestable"]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim. ``source`` is a key of ``palign.published.SOURCES``.
+    """One claim. ``source`` is a key of ``palign.paper.printed.SOURCES``.
 
     ``rule``: ``difference`` compares the arms ``better`` and ``worse`` in the average over benchmarks, in every setting
-    (student, teacher, metric); ``calls`` and ``retention`` have rules of their own in ``palign.published.verdicts``;
-    ``untestable`` says in ``lacking`` what would have to be published. ``caveat``: what to know before reading the
+    (student, teacher, metric); ``calls`` and ``retention`` have rules of their own in ``palign.paper.verdicts``; for
+    ``untestable``, ``lacking`` says what would have to be published. ``caveat``: what to know before reading the
     verdict.
     """
 

@@ -1,4 +1,8 @@
-"""figs"""
+"""The audit's figures, from its tables; nothing is computed here.
+
+>>> samples(cells.by_samples())
+>>> forest(gains.gains(), ["average", "pooled"])
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from .printed import named
 
 
 def samples(table: pd.DataFrame) -> plt.Figure:
-    """Whether one number of samples would explain the AMC12 cells; ``table`` from ``palign.published.cells``."""
+    """Whether one number of samples would explain the AMC12 cells; ``table``: :func:`palign.paper.cells.by_samples`."""
     theme()
     figure, axis = plt.subplots(figsize=(6.4, 3.4))
     cell, number = sns.color_palette("colorblind", 2)
@@ -27,13 +31,13 @@ def samples(table: pd.DataFrame) -> plt.Figure:
 
 
 def forest(table: pd.DataFrame, scopes: Sequence[str]) -> plt.Figure:
-    """P-ALIGN's gains, one panel a scope, each with both intervals; ``table`` from ``palign.published.gains``."""
+    """P-ALIGN's gains with both intervals, one panel per scope; ``table``: rows of :func:`palign.paper.gains.gains`."""
     theme()
     table = table[table["scope"].isin(scopes)]
     labels = named(table).str.replace("-Instruct", "") + ", " + table["metric"] + ", less " + table["worse"]
     names = list(labels.unique())
     places = {name: -i for i, name in enumerate(names)}
-    width = 0.082 * max(map(len, names)) + 2.6 * len(scopes)  # inches: the labels' and the panels'
+    width = 0.082 * max(map(len, names)) + 2.6 * len(scopes)  # inches, for the labels and the panels
     size = (width, 0.28 * len(names) + 1.3)
     figure, axes = plt.subplots(1, len(scopes), figsize=size, sharex=True, sharey=True, squeeze=False)
     pale, dark = sns.color_palette("colorblind", 2)
@@ -55,9 +59,9 @@ def forest(table: pd.DataFrame, scopes: Sequence[str]) -> plt.Figure:
 
 
 def released_lengths(table: pd.DataFrame, budget: int) -> plt.Figure:
-    """Cumulative distribution of released responses' lengths, with what ``budget`` tokens hold at 4 characters each.
+    """Cumulative distribution of the responses' lengths; a line marks ``budget`` tokens of 4 characters.
 
-    ``table``: one row a response, ``chars`` and ``closed``.
+    ``table``: one row per response, with ``chars`` and ``closed``.
     """
     theme()
     table = table.assign(block=table["closed"].map({True: "prefix block closed", False: "never closed"}))
@@ -73,4 +77,3 @@ def released_lengths(table: pd.DataFrame, budget: int) -> plt.Figure:
     counts = ", ".join(f"{(table['block'] == name).sum()} {name}" for name in order)
     caption(figure, f"n = {len(table)} responses: {counts}. Dashed: {budget:,} tokens of 4 characters.")
     return figure
-

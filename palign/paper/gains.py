@@ -1,10 +1,11 @@
-"""The claimed gains with the intervals that the benchmarks allow, and what would settle them.
+"""The claimed gains with their intervals, and the number of problems that would settle each.
 
-The paper prints no outcome by problem, so how two arms' outcomes go together is unknown. Two cases bound it: the arms
-independent of each other (arms on the same problems mostly agree on what is hard, so the paired interval is narrower),
-and the best case for pairing, in which every problem on which the arms differ goes the same way (none is narrower).
-Intervals are statsmodels', averages of them follow Zou and Donner 2008 as in :mod:`palign.statistics`; the exact test
-across benchmarks of unequal weight has no ready-made form (for one benchmark it is ``scipy.stats.binomtest``).
+The paper prints no outcome per problem, so the correlation of two arms' outcomes is unknown. Two cases bound the paired
+interval. *Independence*: the arms' outcomes are independent. Arms mostly find the same problems hard, so the paired
+interval is narrower than this one. *Best pairing*: on all problems where the arms differ, the same arm is right. No
+paired interval is narrower than this one. Intervals come from statsmodels; averages of them follow Zou and Donner 2008,
+as in :mod:`palign.analysis.statistics`. No library has the exact test across benchmarks of unequal weight; for one
+benchmark it is ``scipy.stats.binomtest``.
 
 >>> gains().query("scope == 'average' and worse == 'sft-long-cot'")[["student", "metric", "gain", "low", "high"]]
 """
@@ -17,17 +18,22 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ..analysis import statistics
 from .printed import AVERAGE, SETTING, SIZES, TEACHER, accuracy, arm_cells, named, wilson
 
 POOLED = "pooled"
+"""The ``scope`` of all problems together, each with the same weight."""
+
 BASELINES = ("sft-long-cot", "upft", "zero-shot")
-POWER, ALPHA, Z = 0.8, 0.05, 1.959964
+POWER, ALPHA = 0.8, 0.05
+Z = 1.959964
+"""The quantile of the normal distribution for a two-sided interval of 95 %."""
 
 
 def newcombe(p: float, q: float, n: int) -> tuple[float, float, float]:
-    """p - q with its 95 % interval (value, low, high), fractions of ``n`` problems each, the arms taken as independent.
+    """p - q with its 95 % interval under independence: (value, low, high). ``p`` and ``q``: shares of ``n`` problems.
 
-    Newcombe 1998, method 10: the distances from each share to its Wilson bounds, added as squares.
+    Newcombe 1998, method 10: the distances from each share to its Wilson bounds are added as squares.
     """
     from statsmodels.stats.proportion import confint_proportions_2indep
 
@@ -36,22 +42,23 @@ def newcombe(p: float, q: float, n: int) -> tuple[float, float, float]:
 
 
 def independent_variance(p: float, q: float, n: int) -> float:
+    """The variance of p - q under independence."""
     return (p * (1 - p) + q * (1 - q)) / n
 
 
 def best_variance(p: float, q: float, n: int) -> float:
-    """The variance of p - q if pairing were as kind as the two shares allow.
+    """The variance of p - q at best pairing: the smallest that two shares ``p`` and ``q`` allow.
 
-    Every problem on which the arms differ goes the same way, so a share |p - q| differs and no more.
+    The arms differ on a share |p - q| of the problems, and there the same arm is always right.
     """
     return (abs(p - q) - (p - q) ** 2) / n
 
 
 def sign_flips(net: Sequence[int], weights: Sequence[float]) -> float:
-    """The exact two-sided p of a weighted sum of won less lost problems, at best pairing: McNemar's test by group.
+    """The exact two-sided p of a weighted sum of problems won minus lost, at best pairing: McNemar's test by benchmark.
 
-    ``net``: won less lost problems of each benchmark, all of them won or all lost. ``weights``: what one problem counts
-    there. Were the arms alike, each of these problems would have gone either way with equal chance.
+    ``net``: problems won minus lost on each benchmark; at best pairing they are all won or all lost. ``weights``: the
+    weight of one problem there. Under the null hypothesis each of these problems is won or lost with probability 1/2.
     """
     from scipy.stats import binom
 
@@ -65,7 +72,7 @@ def sign_flips(net: Sequence[int], weights: Sequence[float]) -> float:
 
 
 def _together(parts: Sequence[tuple[float, float, float]], weights: Sequence[float]) -> tuple[float, float, float]:
-    """A weighted sum of independent estimates; the distances to their bounds are added as squares."""
+    """A weighted sum of independent estimates (value, low, high); the distances to the bounds are added as squares."""
     value = sum(w * v for w, (v, _, _) in zip(weights, parts, strict=True))
     below = math.hypot(*(w * (v - low) for w, (v, low, _) in zip(weights, parts, strict=True)))
     above = math.hypot(*(w * (high - v) for w, (v, _, high) in zip(weights, parts, strict=True)))
@@ -73,9 +80,10 @@ def _together(parts: Sequence[tuple[float, float, float]], weights: Sequence[flo
 
 
 def problems_needed(gain: float, variance: float, problems: int) -> float:
-    """How many problems settle it: if ``gain`` (a fraction) is the true one, four studies in five find it at 5 %.
+    """How many problems find ``gain`` (a fraction), if it is the true one, with power 80 % at a two-sided 5 %.
 
-    ``variance`` is the estimate's with ``problems``; benchmarks are thought to grow in proportion. ``nan`` for no gain.
+    ``variance``: that of the estimate on the present number of ``problems``; benchmarks grow in proportion. ``nan``
+    where there is no gain.
     """
     from statsmodels.stats.power import normal_sample_size_one_tail
 
@@ -86,12 +94,12 @@ def problems_needed(gain: float, variance: float, problems: int) -> float:
 
 
 def compare(better: pd.Series, worse: pd.Series) -> pd.DataFrame:
-    """Two arms' percents by benchmark -> one row a ``scope``: each benchmark, their average, all problems pooled.
+    """Two arms' percents by benchmark -> one row per ``scope``: each benchmark, their average, all problems pooled.
 
-    ``gain``, ``low``, ``high`` (95 %, independence), ``best_low``, ``best_high`` (95 %, best pairing; by the normal
-    approximation, which errs on the narrow side for few problems) in points. ``p_best``: see :func:`sign_flips`.
-    ``needed``, ``needed_best``: see :func:`problems_needed`. ``samples``: how many each of these problems would need at
-    most, were they the only ones in question.
+    In points: ``gain``, ``low``, ``high`` (95 %, independence), ``best_low``, ``best_high`` (95 %, best pairing, by the
+    normal approximation, which is too narrow for few problems). ``p_best``: see :func:`sign_flips`. ``needed``,
+    ``needed_best``: see :func:`problems_needed`. ``samples``: at most so many samples of each problem would settle the
+    gain on these problems alone.
     """
     names = [name for name in better.index if name in worse.index]
     sizes = [SIZES[name] for name in names]
@@ -107,7 +115,7 @@ def compare(better: pd.Series, worse: pd.Series) -> pd.DataFrame:
             sum(w * w * variance(*pair) for w, pair in zip(weights, pairs, strict=True))
             for variance in (independent_variance, best_variance)
         )
-        # where the arms differ nowhere, zero of n problems have a Wilson bound
+        # where no problem differs the variance is 0, but Wilson's bound of 0 in n problems is not
         reach = Z * math.sqrt(narrow) if narrow else wilson(0, n)[1]
         net = [round((p - q) * m) for p, q, m in pairs]
         needed = problems_needed(value, wide, n)
@@ -122,7 +130,7 @@ def compare(better: pd.Series, worse: pd.Series) -> pd.DataFrame:
 
 
 def gains() -> pd.DataFrame:
-    """:func:`compare` for P-ALIGN against each baseline in every setting of Tables 1, 8 and 9."""
+    """:func:`compare` of P-ALIGN with each baseline, in every setting of Tables 1, 8 and 9."""
     table = accuracy().query("table in ('table1', 'table8', 'table9')")
     known = set(table[SETTING].itertuples(index=False, name=None))
     frames = []
@@ -136,12 +144,12 @@ def gains() -> pd.DataFrame:
 
 
 def intervals(low: pd.Series, high: pd.Series) -> list[str]:
-    """``[low, high]`` with one decimal, a row each."""
+    """``[low, high]`` with one decimal, one text per row."""
     return [f"[{a:.1f}, {b:.1f}]" for a, b in zip(low, high, strict=True)]
 
 
 def gains_shown(table: pd.DataFrame, scope: str) -> pd.DataFrame:
-    """The gains of one scope (``average``, ``pooled`` or a benchmark) as a reader wants them."""
+    """The gains of one scope (``average``, ``pooled`` or a benchmark), formatted for reading."""
     rows = table[table["scope"] == scope]
     shown = pd.DataFrame(
         {
@@ -160,7 +168,7 @@ def gains_shown(table: pd.DataFrame, scope: str) -> pd.DataFrame:
 def needed_shown(table: pd.DataFrame) -> pd.DataFrame:
     """Problems that would settle each gain, if it is the true one: under independence, in brackets at best pairing.
 
-    A column a scope. ``samples``: for the average, a problem, were the benchmarks' own problems all that counts.
+    One column per scope. ``samples``: those of :func:`compare` for the average.
     """
     cells = table.assign(
         student=named(table), cell=[_needed(*pair) for pair in zip(table.needed, table.needed_best, strict=True)]
@@ -177,12 +185,11 @@ def _needed(independent: float, best: float) -> str:
 
 
 def detectable() -> pd.DataFrame:
-    """The smallest true difference, in points, that these benchmarks show four times in five (two-sided, 5 %).
+    """The smallest true difference, in points, that these benchmarks find with power 80 % at a two-sided 5 %.
 
-    One sample a problem at 50 % accuracy, the worst case; columns are correlations of two arms' outcomes on a problem.
+    With one sample per problem and an accuracy of 50 %, where the variance is largest. One column per correlation of
+    two arms' outcomes on a problem.
     """
-    from ..analysis import statistics
-
     everything = list(SIZES.values())
     scopes = {name: ([n], "problems") for name, n in SIZES.items()}
     scopes |= {AVERAGE: (everything, "benchmarks"), POOLED: (everything, "problems")}
@@ -198,7 +205,7 @@ def detectable() -> pd.DataFrame:
 
 
 def main(table: pd.DataFrame) -> pd.DataFrame:
-    """Of the gains those that the paper leads with: Table 1, over SFT(Long-CoT) and UPFT."""
+    """The paper's main gains: those of Table 1 over SFT(Long-CoT) and UPFT. ``table``: as :func:`gains` gives it."""
     return table[(table["table"] == "table1") & table["worse"].isin(BASELINES[:2])]
 
 
@@ -207,18 +214,18 @@ def _clear_at_best(rows: pd.DataFrame) -> pd.Series:
 
 
 def gains_text(table: pd.DataFrame) -> str:
-    """How many of the gains can be told from none."""
+    """How many of the gains can be distinguished from zero."""
     lines = []
     for scope, words in ((AVERAGE, "average over benchmarks"), (POOLED, "problems pooled")):
         rows = table[table["scope"] == scope]
         lines.append(
             f"{words}: {(rows['low'] > 0).sum()} of {len(rows)} gains exclude zero under independence, "
-            f"and {_clear_at_best(rows).sum()} would at best pairing (exact p below 0.05)"
+            f"{_clear_at_best(rows).sum()} at best pairing (exact p below 0.05)"
         )
     lead = main(table).query("scope == @AVERAGE")
     return (
-        "; ".join(lines).capitalize() + f". Over SFT(Long-CoT) and UPFT in Table 1 the averages gain "
-        f"{lead['gain'].min():.1f} to {lead['gain'].max():.1f} points; to settle gains of this size takes "
+        "; ".join(lines).capitalize() + f". Over SFT(Long-CoT) and UPFT in Table 1 the average gains are "
+        f"{lead['gain'].min():.1f} to {lead['gain'].max():.1f} points. To settle gains of this size takes "
         f"{lead['needed'].min():,.0f} to {lead['needed'].max():,.0f} problems under independence and "
         f"{lead['needed_best'].min():,.0f} to {lead['needed_best'].max():,.0f} at best pairing. The benchmarks hold "
         f"{lead['problems'].max()}."
@@ -226,7 +233,7 @@ def gains_text(table: pd.DataFrame) -> str:
 
 
 def worked() -> str:
-    """One line of the table of gains spelt out: Table 1, Qwen2.5, Pass@1, P-ALIGN less SFT(Long-CoT)."""
+    """The arithmetic behind one gain, written out: Table 1, Qwen2.5, Pass@1, P-ALIGN minus SFT(Long-CoT)."""
     setting = ("Qwen2.5-7B-Instruct", TEACHER)
     better, worse = (arm_cells(*setting, arm, "pass@1") for arm in ("p-align", "sft-long-cot"))
     rows = compare(better, worse).set_index("scope")

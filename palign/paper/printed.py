@@ -1,7 +1,7 @@
-"""The paper's printed numbers as data; its cells, gains and claims tested by arithmetic in the modules beside.
+"""The numbers printed in the paper, as data, and the parameters of the audit that tests them.
 
 ``accuracy.csv`` holds Tables 1, 2, 6, 8 and 9, ``other_figures.csv`` Tables 4, 5 and 7 and Figures 3c, 3d and 4b of
-Liu et al., ACL 2026 (arXiv 2601.10064). Numbers as printed; arms and students under this project's names.
+Liu et al., ACL 2026 (arXiv 2601.10064). The numbers are as printed; arms and students have this project's names.
 
 >>> accuracy().query("table == 'table1' and arm == 'p-align' and benchmark == 'average'")
 """
@@ -12,6 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
+from pydantic import Field
+
+from ..params import Strict, root
+from .claims import MAIN
 
 HERE = Path(__file__).parent
 
@@ -25,7 +29,7 @@ TEACHER = "DeepSeek-R1"
 """The teacher of all tables but Table 8."""
 
 SETTING = ["table", "student", "teacher", "arm", "metric"]
-"""What names a printed row."""
+"""The columns that identify a printed row."""
 
 SOURCES = {
     "equation7": "Equation 7: the search",
@@ -49,27 +53,30 @@ def _read(name: str) -> pd.DataFrame:
 
 
 def accuracy() -> pd.DataFrame:
-    """One row a printed cell: ``table``, ``student``, ``teacher``, ``arm``, ``benchmark``, ``metric``, ``percent``.
+    """One row per printed cell: ``table``, ``student``, ``teacher``, ``arm``, ``benchmark``, ``metric``, ``percent``.
 
-    ``metric``: pass@1, pass@3, or accuracy where the table (9) does not say which.
+    ``metric``: pass@1, pass@3, or accuracy in Table 9, which does not say which of them it is.
     """
     return _read("accuracy.csv").copy()
 
 
 def other_figures() -> pd.DataFrame:
-    """One row a printed number: ``source``, ``student``, ``quantity`` (its unit in the name), ``value``."""
+    """One row per printed number: ``source``, ``student``, ``quantity`` (its unit in the name), ``value``."""
     return _read("other_figures.csv").copy()
 
 
 def evidence() -> pd.DataFrame:
-    """One row a table or figure: what it shows and how many of its printed numbers are carried here."""
+    """One row per table or figure: what it shows, and how many of its printed numbers the CSV files hold."""
     counts = pd.concat([accuracy()["table"], other_figures()["source"]]).value_counts()
     rows = [(*title.split(": "), counts[key]) for key, title in SOURCES.items() if key in counts]
     return pd.DataFrame(rows, columns=["where", "what", "printed numbers"]).set_index("where")
 
 
 def arm_cells(student: str, teacher: str, arm: str, metric: str) -> pd.Series:
-    """Percent by benchmark of one row, wherever it is printed. Raises ``KeyError`` when nowhere, or in two tables."""
+    """Percent by benchmark of one row, whichever table it is in.
+
+    Raises ``KeyError`` if no table prints the row, or more than one does.
+    """
     table = accuracy()
     keys = {"student": student, "teacher": teacher, "arm": arm, "metric": metric}
     rows = table[(table[list(keys)] == pd.Series(keys)).all(axis=1) & (table["benchmark"] != AVERAGE)]
@@ -79,13 +86,13 @@ def arm_cells(student: str, teacher: str, arm: str, metric: str) -> pd.Series:
 
 
 def named(rows: pd.DataFrame) -> pd.Series:
-    """The student of each row, with its teacher where that is not the usual one."""
+    """The student of each row, with its teacher where that is not :data:`TEACHER`."""
     usual = rows["teacher"].isin([TEACHER]) | rows["teacher"].isna()
     return rows["student"].where(usual, rows["student"] + " (" + rows["teacher"].astype(str) + ")")
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of ``n``, as fractions; ``share * n`` need not be whole."""
+    """Wilson's 95 % interval of a share of ``n``, as fractions; ``share * n`` need not be a whole number."""
     from statsmodels.stats.proportion import proportion_confint
 
     low, high = proportion_confint(share * n, n, alpha=0.05, method="wilson")
@@ -93,7 +100,7 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 
 class Audit(Strict):
-    """The notebook's parameters."""
+    """The parameters of the audit's notebook."""
 
     released: str | None = Field(None, description="released outputs: local JSONL or hub id; None leaves part 4 empty")
     released_split: str = Field("train", description="split of a hub data set (local files: ignored)")
@@ -102,13 +109,12 @@ class Audit(Strict):
         "Qwen2.5-7B-Instruct", description="student that answered, as Table 1 names it", pattern=f"^({'|'.join(MAIN)})$"
     )
 
+    @property
+    def folder(self) -> Path:
+        """Where the report goes. Released outputs have a folder of their own, which an audit without them keeps."""
+        return root() / "reports" / ("paper-audit" if self.released is None else "paper-audit-released")
+
 
 def parameters_cell() -> str:
     """Source of the notebook's ``parameters`` cell."""
     return "\n".join(f"{name} = {field.default!r}  # {field.description}" for name, field in Audit.model_fields.items())
-
-
-def folder_of(params: Audit) -> Path:
-    """Where the report goes."""
-    return root() / "reports" / ("paper-audit" if params.released is None else "paper-audit-released")
-

@@ -1,7 +1,8 @@
-"""What the authors' released outputs say that the paper's tables do not: responses with their labels, read again.
+"""The authors' released outputs: responses with labels, graded again and counted.
 
-A row is a problem: ``answer``, ``output`` (its responses) and ``label`` (1 where a response was graded right). Nothing
-here shows a response; every table counts.
+A row is a problem: ``answer``, ``output`` (its responses) and ``label`` (1 where a response was graded right). The
+tables hold counts and lengths, never the text of a response. Where no outputs are given, tables and figures are
+``None`` and texts empty, so that the notebook runs without them.
 
 >>> accuracy(load(Audit(released="outputs.jsonl")))
 """
@@ -17,30 +18,27 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from .. import behaviour
-from . import figures
 from ..grading import grade_all
 from ..params import resolve
 from ..problems import DataError, gold_answer, load_rows
-from .printed import SIZES, wilson
-from .printed import accuracy as printed
+from . import figures, printed
 
 if TYPE_CHECKING:
     import matplotlib.pyplot as plt
 
-    from .printed import Audit
-
 COLUMNS = ("answer", "output", "label")
 BUDGET = 4096
-"""Tokens a response may have, by the released script."""
+"""The longest response in tokens, by the released script."""
+
 CLOSED = re.compile(r"<End_of_(?:Draft|Prefix)>")
 OPENED = re.compile(r"<Begin_of_(?:Draft|Prefix)>")
-DOUBLED = re.compile(r"(?<!\.)\.\.(?!\.)")  # exactly two: an ellipsis is none
+DOUBLED = re.compile(r"(?<!\.)\.\.(?!\.)")  # exactly two full stops: three are an ellipsis
 OUTCOMES = ["right", "wrong", "no box", "unparseable", "timed out"]
 
 
 @dataclass(frozen=True)
 class Released:
-    """``responses``: one row a response, with what was counted in it; ``source``: a name and hash, never a path."""
+    """``responses``: one row per response, with what was counted in it. ``source``: a name and a hash, never a path."""
 
     source: str
     benchmark: str
@@ -49,31 +47,33 @@ class Released:
 
     @property
     def samples(self) -> int:
+        """Responses per problem."""
         return int(self.responses["sample"].max())
 
 
-def read(params: Audit) -> list[dict]:
-    """The rows as they are, checked: ``answer``, ``output``, ``label``.
+def read(audit: printed.Audit) -> list[dict]:
+    """The rows as they are in the file, checked: ``answer``, ``output``, ``label``.
 
-    Raises :class:`palign.problems.DataError`, in one line, for what is no such file.
+    Raises :class:`palign.problems.DataError`, in one line, for a file that cannot be read or has other columns.
     """
     try:
-        rows = load_rows(params.released, params.released_split, None, {name: name for name in COLUMNS})
+        rows = load_rows(audit.released, audit.released_split, None, {name: name for name in COLUMNS})
     except DataError as error:  # its advice is for a study: the audit has no params file to name columns in
         raise DataError(str(error).removesuffix("; name them in the params")) from None
     for number, row in enumerate(rows, start=1):
-        _check(row, number, params.released)
-    if {len(row["output"]) for row in rows} in (set(), {0}) or len({len(row["output"]) for row in rows}) > 1:
-        raise DataError(f"{params.released}: every row needs the same number of responses, and at least one")
+        _check(row, number, audit.released)
+    lengths = {len(row["output"]) for row in rows}
+    if len(lengths) != 1 or lengths == {0}:
+        raise DataError(f"{audit.released}: every row needs the same number of responses, and at least one")
     return rows
 
 
-def load(params: Audit) -> Released | None:
+def load(audit: printed.Audit) -> Released | None:
     """Read and grade the released outputs; ``None`` where none are given. Raises as :func:`read` does."""
-    if params.released is None:
+    if audit.released is None:
         return None
     found = []
-    for number, row in enumerate(read(params), start=1):
+    for number, row in enumerate(read(audit), start=1):
         found += [
             {
                 "problem": number,
@@ -89,19 +89,15 @@ def load(params: Audit) -> Released | None:
     table = table.join(pd.DataFrame([_form(text) for text in table["text"]]))
     table = table.assign(strict=[g.outcome for g in grades], lenient=[g.lenient for g in grades])
     table = table.drop(columns=["text", "gold"])
-    return Released(_source(params.released), params.released_benchmark, params.released_student, table)
+    return Released(_source(audit.released), audit.released_benchmark, audit.released_student, table)
 
 
 def _source(data: str) -> str:
-    """A hub id as it is; a local file by name and hash, a folder by name: a path says nothing to other readers."""
+    """A hub id as it is, a local file by name and hash, a folder by name: a path means nothing to other readers."""
     path = Path(resolve(data))
     if path.is_file():
-        return f"{path.name}, sha256 {_sha256(path)[:12]}"
+        return f"{path.name}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
     return path.resolve().name if path.is_dir() else data
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _check(row: dict, number: int, data: str) -> None:
@@ -114,10 +110,12 @@ def _check(row: dict, number: int, data: str) -> None:
 
 
 def _form(text: str) -> dict:
-    """What is counted in a response; lengths in characters.
+    """What is counted in a response.
 
-    ``marker``: what opens the prefix block, empty without one. ``draft``: share of the response between the markers,
-    ``nan`` where the block is not closed. ``loop``: see :func:`palign.behaviour.loops`.
+    ``chars``: its length in characters. ``marker``: what opens the prefix block, or empty. ``closed``: whether the
+    block is closed. ``draft``: the share of the response between the markers, ``nan`` where the block is not closed.
+    ``doubled``, ``doubled_after``: doubled full stops in the response, and after the block. ``loop``: see
+    :func:`palign.behaviour.loops`.
     """
     start, end = OPENED.match(text.lstrip()), CLOSED.search(text)
     return {
@@ -132,13 +130,13 @@ def _form(text: str) -> dict:
 
 
 def _opening(text: str) -> int:
-    """Where the draft begins: after its marker, if there is one."""
+    """Where the draft begins: after its marker where there is one, else at the first character that is no space."""
     start = OPENED.match(text.lstrip())
     return len(text) - len(text.lstrip()) + start.end() if start else 0
 
 
 def about(released: Released | None) -> str:
-    """What was read, in a sentence; what to do where nothing was."""
+    """What was read, or how to name outputs where none are given."""
     if released is None:
         return (
             "No released outputs were given, so this part is empty. `palign audit --released outputs.jsonl` (or a hub "
@@ -146,15 +144,16 @@ def about(released: Released | None) -> str:
         )
     table = released.responses
     return (
-        f"{released.source}: {table['problem'].max()} problems (of {SIZES[released.benchmark]} in "
-        f"{released.benchmark}) with {released.samples} responses each, taken for {released.student}'s after P-ALIGN."
+        f"{released.source}: {table['problem'].max()} problems (of {printed.SIZES[released.benchmark]} in "
+        f"{released.benchmark}) with {released.samples} responses each, taken to be those of {released.student} after "
+        "P-ALIGN."
     )
 
 
 def accuracy(released: Released | None) -> pd.DataFrame | None:
     """Percent right by strict grade, lenient grade and released label: each sample, their mean, any of them.
 
-    ``printed``: Table 1's number for P-ALIGN; Pass@3 stands beside any of them only where there are three.
+    ``printed``: Table 1's number for P-ALIGN: Pass@1, and for any of three samples Pass@3.
     """
     if released is None:
         return None
@@ -165,7 +164,7 @@ def accuracy(released: Released | None) -> pd.DataFrame | None:
     rows = {f"sample {k}": marks[table["sample"] == k].mean() for k in range(1, released.samples + 1)}
     rows |= {"mean of them": marks.mean(), "any of them": marks.groupby(table["problem"]).any().mean()}
     shown = pd.DataFrame(rows).T.mul(100).astype(float)
-    cell = printed().query(
+    cell = printed.accuracy().query(
         "table == 'table1' and arm == 'p-align' and student == @released.student and benchmark == @released.benchmark"
     )
     by_metric = dict(zip(cell["metric"], cell["percent"], strict=True))
@@ -175,7 +174,7 @@ def accuracy(released: Released | None) -> pd.DataFrame | None:
 
 
 def accuracy_text(released: Released | None) -> str:
-    """Which reading of the responses is the printed one."""
+    """Which samples, by which grade, give the printed number."""
     if released is None:
         return ""
     shown, table = accuracy(released), released.responses
@@ -184,14 +183,14 @@ def accuracy_text(released: Released | None) -> str:
     hits = [name for name in one.index if abs(one.loc[name, "released label"] - one.loc[name, "printed"]) < 0.01]
     mean = shown.loc["mean of them"]
     return (
-        f"The lenient grade is the released label in {same} of {len(table)} responses. By the labels the printed "
-        f"Pass@1 of {mean['printed']} is {' and '.join(hits) if hits else 'no single sample'}; the mean is "
-        f"{mean['released label']:.2f}, and {mean['strict']:.2f} if a response must box its answer."
+        f"The lenient grade equals the released label in {same} of {len(table)} responses. By the labels, "
+        f"{' and '.join(hits) if hits else 'no single sample'} gives the printed Pass@1 of {mean['printed']}; the mean "
+        f"is {mean['released label']:.2f}, and {mean['strict']:.2f} if a response must box its answer."
     )
 
 
 def labels(released: Released | None) -> pd.DataFrame | None:
-    """Strict outcomes in rows: how many responses, and how many of these the label and the lenient grade call right."""
+    """One row per strict outcome: how many responses, and how many of these are right by label and by lenient grade."""
     if released is None:
         return None
     table = released.responses
@@ -204,19 +203,19 @@ def labels(released: Released | None) -> pd.DataFrame | None:
 
 
 def labels_text(released: Released | None) -> str:
-    """How many labels were earned without a final answer."""
+    """How many responses labelled right have no final answer."""
     if released is None:
         return ""
     table = released.responses
-    earned = table[table["label"] & (table["strict"] == "no box")]
+    unboxed = table[table["label"] & (table["strict"] == "no box")]
     return (
-        f"{len(earned)} of the {table['label'].sum()} responses labelled right have no final answer in a box: "
+        f"{len(unboxed)} of the {table['label'].sum()} responses labelled right have no final answer in a box: "
         "the grader took a number from the running text."
     )
 
 
 def form(released: Released | None) -> pd.DataFrame | None:
-    """Responses that close the prefix block, those that do not, and all: lengths, full stops, loops, labels."""
+    """Lengths, doubled full stops, loops and labels: of responses that close the prefix block, that do not, of all."""
     if released is None:
         return None
     table = released.responses
@@ -250,7 +249,7 @@ def form_text(released: Released | None) -> str:
     if released is None:
         return ""
     table = released.responses
-    low, high = wilson(table["closed"].mean(), len(table))
+    low, high = printed.wilson(table["closed"].mean(), len(table))
     opened = table.loc[table["marker"] != "", "marker"].value_counts()
     markers = " and ".join(f"{count} open with `{marker}`" for marker, count in opened.items()) or "none opens a block"
     closed = table[table["closed"]]
@@ -263,7 +262,7 @@ def form_text(released: Released | None) -> str:
 
 
 def budget(released: Released | None) -> pd.DataFrame | None:
-    """Responses too long for the stated budget, by how many characters a token would have to hold."""
+    """How many responses are longer than the stated budget, by the number of characters that a token holds."""
     if released is None:
         return None
     chars = released.responses["chars"]
@@ -280,28 +279,28 @@ def budget(released: Released | None) -> pd.DataFrame | None:
 
 
 def budget_text(released: Released | None) -> str:
-    """The longest response against the stated budget."""
+    """The lengths of the responses, compared with the stated budget."""
     if released is None:
         return ""
     chars = released.responses["chars"]
     return (
-        f"The median response has {chars.median():,.0f} characters, the longest {chars.max():,}: for {BUDGET:,} "
-        f"tokens to hold it, a token would need {chars.max():,} / {BUDGET:,} = {chars.max() / BUDGET:.1f} characters. "
-        f"{(chars > 100_000).sum()} responses exceed 100,000 characters."
+        f"The median response has {chars.median():,.0f} characters, the longest {chars.max():,}. The longest fits "
+        f"into {BUDGET:,} tokens only if a token holds {chars.max():,} / {BUDGET:,} = {chars.max() / BUDGET:.1f} "
+        f"characters. {(chars > 100_000).sum()} responses exceed 100,000 characters."
     )
 
 
 def lengths_figure(released: Released | None) -> plt.Figure | None:
-    """The distribution of the responses' lengths."""
+    """:func:`palign.paper.figures.released_lengths` of the responses."""
     return None if released is None else figures.released_lengths(released.responses, BUDGET)
 
 
 def explanations(released: Released | None) -> str:
-    """What may lie behind these findings without anything being amiss."""
+    """Innocent explanations of these findings."""
     if released is None:
         return ""
     return (
         "*Innocent explanations*: the released outputs may come from another run than the table's, with a larger "
-        "budget and other training data; doubled full stops can come from joining sentences that kept theirs. A "
-        "lenient grader applied to all arms alike need not favour one."
+        "budget and other training data. Doubled full stops arise where sentences that end in one are joined by "
+        "another. A lenient grader that is applied to all arms alike need not favour one."
     )

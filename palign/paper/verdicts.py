@@ -1,8 +1,8 @@
-"""A verdict for each claim from the printed numbers alone, and the printed numbers that are no accuracies.
+"""A verdict on each claim from the printed numbers alone, and the printed numbers that are not accuracies.
 
-A claim that one arm beats another is supported where the interval of the average gain under independence lies above
-zero, contradicted where it lies below, and otherwise not distinguishable: from these numbers, which says nothing of
-what the outcomes by problem would show. What is not printed makes a claim not testable.
+The claim that one arm beats another is *supported* where the interval of the average gain under independence lies above
+zero, *contradicted* where it lies below zero, else *not distinguishable* by the printed numbers; outcomes per problem
+might still decide it. A claim is *not testable* where the paper does not print what a test needs.
 
 >>> verdicts().query("claim == 'over-long-cot'")[["student", "metric", "gain", "low", "high", "verdict"]]
 """
@@ -16,21 +16,22 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from .printed import AVERAGE, SIZES, SOURCES, TEACHER, arm_cells, named, other_figures, wilson
 from .claims import CLAIMS, Claim
 from .gains import ALPHA, Z, compare, intervals
+from .printed import AVERAGE, SIZES, SOURCES, TEACHER, arm_cells, named, other_figures, wilson
 
 
 def calls() -> pd.DataFrame:
-    """Table 5, a row a student: mean verdicts a trace by linear scan and binary search, their ratio, and 2 to the power
-    of the latter, the sentences among which so many verdicts find one.
+    """Table 5, one row per student: mean verdicts per trace by linear scan and by binary search, and their ratio.
+
+    ``sentences``: among how many sentences so many verdicts of a binary search find one, 2 to that power.
     """
     table = _quantities("table5").rename(columns=lambda c: c.removeprefix("judge_calls_").removesuffix("_mean"))
     return table.assign(ratio=table["linear_scan"] / table["binary_search"], sentences=2 ** table["binary_search"])
 
 
 def kept() -> pd.DataFrame:
-    """Table 7, a row a student: pairs before and after the filter, the share kept with its 95 % Wilson interval (%)."""
+    """Table 7, one row per student: pairs before and after the filter, percent kept with its 95 % Wilson interval."""
     table = _quantities("table7").astype(int)
     before, after = table["pairs_before_filter"], table["pairs_after_filter"]
     bounds = [wilson(k / n, n) for k, n in zip(after, before, strict=True)]
@@ -40,7 +41,7 @@ def kept() -> pd.DataFrame:
 
 
 def lengths() -> pd.DataFrame:
-    """Table 4, a row a student: mean tokens of trace, prefix and target; the prefix's share of each in percent."""
+    """Table 4, one row per student: mean tokens of trace, prefix and target; the prefix's share of both in percent."""
     table = _quantities("table4").rename(columns=lambda c: c.removesuffix("_mean"))
     of_trace = 100 * table["prefix_tokens"] / table["long_cot_tokens"]
     return table.astype(int).assign(
@@ -49,14 +50,19 @@ def lengths() -> pd.DataFrame:
 
 
 def response_lengths() -> pd.DataFrame:
-    """Figure 3c, a row a student: mean tokens a response by arm, and P-ALIGN's against whole traces' in percent."""
+    """Figure 3c, one row per student: mean tokens per response by arm.
+
+    ``saved``: by how many percent P-ALIGN's responses are shorter than those after training on whole traces.
+    """
     table = _quantities("figure3c").rename(columns=lambda c: c.split(":")[1]).astype(int)
     return table.assign(saved=100 * (1 - table["p-align"] / table["sft-long-cot"]))
 
 
 def preferences() -> pd.DataFrame:
-    """Figure 3d, a row a student: percent of comparisons that each arm wins, their ``sum``, and how many comparisons
-    would set P-ALIGN apart from the next arm (95 %: 1.96² (p + q - (p - q)²) / (p - q)², both shares of one sample).
+    """Figure 3d, one row per student: percent of comparisons that each arm wins, and their ``sum``.
+
+    ``comparisons_needed``: the fewest whose 95 % interval of the difference between P-ALIGN and the next arm excludes
+    zero, 1.96² (p + q - (p - q)²) / (p - q)², as both are shares of the same comparisons.
     """
     table = _quantities("figure3d").rename(columns=lambda c: c.split(":")[1]).astype(int)
     p, q = table["p-align"] / 100, table[["sft-long-cot", "upft"]].max(axis=1) / 100
@@ -65,8 +71,10 @@ def preferences() -> pd.DataFrame:
 
 
 def thirds() -> pd.DataFrame:
-    """Figure 4b, a row a student: average accuracy by third of the trace (%), the beginning's lead over each other, and
-    the half-width of a 95 % interval if each benchmark stood where Table 1's P-ALIGN does (points, independence).
+    """Figure 4b, one row per student: average accuracy by third of the trace (%).
+
+    In points: ``over_middle`` and ``over_suffix``, the beginning's lead; ``half_width`` of the 95 % interval of a
+    difference under independence, if the accuracy on each benchmark is that of Table 1's P-ALIGN.
     """
     table = _quantities("figure4b").rename(columns=lambda c: c.split(":")[1])
     halves = []
@@ -90,15 +98,14 @@ OPEN, UNTESTABLE = "not distinguishable", "not testable"
 
 
 def verdict(low: float, high: float) -> str:
-    """Of a claimed gain by its interval: above zero, below zero, or with zero inside."""
+    """The verdict on a claimed gain by its interval: above zero, below zero, or zero inside it."""
     return SUPPORTED if low > 0 else CONTRADICTED if high < 0 else OPEN
 
 
 def verdicts(claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
-    """One row a claim and setting, with the numbers of :func:`compare` for the average over benchmarks (points).
+    """One row per claim and setting, with the numbers of :func:`palign.paper.gains.compare` for the average (points).
 
-    ``verdict`` rests on the interval under independence; ``pairing``: what the best case of pairing would make of it,
-    by its exact p.
+    ``verdict`` is by the interval under independence, ``pairing`` by the exact p at best pairing.
     """
     rows = []
     for claim in claims:
@@ -121,7 +128,7 @@ def _differences(claim: Claim) -> list[dict]:
 
 
 def _calls(claim: Claim) -> list[dict]:
-    """Both means are over the same traces, all of them: no sampling, the smaller is the smaller."""
+    """Both means are over all traces, so no sampling error stands between them."""
     return [
         {"student": row.Index, "verdict": SUPPORTED if row.ratio > 1 else CONTRADICTED} for row in calls().itertuples()
     ]
@@ -143,7 +150,7 @@ _RULES = {
 
 
 def overall(found: Sequence[str]) -> str:
-    """One verdict from a claim's settings: supported where all are; contradicted where one is and none is supported."""
+    """One verdict from those of all settings: theirs if they agree, contradicted if one is and none is supported."""
     kinds = set(found)
     if len(kinds) == 1:
         return kinds.pop()
@@ -151,10 +158,10 @@ def overall(found: Sequence[str]) -> str:
 
 
 def claims_shown(table: pd.DataFrame, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
-    """One row a claim: where it stands, its verdict over all settings (student, teacher, metric), and why.
+    """One row per claim: its place in the paper, its verdict over all settings (student, teacher, metric), and why.
 
     ``table``: :func:`verdicts` of the same claims. ``independent`` and ``best pairing``: in how many settings the gain
-    is clear of zero, in the claimed direction.
+    is distinguishable from zero, in the claimed direction.
     """
     rows = []
     for claim in claims:
@@ -184,19 +191,19 @@ def _why(claim: Claim, part: pd.DataFrame) -> str:
     found = []
     for word, kind in (("Above", SUPPORTED), ("Below", CONTRADICTED)):
         rows = part[part["verdict"] == kind]
-        if 0 < len(rows) < len(part):  # where all are, the count says it
+        if 0 < len(rows) < len(part):  # the counts suffice where it is none or all
             found.append(f"{word} zero: {'; '.join(named(rows) + ', ' + rows['metric'])}.")
     return " ".join(found)
 
 
 def verdicts_text(table: pd.DataFrame) -> str:
-    """How many claims got which verdict, and what outcomes by problem could change."""
+    """How many claims have which verdict, and how many of these the outcomes per problem could change."""
     claims = table.groupby("claim")
     found = claims["verdict"].agg(overall)
     best = claims["pairing"].agg(lambda group: (group == SUPPORTED).all())
     counts = ", ".join(f"{(found == name).sum()} {name}" for name in (SUPPORTED, OPEN, CONTRADICTED, UNTESTABLE))
     return (
         f"Of {len(found)} claims: {counts}. Of the {(found == OPEN).sum()} not distinguishable, "
-        f"{(best & (found == OPEN)).sum()} would be supported in every setting at best pairing: outcomes by "
-        "problem, were they published, could settle these either way."
+        f"{(best & (found == OPEN)).sum()} would be supported in every setting at best pairing. The outcomes per "
+        "problem, which are not published, could settle these either way."
     )
