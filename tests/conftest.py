@@ -50,8 +50,6 @@ def small(project) -> dict:
         "arms": ["zero-shot", "p-align"],
         "sufficiency_samples": 1,
         "judged_traces": 4,
-        "judged_cuts": 2,
-        "judged_samples": 2,
         "num_train_epochs": 2.0,
         "per_device_train_batch_size": 4,
         "save_steps": 2,

@@ -3,7 +3,7 @@
 Other students, other problems, other lengths: what can be compared is the order and the proportions, not the values.
 The paper prints no intervals; those here are of the study, and of printed shares whose counts are known.
 
->>> table(params).query("form == 'figure3c'")
+>>> table(study, kept).query("form == 'figure3c'")
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..analysis import preference, statistics
+from ..analysis import preference
+from ..analysis.statistics import Estimate, mean_over_traces
 from ..paper import printed
 from . import tables
-from ..tasks import plan
-from ..params import Params
-from ..analysis.statistics import Estimate
-from ..analysis.sufficiency import over_traces
+from .results import Results
+from .texts import cell
 
 COLUMNS = ["form", "source", "name", "value", "low", "high", "n", "note"]
 HERE = "this study"
+
+Kept = dict[str, pd.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -36,65 +37,49 @@ class Form:
     title: str
     unit: str
     names: dict[str, str]
-    measure: Callable[[Params], dict[str, Estimate]]
-
-
-def _mean(values) -> Estimate:
-    """Of one value a problem or trace, with a percentile interval over them."""
-    return over_traces(list(np.asarray(values, dtype=float)[:, None, None]), np.mean)
+    measure: Callable[[Results, Kept], dict[str, Estimate]]
 
 
 def _percent(estimate: Estimate) -> Estimate:
     return Estimate(100 * estimate.value, 100 * estimate.low, 100 * estimate.high, estimate.n)
 
 
-def _response_tokens(params: Params) -> dict[str, Estimate]:
-    arms = [arm for arm in preference.PAPER_ARMS if arm in params.arms]
-    if not arms:
-        return {}
-    grades = tables.grades(params.model_copy(update={"arms": arms}))
-    means = grades.groupby(["arm", "benchmark", "problem"])["new_tokens"].mean()
-    return {arm: _mean(means[arm]) for arm in arms}
+def _response_tokens(study: Results, kept: Kept) -> dict[str, Estimate]:
+    arms = [arm for arm in preference.PAPER_ARMS if arm in study.arms]
+    means = tables.response_tokens(study) if arms else {}
+    return {arm: mean_over_traces(means[arm]) for arm in arms}
 
 
-def _preferred(params: Params) -> dict[str, Estimate]:
-    return {arm: _percent(Estimate(**row)) for arm, row in preference.best(params).to_dict("index").items()}
+def _preferred(study: Results, kept: Kept) -> dict[str, Estimate]:
+    found = preference.best(study.preferences, study.arms)
+    return {arm: _percent(Estimate(**row)) for arm, row in found.to_dict("index").items()}
 
 
-def _segments(params: Params) -> dict[str, Estimate]:
-    arms = [arm for arm in params.arms if arm.startswith("segment-")]
-    if not arms:
-        return {}
-    rows = tables.main_average(tables.accuracy(params.model_copy(update={"arms": arms})), params)
-    return {r.arm.removeprefix("segment-"): _percent(Estimate(r.value, r.low, r.high, r.n)) for r in rows.itertuples()}
+def _segments(study: Results, kept: Kept) -> dict[str, Estimate]:
+    arms = [arm for arm in study.arms if arm.startswith("segment-")]
+    rows = tables.averages(kept["accuracy"])[["value", "low", "high", "n"]].loc[arms] if arms else pd.DataFrame()
+    return {row.Index.removeprefix("segment-"): _percent(Estimate(*row[1:])) for row in rows.itertuples()}
 
 
-def _lengths(params: Params) -> dict[str, Estimate]:
-    frame = tables.prefixes(params)
+def _lengths(study: Results, kept: Kept) -> dict[str, Estimate]:
+    frame = study.prefixes()
     if frame.empty:
         return {}
     good = frame[frame["status"] == "ok"].set_index("id")
-    pairs = tables.pairs(params).set_index("id")
-    kept = pairs[pairs["kept"]]
-    found = {"trace": _mean(frame["trace_tokens"]), "prefix": _mean(good["prefix_tokens"])}
-    if len(kept):
-        found["target"] = _mean(kept["new_tokens"] + good.loc[kept.index, "prefix_tokens"])
+    pairs = study.pairs().set_index("id")
+    right = pairs[pairs["kept"]]
+    found = {"trace": mean_over_traces(frame["trace_tokens"]), "prefix": mean_over_traces(good["prefix_tokens"])}
+    if len(right):
+        found["target"] = mean_over_traces(right["new_tokens"] + good.loc[right.index, "prefix_tokens"])
     return found
 
 
-def _calls(params: Params) -> dict[str, Estimate]:
-    found = {}
-    for strategy, name in (("adaptive", "binary search"), ("linear", "linear scan")):
-        if strategy in plan.strategies(params) and not (strategy == "adaptive" and params.search == "linear"):
-            records = plan.truncation(params, strategy).require().read("prefixes")
-            found[name] = _mean([len(record["verdicts"]) for record in records])
-    return found
+def _calls(study: Results, kept: Kept) -> dict[str, Estimate]:
+    return {name: mean_over_traces(calls) for name, calls in tables.calls(study).items()}
 
 
-def _retention(params: Params) -> dict[str, Estimate]:
-    if "adaptive" not in plan.strategies(params):
-        return {}
-    return {"kept": _percent(statistics.interval(tables.pairs(params)["kept"]))}
+def _retention(study: Results, kept: Kept) -> dict[str, Estimate]:
+    return {"kept": _percent(tables.kept(study))} if study.plan.is_adaptive else {}
 
 
 FORMS = {
@@ -132,7 +117,7 @@ FORMS = {
 }
 
 
-def printed() -> pd.DataFrame:
+def as_printed() -> pd.DataFrame:
     """The paper's own rows of every form; ``source`` is the student. Intervals where the count is printed (Table 7)."""
     rows = printed.other_figures()
     rows = rows[rows["source"].isin(FORMS)]
@@ -150,28 +135,29 @@ def printed() -> pd.DataFrame:
     return pd.DataFrame(found, columns=COLUMNS).astype({"n": "Int64"})
 
 
-def table(params: Params) -> pd.DataFrame:
+def table(study: Results, kept: Kept) -> pd.DataFrame:
     """One row a form, ``source`` (a student of the paper, or ``this study``) and ``name``, in the form's unit.
 
     ``value``; ``low`` and ``high`` (95 % over problems or traces), ``n`` of them; ``note``: who judged, where that is a
     matter. Only forms of which the study has something.
+    ``kept``: the tables of ``palign.report.tables.collect``.
     """
+    judge = preference.name_of(study.params.preference_judge)
     rows = [
-        (form, HERE, name, e.value, e.low, e.high, e.n, preference.name_of(params) if form == "figure3d" else "")
+        (form, HERE, name, e.value, e.low, e.high, e.n, judge if form == "figure3d" else "")
         for form, spec in FORMS.items()
-        for name, e in spec.measure(params).items()
+        for name, e in spec.measure(study, kept).items()
     ]
     own = pd.DataFrame(rows, columns=COLUMNS).astype({"n": "Int64"})
-    other = printed()
+    other = as_printed()
     both = pd.concat([other[other["form"].isin(own["form"])], own], ignore_index=True)
     return both.sort_values("form", key=lambda c: c.map(list(FORMS).index), kind="stable", ignore_index=True)
 
 
-def wide(params: Params) -> pd.DataFrame:
+def wide(found: pd.DataFrame) -> pd.DataFrame:
     """:func:`table` as a reader wants it: a row a quantity, a column a source."""
-    found = table(params)
     cells = [
-        f"{r.value:,.1f}" + (f" [{r.low:,.1f}, {r.high:,.1f}]" if pd.notna(r.low) else "") for r in found.itertuples()
+        cell(r.value, r.low, r.high, "{:,.1f}") if pd.notna(r.low) else f"{r.value:,.1f}" for r in found.itertuples()
     ]
     notes = {r.form: f"; this study's judge: {r.note}" for r in found.itertuples() if r.note}
     what = [f"{FORMS[form].title}, {FORMS[form].unit}{notes.get(form, '')}" for form in found["form"]]

@@ -17,12 +17,10 @@ import numpy as np
 import pandas as pd
 
 from ..analysis import statistics
-from ..params import Params
 from ..params import load as load_params
-from .tables import AVERAGE, budgets, portable
 from ..tasks.store import visible
-
-METRICS = {"pass@1": 1, "pass@3": 3}
+from .results import METRICS, Outcomes, budgets, portable
+from .tables import AVERAGE
 
 
 class CompareError(ValueError):
@@ -31,19 +29,14 @@ class CompareError(ValueError):
 
 @dataclass(frozen=True)
 class Study:
-    """``problems`` as :func:`palign.report.problems` gives it; ``params`` that decided the results."""
+    """A study's report folder, and what it keeps of the outcomes."""
 
     folder: Path
-    params: Params
-    problems: pd.DataFrame
+    outcomes: Outcomes
 
-    def values(self, arm: str, metric: str, budget: int) -> dict[str, pd.Series]:
-        """Benchmark -> Pass@k by problem, of each training seed, then averaged over the seeds."""
-        counts = self.problems[arm].xs(budget, axis=1, level="budget")
-        shares = counts.apply(
-            lambda seed: statistics.pass_at_k(seed.to_numpy(), self.params.n_samples, METRICS[metric])
-        )
-        return {name: group.droplevel(0) for name, group in shares.mean(axis=1).groupby(level=0, sort=False)}
+    @property
+    def params(self):
+        return self.outcomes.params
 
 
 def load(folder: Path) -> Study:
@@ -59,13 +52,13 @@ def load(folder: Path) -> Study:
                 f"{path}: no such file: the report is an older palign's; delete its report.html and run the study "
                 "again, which only makes the report anew"
             )
-    study = Study(folder, load_params(params), _problems(problems))
+    study = Study(folder, Outcomes(load_params(params), _problems(problems)))
     sizes = {benchmark.name: benchmark.problems for benchmark in study.params.benchmarks}
     try:
-        if study.problems.groupby(level=0).size().to_dict() != sizes:
-            raise ValueError(f"{len(study.problems)} problems, not those of the study's benchmarks")
+        if study.outcomes.counts.groupby(level=0).size().to_dict() != sizes:
+            raise ValueError(f"{len(study.outcomes.counts)} problems, not those of the study's benchmarks")
         for arm, budget in itertools.product(study.params.arms, budgets(study.params)):
-            study.values(arm, "pass@1", budget)
+            study.outcomes.values(arm, "pass@1", budget)
     except (ValueError, KeyError) as error:
         raise _damaged(problems, error) from None
     return study
@@ -108,7 +101,7 @@ def table(a: Study, b: Study) -> pd.DataFrame:
         for budget in tokens:
             averages = []
             for arm in arms:
-                cells = _cells(a.values(arm, metric, budget), b.values(arm, metric, budget), shared)
+                cells = _cells(*(study.outcomes.values(arm, metric, budget) for study in (a, b)), shared)
                 at = {"arm": arm, "metric": metric, "budget": budget}
                 rows += [at | {"benchmark": name} | _row(*cell) for name, cell in cells.items()]
                 x, y, paired = [*cells.values()][-1]
@@ -126,7 +119,7 @@ def _arms(a: Study, b: Study) -> list[str]:
 def _shared(a: Study, b: Study) -> dict[str, pd.Index | None]:
     """Benchmark of both -> the problems to compare on, in one order; ``None``: each study's own."""
     found = {}
-    ours, theirs = (study.problems.index for study in (a, b))
+    ours, theirs = (study.outcomes.counts.index for study in (a, b))
     for name in ours.unique(0):
         if name in theirs.unique(0):
             x, y = (index[index.get_level_values(0) == name].droplevel(0) for index in (ours, theirs))
@@ -166,13 +159,13 @@ def _test(x: list[np.ndarray], y: list[np.ndarray], paired: bool) -> dict:
 
 def settings(a: Study, b: Study) -> pd.DataFrame:
     """The parameters that differ, one row each; of the benchmarks each that differs."""
-    x, y = (_flat(study.params) for study in (a, b))
+    x, y = (_flat(portable(study.params)) for study in (a, b))
     rows = {key: (x.get(key), y.get(key)) for key in x | y if x.get(key) != y.get(key)}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["a", "b"])
 
 
-def _flat(params: Params) -> dict:
-    values = portable(params)
+def _flat(values: dict) -> dict:
+    """``values`` with each benchmark as an entry of its own, and without the study's name."""
     benchmarks = {f"benchmark {benchmark['name']}": benchmark for benchmark in values.pop("benchmarks")}
     return {key: value for key, value in (values | benchmarks).items() if key != "study"}
 

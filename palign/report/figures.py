@@ -1,22 +1,21 @@
-"""The figures: one theme, arms in one order and colour everywhere, intervals always drawn, units on the axes.
+"""The report's figures: each takes a table. Arms have one order and colour everywhere; every axis has its unit.
 
->>> figure = accuracy(report.accuracy(params), params)
+>>> figure = accuracy(tables.accuracy(study), texts.samples(study))
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
+from ..analysis.style import caption, nothing, spread, theme
 from ..arms import ARMS
-from ..params import Params
-from ..paper.printed import named
+from .beside import FORMS, HERE
+from .tables import AVERAGE, POOLED, averages, single
 
 
 def _styles() -> dict[str, tuple]:
@@ -39,52 +38,34 @@ COLOURS = {arm: colour for arm, (colour, _) in STYLES.items()}
 MANY = 8  # arms; with more, points beside each other can no longer be told apart
 
 
+def accuracy(table: pd.DataFrame, samples: str) -> plt.Figure:
+    """Pass@1 of every arm on every benchmark, one panel a budget; with many arms, one row an arm.
 
-
-
-
-
-
-
-
-
-
-
-
-def accuracy(table: pd.DataFrame, params: Params) -> plt.Figure:
-    """Pass@1 of every arm on every benchmark, one panel a budget; with many arms, one row an arm."""
+    ``table`` of ``tables.accuracy``; ``samples`` says in the caption what stands behind a value.
+    """
     theme()
-    shown = table[(table["metric"] == "pass@1") & (table["benchmark"] != "pooled")]
+    shown = table[(table["metric"] == "pass@1") & (table["benchmark"] != POOLED)]
     names, budgets = list(shown["benchmark"].unique()), sorted(shown["budget"].unique(), reverse=True)
-    if len(params.arms) > MANY:
-        figure = _rows_of_arms(shown, names, budgets, params)
-    else:
-        figure = _arms_beside_each_other(shown, names, budgets, params)
-    problems = ", ".join(f"{b.name} {b.problems}" for b in params.benchmarks)
+    draw = _rows_of_arms if shown["arm"].nunique() > MANY else _arms_beside_each_other
+    figure = draw(shown, names, budgets)
+    sizes = shown[shown["benchmark"] != AVERAGE].drop_duplicates("benchmark")
+    problems = ", ".join(f"{row.benchmark} {row.n}" for row in sizes.itertuples())
     figure.tight_layout()
-    _caption(
-        figure,
-        f"Problems: {problems}; {_samples(params)}. Bars: 95 % intervals over problems.",
-    )
+    caption(figure, f"Problems: {problems}; {samples}. Bars: 95 % intervals over problems.")
     return figure
 
 
-def _samples(params: Params) -> str:
-    seeds = len(params.training_seeds)
-    untrained = " (zero-shot: one)" if "zero-shot" in params.arms else ""
-    return f"{params.n_samples} samples each" + (f" of {seeds} training seeds{untrained}" if seeds > 1 else "")
-
-
-def _arms_beside_each_other(shown: pd.DataFrame, names: list, budgets: list, params: Params) -> plt.Figure:
+def _arms_beside_each_other(shown: pd.DataFrame, names: list, budgets: list) -> plt.Figure:
+    arms = list(shown["arm"].unique())
     figure, axes = plt.subplots(1, len(budgets), figsize=(5.2 * len(budgets), 3.8), sharey=True, squeeze=False)
     for axis, budget in zip(axes[0], budgets, strict=True):
         panel = shown[shown["budget"] == budget]
-        for i, arm in enumerate(params.arms):
+        for i, arm in enumerate(arms):
             rows = panel[panel["arm"] == arm].set_index("benchmark").loc[names]
-            at = [x + (i - (len(params.arms) - 1) / 2) * 0.12 for x in range(len(names))]
+            at = [x + (i - (len(arms) - 1) / 2) * 0.12 for x in range(len(names))]
             colour, marker = STYLES[arm]
             axis.errorbar(
-                at, 100 * rows["value"], yerr=_spread(rows), fmt=marker, ms=5, capsize=2, color=colour, label=arm
+                at, 100 * rows["value"], yerr=spread(rows), fmt=marker, ms=5, capsize=2, color=colour, label=arm
             )
         axis.set(xticks=range(len(names)), xticklabels=names, ylim=(-3, 103), title=f"response budget {budget} tokens")
         axis.set_ylabel("Pass@1 (%)" if axis is axes[0][0] else "")
@@ -93,19 +74,20 @@ def _arms_beside_each_other(shown: pd.DataFrame, names: list, budgets: list, par
     return figure
 
 
-def _rows_of_arms(shown: pd.DataFrame, names: list, budgets: list, params: Params) -> plt.Figure:
+def _rows_of_arms(shown: pd.DataFrame, names: list, budgets: list) -> plt.Figure:
     """One panel a benchmark, the arms' names on its side: no colour has to be looked up. Hollow: smaller budgets."""
-    size = (2.6 * len(names) + 1.6, 0.27 * len(params.arms) + 1.2)
+    arms = list(shown["arm"].unique())
+    size = (2.6 * len(names) + 1.6, 0.27 * len(arms) + 1.2)
     figure, axes = plt.subplots(1, len(names), figsize=size, sharex=True, sharey=True, squeeze=False)
     for axis, name in zip(axes[0], names, strict=True):
         for k, budget in enumerate(budgets):
             panel = shown[(shown["budget"] == budget) & (shown["benchmark"] == name)].set_index("arm")
-            for i, arm in enumerate(params.arms):
+            for i, arm in enumerate(arms):
                 row, (colour, marker) = panel.loc[[arm]], STYLES[arm]
                 axis.errorbar(
                     100 * row["value"],
                     [i + 0.25 * k],
-                    xerr=_spread(row),
+                    xerr=spread(row),
                     fmt=marker,
                     ms=4.5,
                     capsize=2,
@@ -113,7 +95,7 @@ def _rows_of_arms(shown: pd.DataFrame, names: list, budgets: list, params: Param
                     mfc=colour if k == 0 else "white",
                 )
         axis.set(title=name, xlabel="Pass@1 (%)", xlim=(-3, 103))
-        axis.set(yticks=range(len(params.arms)), yticklabels=params.arms, ylim=(len(params.arms) - 0.4, -0.6))
+        axis.set(yticks=range(len(arms)), yticklabels=arms, ylim=(len(arms) - 0.4, -0.6))
     if len(budgets) > 1:
         handles = [
             plt.Line2D([], [], ls="", marker="o", color="grey", mfc="grey" if k == 0 else "white") for k in (0, 1)
@@ -125,22 +107,20 @@ def _rows_of_arms(shown: pd.DataFrame, names: list, budgets: list, params: Param
     return figure
 
 
-def economy(table: pd.DataFrame, responses: pd.DataFrame, params: Params) -> plt.Figure:
-    """Average Pass@1 against the mean length of a response."""
+def economy(table: pd.DataFrame, responses: pd.DataFrame, samples: str) -> plt.Figure:
+    """Average Pass@1 against the mean length of a response; ``table`` and ``samples`` as in :func:`accuracy`."""
     theme()
-    average = table[(table["metric"] == "pass@1") & (table["budget"] == params.max_new_tokens)]
-    name = "average" if "average" in set(average["benchmark"]) else average["benchmark"].iloc[0]
-    rows = average[average["benchmark"] == name].set_index("arm")
-    many = len(params.arms) > MANY
+    rows = averages(table)
+    many = len(rows) > MANY
     figure, axis = plt.subplots(figsize=(7.2, 5.2) if many else (5.6, 3.8))
-    for arm in params.arms:
+    for arm in rows.index:
         row, tokens, (colour, marker) = rows.loc[[arm]], responses.loc[arm, "tokens_mean"], STYLES[arm]
-        axis.errorbar([tokens], 100 * row["value"], yerr=_spread(row), fmt=marker, capsize=3, color=colour, label=arm)
+        axis.errorbar([tokens], 100 * row["value"], yerr=spread(row), fmt=marker, capsize=3, color=colour, label=arm)
     axis.set(xlabel="mean response length (tokens)", ylabel="average Pass@1 (%)", ylim=(-3, 103))
     axis.set_xlim(left=0)
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="x-small" if many else None)
     figure.tight_layout()
-    _caption(figure, f"n = {int(rows['n'].iloc[0])} problems, {_samples(params)}; 95 % intervals over problems.")
+    caption(figure, f"n = {int(rows['n'].iloc[0])} problems, {samples}; 95 % intervals over problems.")
     return figure
 
 
@@ -148,7 +128,7 @@ def prefix_ratios(prefixes: pd.DataFrame) -> plt.Figure | None:
     """How much of each trace was kept, beside the oracle where there is one."""
     theme()
     if prefixes.empty:
-        return _nothing()
+        return nothing()
     good = prefixes[prefixes["status"] == "ok"]
     long = good.melt(value_vars=["sentence_ratio", "oracle_ratio"], var_name="prefix", value_name="share").dropna()
     long["prefix"] = long["prefix"].map({"sentence_ratio": "chosen by the student", "oracle_ratio": "oracle"})
@@ -156,7 +136,7 @@ def prefix_ratios(prefixes: pd.DataFrame) -> plt.Figure | None:
     sns.ecdfplot(long, x="share", hue="prefix", ax=axis, palette="colorblind")
     axis.set(xlabel="prefix length (share of the trace's sentences)", ylabel="share of traces", xlim=(0, 1))
     figure.tight_layout()
-    _caption(figure, f"n = {len(good)} traces. Cumulative: the curve's height is the share of traces cut by then.")
+    caption(figure, f"n = {len(good)} traces. Cumulative: the curve's height is the share of traces cut by then.")
     return figure
 
 
@@ -166,7 +146,7 @@ def judge(verdicts: pd.DataFrame) -> plt.Figure | None:
 
     theme()
     if verdicts.empty or verdicts["distance"].isna().all():
-        return _nothing()
+        return nothing()
     valid = verdicts[verdicts["label"] != "error"]
     # wide bins outside, single sentences around the oracle, where the judge's work is
     edges = [-1000, -8, -5, -3, -1, 0, 2, 5, 10, 1000]
@@ -176,11 +156,11 @@ def judge(verdicts: pd.DataFrame) -> plt.Figure | None:
     low, high = proportion_confint(groups["sum"], groups["count"], method="wilson")
     groups = groups.assign(value=groups["sum"] / groups["count"], low=low, high=high)
     figure, axis = plt.subplots(figsize=(5.6, 3.4))
-    axis.errorbar(range(len(groups)), 100 * groups["value"], yerr=_spread(groups), fmt="o-", capsize=3)
+    axis.errorbar(range(len(groups)), 100 * groups["value"], yerr=spread(groups), fmt="o-", capsize=3)
     axis.set(xticks=range(len(groups)), xticklabels=groups.index, ylim=(-3, 103))
     axis.set(xlabel="sentences past the oracle prefix", ylabel="judged ENOUGH (%)")
     figure.tight_layout()
-    _caption(figure, f"n = {len(valid)} verdicts, those the search asked for. Bars: 95 % Wilson intervals.")
+    caption(figure, f"n = {len(valid)} verdicts, those the search asked for. Bars: 95 % Wilson intervals.")
     return figure
 
 
@@ -188,13 +168,13 @@ def monotone(by_share: pd.DataFrame, per_trace: pd.DataFrame) -> plt.Figure | No
     """Judge, student and oracle along the trace; where the binary searches land beside the first ENOUGH."""
     theme()
     if by_share.empty:
-        return _nothing()
+        return nothing()
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.4, 3.6), width_ratios=[3, 2])
     names = list(by_share["what"].unique())
     for i, (what, colour) in enumerate(zip(names, sns.color_palette("colorblind"), strict=False)):
         rows = by_share[by_share["what"] == what]
         at = 100 * rows["share"] + 1.2 * (i - (len(names) - 1) / 2)
-        left.errorbar(at, 100 * rows["value"], yerr=_spread(rows), fmt="o-", ms=4, capsize=2, color=colour, label=what)
+        left.errorbar(at, 100 * rows["value"], yerr=spread(rows), fmt="o-", ms=4, capsize=2, color=colour, label=what)
     left.set(xlabel="prefix (% of the trace's sentences)", ylabel="share (%)", xlim=(0, 100), ylim=(-3, 103))
     left.legend(loc="lower right", fontsize="small")
     gaps = per_trace.melt("linear", ["released", "equation7"], var_name="search", value_name="lands")
@@ -206,7 +186,7 @@ def monotone(by_share: pd.DataFrame, per_trace: pd.DataFrame) -> plt.Figure | No
     right.xaxis.get_major_locator().set_params(integer=True)
     figure.tight_layout()
     turning = int((per_trace["turns"] > 0).sum())
-    _caption(
+    caption(
         figure,
         f"n = {len(per_trace)} traces, all their prefixes judged; on {turning} of them an ENOUGH is followed by a "
         "NOT_ENOUGH.\nBars: 95 % intervals over traces, in tenths of the trace.",
@@ -218,16 +198,16 @@ def reliability(table: pd.DataFrame) -> plt.Figure | None:
     """The judge's confidence against the share of continuations that reach the gold answer."""
     theme()
     if table.empty:
-        return _nothing()
+        return nothing()
     figure, (axis, below) = plt.subplots(2, 1, figsize=(5.0, 5.0), height_ratios=[3, 1], sharex=True)
     axis.plot([0, 100], [0, 100], ls="--", lw=1, color="grey", label="calibrated")
-    axis.errorbar(100 * table["confidence"], 100 * table["value"], yerr=_spread(table), fmt="o-", ms=5, capsize=3)
+    axis.errorbar(100 * table["confidence"], 100 * table["value"], yerr=spread(table), fmt="o-", ms=5, capsize=3)
     axis.set(ylabel="right continuations (%)", ylim=(-3, 103))
     axis.legend(loc="upper left", fontsize="small")
     below.bar(100 * table["from"] + 5, table["prefixes"], width=9)
     below.set(xlabel="judge's probability of ENOUGH (%)", ylabel="prefixes", xlim=(-2, 102))
     figure.tight_layout()
-    _caption(
+    caption(
         figure,
         f"n = {int(table['prefixes'].sum())} continued prefixes, in bins of ten points.\nBars: 95 % intervals over the "
         "bin's traces.",
@@ -239,51 +219,44 @@ def reads(table: pd.DataFrame) -> plt.Figure | None:
     """How often truncation read each token, beside reading every prompt from its start."""
     theme()
     if table.empty:
-        return _nothing()
+        return nothing()
     rows = table.loc[["trace and question", "with the demands for a label", "every prompt anew"]]
     figure, axis = plt.subplots(figsize=(6.4, 2.4))
-    spread = [(rows["value"] - rows["low"]).clip(lower=0), (rows["high"] - rows["value"]).clip(lower=0)]
+    bars = [(rows["value"] - rows["low"]).clip(lower=0), (rows["high"] - rows["value"]).clip(lower=0)]
     colours = sns.color_palette("colorblind", len(rows))
-    axis.barh(range(len(rows)), rows["value"], xerr=spread, capsize=3, color=colours)
+    axis.barh(range(len(rows)), rows["value"], xerr=bars, capsize=3, color=colours)
     axis.set(yticks=range(len(rows)), yticklabels=rows.index, xlabel="reads per token of trace and question")
     axis.axvline(1, ls="--", lw=1, color="grey")
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
     figure.tight_layout()
-    _caption(figure, f"n = {int(rows['n'].iloc[0])} traces. Bars: 95 % intervals over traces. Dashed: once each.")
+    caption(figure, f"n = {int(rows['n'].iloc[0])} traces. Bars: 95 % intervals over traces. Dashed: once each.")
     return figure
 
 
-def response_lengths(grades: pd.DataFrame, params: Params) -> plt.Figure:
-    """Distribution of response lengths per arm."""
+def response_lengths(grades: pd.DataFrame, budgets: list[int]) -> plt.Figure:
+    """Distribution of response lengths per arm in tokens. ``grades``: a row a response; ``budgets``: the main first."""
     theme()
-    figure, axis = plt.subplots(figsize=(5.6, max(3.4, 0.27 * len(params.arms) + 0.9)))
+    arms = list(grades["arm"].unique())
+    figure, axis = plt.subplots(figsize=(5.6, max(3.4, 0.27 * len(arms) + 0.9)))
     sns.boxplot(
-        grades,
-        x="new_tokens",
-        y="arm",
-        order=params.arms,
-        hue="arm",
-        palette=COLOURS,
-        fliersize=1,
-        ax=axis,
-        legend=False,
+        grades, x="new_tokens", y="arm", order=arms, hue="arm", palette=COLOURS, fliersize=1, ax=axis, legend=False
     )
-    if params.second_budget:
-        axis.axvline(params.second_budget, ls="--", lw=1, color="grey")
-    axis.set(xlabel="response length (tokens)", ylabel="", xlim=(0, params.max_new_tokens * 1.02))
+    for budget in budgets[1:]:
+        axis.axvline(budget, ls="--", lw=1, color="grey")
+    axis.set(xlabel="response length (tokens)", ylabel="", xlim=(0, budgets[0] * 1.02))
     figure.tight_layout()
-    second = f" Dashed: the second budget, {params.second_budget}." if params.second_budget else ""
+    second = f" Dashed: the second budget, {budgets[1]}." if budgets[1:] else ""
     each = " to ".join(f"{n}" for n in sorted(set(grades.groupby("arm").size())))
-    _caption(figure, f"n = {each} responses an arm. Boxes: quartiles; whiskers: 1.5 box lengths.{second}")
+    caption(figure, f"n = {each} responses an arm. Boxes: quartiles; whiskers: 1.5 box lengths.{second}")
     return figure
 
 
 def seeds(table: pd.DataFrame) -> plt.Figure | None:
-    """Each training seed's average Pass@1 over the interval of their mean (``report.seeds``)."""
+    """Each training seed's average Pass@1 over the interval of their mean (``tables.seeds``)."""
     theme()
     if table.empty:
-        return _nothing()
+        return nothing()
     figure, axis = plt.subplots(figsize=(5.6, 0.27 * len(table) + 1.4))
     own = [column for column in table.columns if column.startswith("seed ")]
     for i, (arm, row) in enumerate(table.iterrows()):
@@ -292,47 +265,37 @@ def seeds(table: pd.DataFrame) -> plt.Figure | None:
     axis.set(yticks=range(len(table)), yticklabels=table.index, ylim=(len(table) - 0.4, -0.6))
     axis.set(xlabel="average Pass@1 (%)")
     figure.tight_layout()
-    _caption(figure, f"Strokes: each of {len(own)} training seeds. Bands: 95 % intervals of their mean over problems.")
+    caption(figure, f"Strokes: each of {len(own)} training seeds. Bands: 95 % intervals of their mean over problems.")
     return figure
 
 
-def losses(params: Params, arm: str, seed: int | None = None) -> plt.Figure:
-    """Training loss per update."""
-    from ..tasks import plan
-
+def losses(table: pd.DataFrame, arm: str) -> plt.Figure:
+    """Training loss per update; ``table`` of ``Results.losses``."""
     theme()
-    task = plan.finetuning(params, arm, seed)
     figure, axis = plt.subplots(figsize=(5.6, 3.0))
-    if task:
-        table = pd.DataFrame(task.require().read("losses"))
+    if len(table):
         sns.lineplot(table, x="step", y="loss", color=COLOURS[arm], ax=axis)
     axis.set(xlabel="update", ylabel="loss (nats a token)", ylim=(0, None))
     figure.tight_layout()
     return figure
 
 
-
-
-
-
-
-
 def entropy(table: pd.DataFrame) -> plt.Figure | None:
     """The student's token entropy over ten equal chunks of the trace (Figure 4a); ``table`` of ``entropy.by_chunk``."""
     theme()
     if table.empty:
-        return _nothing()
+        return nothing()
     rows = table[table.index.str.isdigit()]
     figure, axis = plt.subplots(figsize=(5.6, 3.4))
-    spread = [(rows["value"] - rows["low"]).clip(lower=0), (rows["high"] - rows["value"]).clip(lower=0)]
-    axis.errorbar(range(1, len(rows) + 1), rows["value"], yerr=spread, fmt="o-", ms=5, capsize=3)
+    bars = [(rows["value"] - rows["low"]).clip(lower=0), (rows["high"] - rows["value"]).clip(lower=0)]
+    axis.errorbar(range(1, len(rows) + 1), rows["value"], yerr=bars, fmt="o-", ms=5, capsize=3)
     mean = table.loc["trace", "value"]
     axis.axhline(mean, ls="--", lw=1, color="grey", label=f"mean over the trace, {mean:.2f}")
     axis.set(xlabel="tenth of the trace's tokens", ylabel="entropy (nats a token)", xticks=range(1, len(rows) + 1))
     axis.set_ylim(bottom=0)
     axis.legend(frameon=False, fontsize="small")
     figure.tight_layout()
-    _caption(
+    caption(
         figure, f"n = {int(rows['n'].iloc[0])} traces, read by the untrained student. Bars: 95 % intervals over them."
     )
     return figure
@@ -352,7 +315,7 @@ def preference(table: pd.DataFrame, judge: str) -> plt.Figure | None:
     """Outcomes of each pair of arms (Figure 3d's question); ``table`` of ``preference.table``, ``judge`` in words."""
     theme()
     if table.empty:
-        return _nothing()
+        return nothing()
     table = table.assign(pair=table["arm"] + " over " + table["against"])
     names = list(table["pair"].unique())
     figure, axis = plt.subplots(figsize=(7.6, 0.32 * len(names) + 1.4))
@@ -370,7 +333,7 @@ def preference(table: pd.DataFrame, judge: str) -> plt.Figure | None:
     axis.grid(axis="y", visible=False)
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     figure.tight_layout()
-    _caption(
+    caption(
         figure,
         f"Judge: {judge}. n = {int(table['n'].max())} problems a pair, each asked in both orders.\n"
         "Black: 95 % intervals of the first-named arm's wins (from the left) and losses (from the right).",
@@ -378,17 +341,18 @@ def preference(table: pd.DataFrame, judge: str) -> plt.Figure | None:
     return figure
 
 
-def ratios(table: pd.DataFrame, params: Params) -> plt.Figure | None:
+def ratios(table: pd.DataFrame, samples: str) -> plt.Figure | None:
     """Prefixes of a fixed share of the trace against adaptive ones (Figures 3a-b): a panel a metric.
 
-    ``table`` of ``report.accuracy``. The paper's own points are not carried here: it draws them, and prints no numbers.
+    ``table`` and ``samples`` as in :func:`accuracy`. The paper draws its own points and prints no numbers of them.
     """
     theme()
-    fixed = {int(arm.rpartition("-")[2]): arm for arm in params.arms if arm.startswith("fixed-ratio-")}
+    arms = table["arm"].unique()
+    fixed = {int(arm.rpartition("-")[2]): arm for arm in arms if arm.startswith("fixed-ratio-")}
     if len(fixed) < 2:
-        return _nothing()
-    name = "average" if "average" in set(table["benchmark"]) else table["benchmark"].iloc[0]
-    table = table[(table["budget"] == params.max_new_tokens) & (table["benchmark"] == name)]
+        return nothing()
+    name = single(table)
+    table = table[(table["budget"] == table["budget"].max()) & (table["benchmark"] == name)]
     metrics, at = list(table["metric"].unique()), sorted(fixed)
     figure, axes = plt.subplots(1, len(metrics), figsize=(4.4 * len(metrics), 3.6), sharey=True, squeeze=False)
     for axis, metric in zip(axes[0], metrics, strict=True):
@@ -396,9 +360,7 @@ def ratios(table: pd.DataFrame, params: Params) -> plt.Figure | None:
         rows = panel.loc[[fixed[percent] for percent in at]]
         colour, marker = STYLES[fixed[at[-1]]]
         fmt = f"{marker}-"
-        axis.errorbar(
-            at, 100 * rows["value"], yerr=_spread(rows), fmt=fmt, capsize=3, color=colour, label="fixed share"
-        )
+        axis.errorbar(at, 100 * rows["value"], yerr=spread(rows), fmt=fmt, capsize=3, color=colour, label="fixed share")
         if "p-align" in panel.index:
             row, colour = panel.loc["p-align"], COLOURS["p-align"]
             axis.axhline(100 * row["value"], color=colour, label="p-align (adaptive)")
@@ -408,32 +370,32 @@ def ratios(table: pd.DataFrame, params: Params) -> plt.Figure | None:
     axes[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     figure.tight_layout()
     n = int(table["n"].iloc[0])
-    _caption(figure, f"n = {n} problems, {_samples(params)}. Bars and band: 95 % intervals over problems.")
+    caption(figure, f"n = {n} problems, {samples}. Bars and band: 95 % intervals over problems.")
     return figure
 
 
-def pareto(table: pd.DataFrame, spent: pd.DataFrame, params: Params) -> plt.Figure | None:
-    """Average Pass@1 against tokens of training, and against all tokens of making the arm (``report.spent``).
+def pareto(table: pd.DataFrame, spent: pd.DataFrame, samples: str) -> plt.Figure | None:
+    """Average Pass@1 against tokens of training, and against all tokens of making the arm (``tables.spent``).
 
-    The stepped line joins the arms that no arm equals at lower cost; what costs nothing is the dashed line.
+    The stepped line joins the arms that no arm equals at lower cost; what costs nothing is the dashed line. ``table``
+    and ``samples`` as in :func:`accuracy`.
     """
     theme()
-    name = "average" if "average" in set(table["benchmark"]) else table["benchmark"].iloc[0]
-    rows = table[(table["metric"] == "pass@1") & (table["budget"] == params.max_new_tokens)]
-    rows = rows[rows["benchmark"] == name].set_index("arm")
-    free = [arm for arm in params.arms if not spent.loc[arm, "total"]]
-    paid = [arm for arm in params.arms if arm not in free]
+    rows, name = averages(table), single(table)
+    free = [arm for arm in rows.index if not spent.loc[arm, "total"]]
+    paid = [arm for arm in rows.index if arm not in free]
     if not paid:
-        return _nothing()
+        return nothing()
+    many = len(rows) > MANY
     labels = {"trained": "tokens trained on", "total": "tokens judged, continued and trained on"}
-    figure, axes = plt.subplots(1, 2, figsize=(10.4, 5.0 if len(params.arms) > MANY else 3.8), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(10.4, 5.0 if many else 3.8), sharey=True)
     for axis, (column, label) in zip(axes, labels.items(), strict=True):
         for arm in free:
             axis.axhline(100 * rows.loc[arm, "value"], ls="--", lw=1, color=COLOURS[arm], label=arm)
         for arm in paid:
             row, (colour, marker) = rows.loc[[arm]], STYLES[arm]
             at = [spent.loc[arm, column]]
-            axis.errorbar(at, 100 * row["value"], yerr=_spread(row), fmt=marker, capsize=3, color=colour, label=arm)
+            axis.errorbar(at, 100 * row["value"], yerr=spread(row), fmt=marker, capsize=3, color=colour, label=arm)
         order = sorted(paid, key=lambda arm: (spent.loc[arm, column], -rows.loc[arm, "value"]))
         best = [100 * rows.loc[order[: i + 1], "value"].max() for i in range(len(order))]
         axis.step(spent.loc[order, column], best, where="post", color="grey", lw=1, zorder=0)
@@ -441,13 +403,12 @@ def pareto(table: pd.DataFrame, spent: pd.DataFrame, params: Params) -> plt.Figu
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.xaxis.set_minor_formatter(NullFormatter())
-    axes[0].set_ylabel("average Pass@1 (%)" if name == "average" else f"{name}, Pass@1 (%)")
-    small = "x-small" if len(params.arms) > MANY else None
-    axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=small)
+    axes[0].set_ylabel("average Pass@1 (%)" if name == AVERAGE else f"{name}, Pass@1 (%)")
+    axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="x-small" if many else None)
     figure.tight_layout()
-    _caption(
+    caption(
         figure,
-        f"n = {int(rows['n'].iloc[0])} problems, {_samples(params)}; bars: 95 % intervals over problems. Tokens of one "
+        f"n = {int(rows['n'].iloc[0])} problems, {samples}; bars: 95 % intervals over problems. Tokens of one "
         "training seed.\nGrey: the best accuracy for so many tokens or fewer. Dashed: costs none.",
     )
     return figure
@@ -458,11 +419,9 @@ def beside(table: pd.DataFrame) -> plt.Figure | None:
 
     Lengths and counts have an axis of their own in each panel: students, problems and traces differ.
     """
-    from .beside import FORMS, HERE
-
     theme()
     if table.empty:
-        return _nothing()
+        return nothing()
     forms = [form for form in FORMS if form in set(table["form"])]
     names = {
         form: [n for n in FORMS[form].names.values() if n in set(table[table["form"] == form]["name"])]
@@ -501,7 +460,7 @@ def beside(table: pd.DataFrame) -> plt.Figure | None:
     figure.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, ncols=len(handles))
     counts = sorted({int(n) for n in table[table["source"] == HERE]["n"]})
     each = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-    _caption(
+    caption(
         figure,
         f"n = {each} problems, traces or pairs of this study; lines: 95 % intervals over them. The paper has none; "
         "that of Table 7 follows from its counts.\nScales of tokens and calls differ, as students and problems do.",
@@ -515,7 +474,7 @@ def claims(ledger: pd.DataFrame) -> plt.Figure | None:
     rows = ledger[ledger["unit"] == "points"]
     rows = rows[rows["metric"].astype(str).str.startswith("pass@")]
     if rows.empty:
-        return _nothing()
+        return nothing()
     metrics = sorted(rows["metric"].unique())
     names = list(dict.fromkeys(rows["claim"] + rows["note"].map(lambda note: f" ({note})" if note else "")))
     figure, axes = plt.subplots(
@@ -538,7 +497,5 @@ def claims(ledger: pd.DataFrame) -> plt.Figure | None:
     figure.legend(
         *axes[0][0].get_legend_handles_labels(), loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False, ncols=3
     )
-    _caption(
-        figure, f"n = {int(rows['n'].max())} problems of this study, paired; other students, problems and budgets."
-    )
+    caption(figure, f"n = {int(rows['n'].max())} problems of this study, paired; other students, problems and budgets.")
     return figure

@@ -5,7 +5,7 @@ p, corrected for the claims tested on the same metric, is below 0.05; it is *con
 below, otherwise *not distinguishable*, or *not tested* where the study lacks what it takes. Beside each stands what
 this design could have found.
 
->>> table(params)[["claim", "metric", "printed", "value", "low", "high", "verdict"]]
+>>> table(study)[["claim", "metric", "printed", "value", "low", "high", "verdict"]]
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ import numpy as np
 import pandas as pd
 
 from ..analysis import statistics, sufficiency
-from . import tables
-from ..tasks import plan
-from ..params import Params
-from ..paper.printed import SOURCES
-from ..paper.claims import CLAIMS, Claim, MAIN
+from ..paper.claims import CLAIMS, MAIN, Claim
+from ..paper.printed import SOURCES, TEACHER
 from ..paper.verdicts import verdicts
+from . import tables
+from .results import Results, as_arrays
 
 REPRODUCED, CONTRADICTED, OPEN, UNTESTED = "reproduced", "contradicted", "not distinguishable", "not tested"
 STAND_INS = {
@@ -56,7 +55,7 @@ def verdict(found: Found, p_holm: float | None) -> str:
     return REPRODUCED if found.low > 0 else CONTRADICTED if found.high < 0 else OPEN
 
 
-def table(params: Params) -> pd.DataFrame:
+def table(study: Results) -> pd.DataFrame:
     """One row a claim and metric: the gain as ``printed`` (mean over the paper's settings) beside ``value``, ``low``,
     ``high`` (95 %) in ``unit``, ``n`` problems, traces or pairs; ``p_holm``; ``detectable``: the smallest difference
     this design finds at 80 % power, at the two arms' correlation and the largest variance; ``verdict``, ``note``.
@@ -64,7 +63,7 @@ def table(params: Params) -> pd.DataFrame:
     printed = verdicts().groupby(["claim", "metric"])["gain"].mean().to_dict()
     rows, tested = [], {}
     for claim in CLAIMS:
-        found = _found(claim, params)
+        found = _found(claim, study)
         for one in [found] if isinstance(found, str) else found:
             row = {"claim": claim.statement, "where": SOURCES[claim.source].split(":")[0]}
             if isinstance(one, str):
@@ -83,10 +82,10 @@ def table(params: Params) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*COLUMNS, "verdict", "note"])
 
 
-def shown(params: Params) -> pd.DataFrame:
+def shown(ledger: pd.DataFrame) -> pd.DataFrame:
     """The ledger as a reader wants it."""
     rows = []
-    for row in table(params).itertuples():
+    for row in ledger.itertuples():
         number = "{:+.1f}" if row.unit in ("points", "verdicts", "tokens") else "{:.3g}"
         effect = "" if pd.isna(row.value) else number.format(row.value)
         span = "" if pd.isna(row.low) else f" [{number.format(row.low)}, {number.format(row.high)}] {row.unit}"
@@ -115,26 +114,26 @@ def text(ledger: pd.DataFrame) -> str:
     )
 
 
-def _found(claim: Claim, params: Params) -> list[Found | str] | str:
+def _found(claim: Claim, study: Results) -> list[Found | str] | str:
     """What the study says of the claim, or why it says nothing."""
     if claim.id in _RULES:
-        return _RULES[claim.id](params)
+        return _RULES[claim.id](study)
     if claim.better is None:
         return "no rule for it"
     if not set(claim.students) & set(MAIN):
         return "asks for other students: a study of its own each"
-    if "DeepSeek-R1" not in claim.teachers:
+    if TEACHER not in claim.teachers:
         return "asks for other teachers: a study of its own each"
-    worse = next((arm for arm in STAND_INS.get(claim.worse, (claim.worse,)) if arm in params.arms), None)
-    missing = [arm for arm, has in ((claim.better, claim.better in params.arms), (claim.worse, worse)) if not has]
+    worse = next((arm for arm in STAND_INS.get(claim.worse, (claim.worse,)) if arm in study.arms), None)
+    missing = [arm for arm, has in ((claim.better, claim.better in study.arms), (claim.worse, worse)) if not has]
     if missing:
         return f"the study has no {' and no '.join(missing)}"
     note = f"{worse} stands for {claim.worse}" if worse != claim.worse else ""
-    return [_difference(params, claim.better, worse, metric, note) for metric in tables.metrics(params)]
+    return [_difference(study, claim.better, worse, metric, note) for metric in study.outcomes.metrics]
 
 
-def _difference(params: Params, better: str, worse: str, metric: str, note: str = "") -> Found:
-    a, b = (list(tables.per_problem(params, arm, metric).values()) for arm in (better, worse))
+def _difference(study: Results, better: str, worse: str, metric: str, note: str = "") -> Found:
+    a, b = (as_arrays(study.outcomes.values(arm, metric, study.budget)) for arm in (better, worse))
     estimate, test = statistics.paired_difference(a, b), statistics.paired_test(a, b)
     sizes = [len(group) for group in a]
     least = (
@@ -151,21 +150,17 @@ def _correlation(a: list[np.ndarray], b: list[np.ndarray]) -> float:
     return float(min(x @ y / spread, 0.99)) if spread else 0.0
 
 
-def _calls(params: Params) -> list[Found | str] | str:
-    if not {"adaptive", "linear"} <= set(plan.strategies(params)):
+def _calls(study: Results) -> list[Found | str] | str:
+    if not {"adaptive", "linear"} <= set(study.plan.strategies):
         return "the study has no linear scan"
-    counts = []
-    for strategy in ("linear", "adaptive"):
-        records = plan.truncation(params, strategy).require().read("prefixes")
-        counts.append(pd.Series({record["id"]: len(record["verdicts"]) for record in records}))
-    return [_mean_of("verdicts a trace", counts[0] - counts[1], "verdicts", "linear scan less binary search")]
+    scan, search = (study.prefixes(strategy).set_index("id")["calls"] for strategy in ("linear", "adaptive"))
+    return [_mean_of("verdicts a trace", scan - search, "verdicts", "linear scan less binary search")]
 
 
-def _lengths(params: Params) -> list[Found | str] | str:
-    if not {"p-align", "sft-long-cot"} <= set(params.arms):
+def _lengths(study: Results) -> list[Found | str] | str:
+    if not {"p-align", "sft-long-cot"} <= set(study.arms):
         return "the study has no sft-long-cot or no p-align"
-    frame = tables.grades(params)
-    means = frame.groupby(["arm", "benchmark", "problem"])["new_tokens"].mean()
+    means = tables.response_tokens(study)
     return [
         _mean_of("tokens a response", means["sft-long-cot"] - means["p-align"], "tokens", "whole traces less P-ALIGN")
     ]
@@ -180,16 +175,16 @@ def _mean_of(metric: str, values: pd.Series, unit: str, note: str) -> Found:
     return Found(metric, float(values.mean()), float(low), float(high), unit, len(values), note=note)
 
 
-def _retention(params: Params) -> list[Found | str] | str:
-    if "adaptive" not in plan.strategies(params):
+def _retention(study: Results) -> list[Found | str] | str:
+    if not study.plan.is_adaptive:
         return "the study has no adaptive prefixes"
-    kept = statistics.interval(tables.pairs(params)["kept"].astype(float))
+    kept = tables.kept(study)
     points = [100 * (x - 0.9) for x in (kept.value, kept.low, kept.high)]
     return [Found("share kept", *points, "points", kept.n, note=f"{100 * kept.value:.1f} % kept, less 90 %")]
 
 
-def _one_turn(params: Params) -> list[Found | str] | str:
-    judged = sufficiency.per_trace(params)
+def _one_turn(study: Results) -> list[Found | str] | str:
+    judged = sufficiency.per_trace(study.judged)
     if judged.empty:
         return "judged_traces is 0"
     back = statistics.interval((judged["turns"] > 0).astype(float))
@@ -201,18 +196,18 @@ def _one_turn(params: Params) -> list[Found | str] | str:
     ]
 
 
-def _segments(params: Params) -> list[Found | str] | str:
-    others = [arm for arm in ("segment-middle", "segment-suffix") if arm in params.arms]
-    if "segment-prefix" not in params.arms or not others:
+def _segments(study: Results) -> list[Found | str] | str:
+    others = [arm for arm in ("segment-middle", "segment-suffix") if arm in study.arms]
+    if "segment-prefix" not in study.arms or not others:
         return "the study has no arms of thirds"
-    return [_difference(params, "segment-prefix", arm, "pass@1", f"less {arm}") for arm in others]
+    return [_difference(study, "segment-prefix", arm, "pass@1", f"less {arm}") for arm in others]
 
 
-_RULES: dict[str, Callable[[Params], list[Found | str] | str]] = {
+_RULES: dict[str, Callable[[Results], list[Found | str] | str]] = {
     "fewer-calls": _calls,
     "shorter-responses": _lengths,
     "filter-keeps": _retention,
     "one-turn": _one_turn,
     "beginning-is-best": _segments,
-    "preferred-chains": lambda params: "see the preference section; a scripted rubric is no strong model",
+    "preferred-chains": lambda study: "see the preference section; a scripted rubric is no strong model",
 }

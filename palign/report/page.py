@@ -1,12 +1,11 @@
-"""page"""
+"""An executed notebook as one self-contained HTML page: no code, no progress bars, no scripts, no outside links."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ..analysis.style import NOTHING
-from ..tasks.store import visible
-
+from ..tasks.store import visible, write_atomically
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -27,11 +26,9 @@ pre {{ white-space: pre-wrap; background: #f6f6f6; padding: .6rem; font-size: .8
 
 
 def render(notebook: Path, target: Path) -> None:
-    """The executed report notebook as one self-contained HTML page without code, progress, scripts or outside links."""
+    """Render the executed ``notebook`` to ``target``. Sections that show nothing are left out and named at the end."""
     import nbformat
     from nbconvert import HTMLExporter
-
-    from ..tasks.store import write_atomically
 
     exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_anchor_links=True)
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
@@ -69,9 +66,6 @@ def _with_something_to_show(cells: list) -> list:
 
 
 def _shows(output) -> bool:
-    from ..analysis.style import NOTHING
-
     if output.get("name") in ("stderr", "stdout"):
         return output["name"] == "stdout" and output["text"].strip() != NOTHING
     return not output.get("data", {}).get("text/plain", "").startswith("Empty DataFrame")
-

@@ -1,149 +1,60 @@
-"""The report's tables and sentences: from a finished study's records to what a reader sees.
+"""The report's tables: from a finished study's records to numbers with intervals. Nothing here computes with a model.
 
-Every function reads finished tasks and returns a table (pandas) or a sentence; ``06_report`` shows them in order and
-:func:`write` keeps them under ``reports/<study>/``. Nothing here computes with a model.
+Every function takes the study's :class:`palign.report.results.Results` and returns a table; fractions are in 0..1,
+lengths in tokens. ``palign.report.texts`` shows them to a reader, ``palign.report.write`` keeps them.
 
->>> accuracy(params).query("arm == 'p-align' and metric == 'pass@1'")
+>>> accuracy(study).query("arm == 'p-align' and metric == 'pass@1'")
 """
 
 from __future__ import annotations
 
-import itertools
-import json
-from collections.abc import Callable
-from functools import wraps
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
-import yaml
 
-from .. import evaluation, overlap
+from ..analysis import costs as reading
 from ..analysis import entropy, preference, statistics, sufficiency
-from ..tasks import plan
 from ..arms import ARMS
-from ..analysis.costs import reads
-from ..params import GROUPS, Params
-from ..problems import asked
-from ..tasks.store import visible, write_atomically
-from ..tasks.plan import report_path
+from ..engines.tokenizers import load_tokenizer
+from ..overlap import SIZES
+from ..tasks.plan import Task
+from ..traces import RULES
+from .results import Results, as_arrays
 
 AVERAGE, POOLED = "average", "pooled"
 CORRELATIONS = (0.0, 0.5)  # of two arms' outcomes on one problem: none, and that of arms that find the same ones hard
 
-pd.set_option("display.max_colwidth", None)  # a sentence cut short in a table helps nobody
+
+def collect(study: Results) -> dict[str, pd.DataFrame]:
+    """The tables of a study's report by name, each computed once; empty where the study has no such data."""
+    kept = {"accuracy": accuracy(study), "differences": differences(study), "responses": responses(study)}
+    kept |= {"power": power(study), "grading": grading(study), "overlap": overlap(study)}
+    kept |= {"costs": costs(study), "arms": arms(study), "spent": spent(study), "problems": study.outcomes.counts}
+    kept |= {"strategies": strategies(study), "seeds": seeds(study, kept["accuracy"])}
+    kept |= {"truncation": truncation(study), "judge": judge(study), "reads": reads(study)}
+    kept["monotone"] = sufficiency.summary(study.judged, study.cuts).rename_axis("measure")
+    kept["reliability"] = sufficiency.reliability(study.cuts)
+    kept["entropy"] = entropy.by_chunk(study.entropies)
+    kept["preference"] = preference.table(study.preferences, study.arms)
+    return kept
 
 
-def runs(params: Params) -> list[tuple[str, int]]:
-    """Every arm with every training seed it has."""
-    return [(arm, seed) for arm in params.arms for seed in plan.seeds(params, arm)]
+# Accuracy
 
 
-def only(params: Params, arm: str, seed: int) -> Params:
-    """The same study of one arm and one training seed."""
-    return params.model_copy(update={"arms": [arm], "training_seeds": [seed]})
-
-
-def remembered(table: Callable) -> Callable:
-    """Compute a table of the grades once, as long as they stay the same: a report shows most of them in several places.
-
-    Callers must leave what they get as it is.
-    """
-    kept = {}
-
-    @wraps(table)
-    def recall(params: Params, *args):
-        folders = [plan.evaluation(params, arm, seed).folder for arm, seed in runs(params)]
-        if not all(folder.done for folder in folders):
-            return table(params, *args)  # which says what is missing
-        stamps = [(folder.path, folder.manifest_path.stat().st_mtime_ns) for folder in folders]
-        key = (params.model_dump_json(), args, *stamps)
-        if key not in kept:
-            kept[key] = table(params, *args)
-        return kept[key]
-
-    return recall
-
-
-def grades(params: Params) -> pd.DataFrame:
-    """All grades of all arms and training seeds, one row a response. Raises ``ValueError`` when one is missing."""
-    frames = []
-    for arm, seed in runs(params):
-        frame = pd.DataFrame(evaluation.load_grades(params, arm, seed)).assign(arm=arm, seed=seed)
-        counts = frame.groupby("benchmark").size().to_dict()
-        expected = {b.name: b.problems * params.n_samples for b in params.benchmarks}
-        if counts != expected:
-            raise ValueError(f"{arm} seed {seed}: responses {counts}, expected {expected}")
-        frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
-
-
-def budgets(params: Params) -> dict[int, str]:
-    """Response budget in tokens -> the grade's column under it."""
-    found = {params.max_new_tokens: "right"}
-    return found if params.second_budget is None else found | {params.second_budget: "right_cut"}
-
-
-def _per_problem(frame: pd.DataFrame, column: str, metric: str, n: int) -> dict[str, np.ndarray]:
-    """Benchmark -> one value a problem, in problem order: the share right, or whether any sample is.
-
-    Computed within each training seed, then averaged over the seeds: samples of two models are no samples of one.
-    """
-    k = int(metric.split("@")[1])
-    counts = frame.groupby(["benchmark", "problem", "seed"])[column].sum()
-    return {
-        benchmark: statistics.pass_at_k(counts[benchmark].sort_index().to_numpy(), n, k)
-        .reshape(-1, frame["seed"].nunique())
-        .mean(axis=1)
-        for benchmark in frame["benchmark"].unique()
-    }
-
-
-def problems(params: Params) -> pd.DataFrame:
-    """How many of a problem's samples are right: a row a problem of every benchmark, named by a hash of what it asks,
-    since ids are often places; a column an arm, training seed and budget (tokens). What :mod:`palign.compare` reads.
-    """
-    tests = pd.DataFrame(plan.benchmarks(params).require().read("problems")).set_index(["benchmark", "id"])
-    names = tests["question"].map(asked)
-    twin = names.groupby([names.index.get_level_values(0), names]).cumcount()  # a set may ask the same twice
-    names = names.where(twin == 0, names + "-" + twin.astype(str))
-    frame = grades(params)
-    frame["problem"] = names.loc[list(zip(frame["benchmark"], frame["problem"], strict=True))].to_numpy()
-    groups = frame.groupby(["benchmark", "problem", "arm", "seed"], sort=False)
-    counts = {budget: groups[column].sum().unstack(["arm", "seed"]) for budget, column in budgets(params).items()}
-    return pd.concat(counts, axis=1).reorder_levels([1, 2, 0], axis=1).rename_axis(columns=["arm", "seed", "budget"])
-
-
-def per_problem(params: Params, arm: str, metric: str) -> dict[str, np.ndarray]:
-    """Benchmark -> one value a problem of an arm, at the main budget; over its training seeds, their mean."""
-    return _only_arm(params.model_copy(update={"arms": [arm]}), metric)
-
-
-@remembered
-def _only_arm(params: Params, metric: str) -> dict[str, np.ndarray]:
-    return _per_problem(grades(params), "right", metric, params.n_samples)
-
-
-def metrics(params: Params) -> list[str]:
-    return ["pass@1"] if params.n_samples < 3 else ["pass@1", "pass@3"]
-
-
-@remembered
-def accuracy(params: Params) -> pd.DataFrame:
+def accuracy(study: Results) -> pd.DataFrame:
     """One row per arm, benchmark, metric and budget: ``value``, ``low``, ``high`` (95 %), ``n`` problems.
 
     Beside the benchmarks stand their ``average`` (each weighs the same) and, where their sizes differ, ``pooled`` (each
     problem weighs the same).
     """
-    table, rows = grades(params), []
-    for arm in params.arms:
-        frame = table[table["arm"] == arm]
-        for budget, column in budgets(params).items():
-            for metric in metrics(params):
-                values = _per_problem(frame, column, metric, params.n_samples)
+    rows = []
+    for arm in study.arms:
+        for budget in study.budgets:
+            for metric in study.outcomes.metrics:
+                values = study.outcomes.values(arm, metric, budget)
                 estimates = {name: statistics.interval(v) for name, v in values.items()}
                 if len(values) > 1:
-                    groups = list(values.values())
+                    groups = as_arrays(values)
                     estimates[AVERAGE] = statistics.average(groups)
                     if len({len(group) for group in groups}) > 1:  # otherwise the two are one
                         estimates[POOLED] = statistics.average(groups, weigh="problems")
@@ -154,50 +65,48 @@ def accuracy(params: Params) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def seeds(params: Params) -> pd.DataFrame:
+def main(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the main metric, Pass@1, at the main (largest) budget."""
+    return table[(table["metric"] == "pass@1") & (table["budget"] == table["budget"].max())]
+
+
+def single(accuracies: pd.DataFrame) -> str:
+    """The ``benchmark`` that stands for all in an accuracy table: their average, or the only one."""
+    return AVERAGE if AVERAGE in set(accuracies["benchmark"]) else accuracies["benchmark"].iloc[0]
+
+
+def averages(accuracies: pd.DataFrame) -> pd.DataFrame:
+    """Of an accuracy table, each arm's average over benchmarks (or its one benchmark) at the main metric and budget."""
+    rows = main(accuracies)
+    return rows[rows["benchmark"] == single(accuracies)].set_index("arm")
+
+
+def seeds(study: Results, accuracies: pd.DataFrame) -> pd.DataFrame:
     """The spread between training seeds beside that between problems: Pass@1 at the main budget, one row an arm.
 
     ``value`` with its interval over problems (``low``, ``high``) is the average over seeds and benchmarks; then each
     seed's own, and their ``min``, ``max`` and standard deviation ``sd``: all fractions. Empty with one seed.
     """
-    if len(params.training_seeds) < 2:
-        return pd.DataFrame()
-    single = AVERAGE if len(params.benchmarks) > 1 else params.benchmarks[0].name
-
-    def value(chosen: Params) -> pd.DataFrame:
-        table = _main(accuracy(chosen), chosen)
-        return table[table["benchmark"] == single].set_index("arm")
-
-    trained = [arm for arm in params.arms if len(plan.seeds(params, arm)) > 1]
+    trained = [arm for arm in study.arms if len(study.plan.seeds(arm)) > 1]
     if not trained:
         return pd.DataFrame()
-    params = params.model_copy(update={"arms": trained})
+
+    def value(arm: str, seed: int) -> float:
+        return statistics.average(as_arrays(study.outcomes.values(arm, "pass@1", study.budget, seed))).value
+
     own = pd.DataFrame(
-        {
-            f"seed {seed}": value(params.model_copy(update={"training_seeds": [seed]}))["value"]
-            for seed in params.training_seeds
-        }
+        {f"seed {seed}": {arm: value(arm, seed) for arm in trained} for seed in study.params.training_seeds}
     )
     spread = own.agg(["min", "max", "std"], axis=1).rename(columns={"std": "sd"})
-    return pd.concat([value(params)[["value", "low", "high"]], own, spread], axis=1).loc[trained]
+    overall = averages(accuracies)[["value", "low", "high"]]
+    return pd.concat([overall.loc[trained], own, spread], axis=1).rename_axis("arm")
 
 
-def accuracy_wide(params: Params) -> pd.DataFrame:
-    """The accuracy table as a reader wants it: one row an arm, percent with intervals, at the main budget."""
-    table = accuracy(params)
-    table = table[table["budget"] == params.max_new_tokens]
-    table = table.assign(
-        cell=[f"{100 * r.value:.1f} [{100 * r.low:.1f}, {100 * r.high:.1f}]" for r in table.itertuples()]
-    )
-    wide = table.pivot(index="arm", columns=["metric", "benchmark"], values="cell")
-    return wide.reindex(index=params.arms, columns=table.set_index(["metric", "benchmark"]).index.unique())
-
-
-def power(params: Params) -> pd.DataFrame:
+def power(study: Results) -> pd.DataFrame:
     """The smallest true difference in Pass@1, in points, that this design finds four times in five."""
-    sizes = {b.name: [b.problems] for b in params.benchmarks}
+    sizes = {b.name: [b.problems] for b in study.params.benchmarks}
     if len(sizes) > 1:
-        sizes[AVERAGE] = [b.problems for b in params.benchmarks]
+        sizes[AVERAGE] = [b.problems for b in study.params.benchmarks]
     rows = []
     for name, groups in sizes.items():
         found = [round(100 * statistics.minimum_detectable_effect(groups, correlation=r), 1) for r in CORRELATIONS]
@@ -206,23 +115,19 @@ def power(params: Params) -> pd.DataFrame:
     return table.rename(columns={r: f"points, correlation {r:g}" for r in CORRELATIONS})
 
 
-@remembered
-def differences(params: Params, reference: str | None = None) -> pd.DataFrame:
-    """Each arm's average less the reference arm's, paired by problem, per metric and budget.
+def differences(study: Results, reference: str | None = None) -> pd.DataFrame:
+    """Each arm's average minus the reference arm's (the first without one), paired by problem, per metric and budget.
 
     ``value``, ``low``, ``high`` (95 %); ``gains`` and ``losses``, the problems on which the arm is above and below;
     the ``test``, its ``p`` and ``p_holm``, corrected for the arms compared. ``clear``: the interval excludes zero and
     the corrected p is below 0.05.
     """
-    reference = reference or params.arms[0]
-    others = [arm for arm in params.arms if arm != reference]
-    table, rows = grades(params), []
-    for budget, column in budgets(params).items():
-        for metric in metrics(params):
-            groups = {
-                arm: list(_per_problem(table[table["arm"] == arm], column, metric, params.n_samples).values())
-                for arm in params.arms
-            }
+    reference = reference or study.arms[0]
+    others = [arm for arm in study.arms if arm != reference]
+    rows = []
+    for budget in study.budgets:
+        for metric in study.outcomes.metrics:
+            groups = {arm: as_arrays(study.outcomes.values(arm, metric, budget)) for arm in study.arms}
             tests = [statistics.paired_test(groups[arm], groups[reference]) for arm in others]
             corrected = statistics.holm([test.p for test in tests])
             for arm, test, p in zip(others, tests, corrected, strict=True):
@@ -237,46 +142,9 @@ def differences(params: Params, reference: str | None = None) -> pd.DataFrame:
     return table.astype({"clear": bool})  # typed also where there is no second arm
 
 
-def differences_wide(params: Params) -> pd.DataFrame:
-    """:func:`differences` as a reader wants it: points with intervals, p to two digits."""
-    table = differences(params)
-    rows = [
-        {
-            "arm": row.arm,
-            "metric": row.metric,
-            "tokens": row.budget,
-            f"less {row.reference} (points)": f"{100 * row.value:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]",
-            "gains": row.gains,
-            "losses": row.losses,
-            "test": row.test,
-            "p": _p(row.p),
-            "p, Holm": _p(row.p_holm),
-            "clear": "yes" if row.clear else "no",
-        }
-        for row in table.sort_values("metric", kind="stable").itertuples()
-    ]
-    return pd.DataFrame(rows).set_index(["metric", "tokens", "arm"]) if rows else pd.DataFrame()
-
-
-def _p(value: float) -> str:
-    return f"{value:.2g}" if value >= 1e-4 else "< 0.0001"
-
-
-def _main(table: pd.DataFrame, params: Params) -> pd.DataFrame:
-    """The rows of the main metric and budget."""
-    return table[(table["metric"] == "pass@1") & (table["budget"] == params.max_new_tokens)]
-
-
-def main_average(table: pd.DataFrame, params: Params) -> pd.DataFrame:
-    """Of an accuracy table, each arm's average over benchmarks (or its one benchmark) at the main metric and budget."""
-    rows = _main(table, params)
-    single = AVERAGE if len(params.benchmarks) > 1 else params.benchmarks[0].name
-    return rows[rows["benchmark"] == single]
-
-
-def grading(params: Params) -> pd.DataFrame:
+def grading(study: Results) -> pd.DataFrame:
     """Strict and lenient grades beside each other, in responses: how often they differ, and why one is not right."""
-    table = grades(params)
+    table = study.grades
     lenient = table["lenient"] == "right"
     columns = {
         "responses": pd.Series(True, table.index),
@@ -286,13 +154,12 @@ def grading(params: Params) -> pd.DataFrame:
         "only lenient": ~table["right"] & lenient,
     }
     columns |= {name: table["outcome"] == name for name in ("no box", "unparseable", "timed out")}
-    return pd.DataFrame(columns).groupby(table["arm"], sort=False).sum().reindex(params.arms)
+    return pd.DataFrame(columns).groupby(table["arm"], sort=False).sum().reindex(study.arms)
 
 
-@remembered
-def responses(params: Params) -> pd.DataFrame:
+def responses(study: Results) -> pd.DataFrame:
     """How the arms' responses behaved: tokens (mean and quantiles), shares of responses, doubts per 1,000 words."""
-    by_arm = grades(params).groupby("arm", sort=False)
+    by_arm = study.grades.groupby("arm", sort=False)
     out = pd.DataFrame(
         {
             "tokens_mean": by_arm["new_tokens"].mean(),
@@ -307,85 +174,146 @@ def responses(params: Params) -> pd.DataFrame:
             "doubts_per_1000": 1000 * by_arm["doubts"].sum() / by_arm["words"].sum().clip(lower=1),
         }
     )
-    return out.reindex(params.arms)
+    return out.reindex(study.arms)
 
 
-def _adaptive(params: Params) -> bool:
-    return "adaptive" in plan.strategies(params)
+def response_tokens(study: Results) -> pd.Series:
+    """Mean tokens of a response, by arm, benchmark and problem."""
+    return study.grades.groupby(["arm", "benchmark", "problem"])["new_tokens"].mean()
 
 
-def prefixes(params: Params) -> pd.DataFrame:
-    """The adaptive prefixes, one row a trace: ``ratio`` (of the trace's tokens), ``oracle_ratio``, ``calls``."""
-    if not _adaptive(params):
-        return pd.DataFrame()
-    records = plan.truncation(params, "adaptive").require().read("prefixes")
-    frame = pd.DataFrame(records)
-    frame["ratio"] = frame["prefix_tokens"] / frame["trace_tokens"]
-    frame["calls"] = frame["verdicts"].map(len)
-    frame["sentence_ratio"] = frame["sentences"] / frame["of"]
-    frame["oracle_ratio"] = frame["oracle_sentences"] / frame["of"]
-    return frame
+# Data
 
 
-def strategies(params: Params) -> pd.DataFrame:
-    """Each strategy's prefixes: how many there are, how long (sentences and tokens), what reading they took, and the
-    filter's share of kept pairs."""
+def account(study: Results) -> pd.DataFrame:
+    """What became of the training rows, and where their gold answers were found: counts of rows."""
+    manifest = study.plan.traces.require().manifest()
+    rows = [("rows", "kept", manifest["kept"])]
+    rows += [("rows", f"left out: {reason}", count) for reason, count in manifest["excluded"].items()]
+    rows += [("answers", kind, count) for kind, count in sorted(manifest["answers"].items())]
+    rows += [("text", f"{what} broken", count) for what, count in manifest.get("broken", {}).items() if count]
+    if study.params.teacher:
+        rows.append(("teacher", "cut at the budget", manifest["traces_cut"]))
+    table = pd.DataFrame(rows, columns=["of", "what", "count"])
+    return table.assign(share=(table["count"] / manifest["rows"]).round(3)).set_index(["of", "what"])
+
+
+def lengths(study: Results) -> pd.DataFrame:
+    """Sentences, characters and student tokens of every trace."""
+    tokenizer, split = load_tokenizer(study.params.model("student")), RULES[study.params.sentence_rule].split
+    texts = [trace["trace"] for trace in study.traces]
+    return pd.DataFrame(
+        {
+            "sentences": [len(split(text)) for text in texts],
+            "characters": [len(text) for text in texts],
+            "tokens": [len(ids) for ids in tokenizer(texts, add_special_tokens=False).input_ids],
+        }
+    )
+
+
+def fits(study: Results, lengths: pd.DataFrame) -> pd.DataFrame:
+    """The share of traces that a response budget holds whole; it follows from the lengths, before any training."""
+    shares = [(lengths["tokens"] < budget).mean() for budget in study.budgets]
+    return pd.DataFrame({"response budget (tokens)": study.budgets, "share of traces that fit": shares}).round(3)
+
+
+def overlap(study: Results) -> pd.DataFrame:
+    """How many training and test questions share words in a row, per benchmark and number of words."""
+    pairs, training = pd.DataFrame(study.overlaps), len(study.traces)
     rows = []
-    for strategy in plan.strategies(params):
-        aligned = pairs(params, strategy)
-        row = {"strategy": strategy, "arms": ", ".join(a for a in params.arms if ARMS[a].strategy == strategy)}
+    for n in SIZES:
+        for benchmark in study.params.benchmarks:
+            found = pairs[(pairs["n"] == n) & (pairs["benchmark"] == benchmark.name)] if len(pairs) else pairs
+            rows.append(
+                {
+                    "words in a row": n,
+                    "benchmark": benchmark.name,
+                    "test questions": benchmark.problems,
+                    "of them overlapping": found["test"].nunique() if len(found) else 0,
+                    "training questions": training,
+                    "of these overlapping": found["training"].nunique() if len(found) else 0,
+                    "pairs": len(found),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def overlapping(study: Results, rows: int = 10) -> pd.DataFrame:
+    """The pairs of questions that share the longest stretch, ``rows`` of them."""
+    pairs = pd.DataFrame(study.overlaps, columns=["n", "training", "benchmark", "test", "shared", "example"])
+    return pairs.sort_values(["n", "shared"], ascending=False, kind="stable").head(rows).reset_index(drop=True)
+
+
+# Prefixes, the judge and the filter
+
+
+def strategies(study: Results) -> pd.DataFrame:
+    """Each strategy's prefixes: how many there are, how long (sentences and tokens), how many tokens were read to find
+    them, and the share of pairs that the filter kept.
+    """
+    rows = []
+    for strategy in study.plan.strategies:
+        row = {"strategy": strategy, "arms": ", ".join(a for a in study.arms if ARMS[a].strategy == strategy)}
         if strategy != "empty":
-            frame = pd.DataFrame(plan.truncation(params, strategy).require().read("prefixes"))
+            frame = study.prefixes(strategy)
             good = frame[frame["status"] == "ok"]
             row |= {
                 "prefixes": len(good),
                 "left out": len(frame) - len(good),
-                "share of sentences, median": (good["sentences"] / good["of"]).median(),
+                "share of sentences, median": good["sentence_ratio"].median(),
                 "prefix tokens, mean": good["prefix_tokens"].mean(),
                 "tokens read a trace": (frame["tokens_read"] + frame["tokens_demanded"]).mean(),
             }
             if frame["oracle_sentences"].notna().all():
                 row["shorter than the oracle"] = (good["sentences"] < good["oracle_sentences"]).mean()
-        rows.append(row | {"retention": aligned["kept"].mean()})
+        rows.append(row | {"retention": study.pairs(strategy)["kept"].mean()})
     return pd.DataFrame(rows).set_index("strategy") if rows else pd.DataFrame()
 
 
-def pairs(params: Params, strategy: str = "adaptive") -> pd.DataFrame:
-    """A strategy's aligned pairs."""
-    return pd.DataFrame(plan.alignment(params, strategy).require().read("pairs"))
-
-
-def truncation_summary(params: Params) -> pd.Series:
+def truncation(study: Results) -> pd.DataFrame:
     """What truncation and the filter did (Tables 4, 5, 7): counts, medians, shares."""
-    if not _adaptive(params):
-        return pd.Series(dtype=float)
-    frame, aligned = prefixes(params), pairs(params)
+    if not study.plan.is_adaptive:
+        return pd.DataFrame()
+    frame, aligned = study.prefixes(), study.pairs()
     good = frame[frame["status"] == "ok"]
     kept = aligned[aligned["kept"]]
-    return pd.Series(
-        {
-            "traces": len(frame),
-            "judge errors": int((frame["status"] != "ok").sum()),
-            "judge calls a trace, mean": frame["calls"].mean(),
-            "trace tokens, mean": frame["trace_tokens"].mean(),
-            "prefix tokens, mean": good["prefix_tokens"].mean(),
-            "prefix ratio, median": good["ratio"].median(),
-            "whole trace, never enough": int((~good["sufficient"]).sum()),
-            "continuation tokens, mean": aligned["new_tokens"].mean(),
-            "kept by the filter": len(kept),
-            "retention": len(kept) / len(aligned),
-        }
-    )
+    rows = {
+        "traces": len(frame),
+        "judge errors": int((frame["status"] != "ok").sum()),
+        "judge calls a trace, mean": frame["calls"].mean(),
+        "trace tokens, mean": frame["trace_tokens"].mean(),
+        "prefix tokens, mean": good["prefix_tokens"].mean(),
+        "prefix ratio, median": good["ratio"].median(),
+        "whole trace, never enough": int((~good["sufficient"]).sum()),
+        "continuation tokens, mean": aligned["new_tokens"].mean(),
+        "kept by the filter": len(kept),
+        "retention": len(kept) / len(aligned),
+    }
+    return pd.Series(rows).to_frame("value")
 
 
-def verdicts(params: Params) -> pd.DataFrame:
+def calls(study: Results) -> dict[str, pd.Series]:
+    """Verdicts asked for by trace (its id), of the binary search and of the linear scan, where the study has them."""
+    found = {}
+    if study.plan.is_adaptive and study.params.search != "linear":
+        found["binary search"] = study.prefixes().set_index("id")["calls"]
+    if "linear" in study.plan.strategies:
+        found["linear scan"] = study.prefixes("linear").set_index("id")["calls"]
+    return found
+
+
+def kept(study: Results) -> statistics.Estimate:
+    """The share of the adaptive pairs that the filter kept (Table 7)."""
+    return statistics.interval(study.pairs()["kept"].astype(float))
+
+
+def verdicts(study: Results) -> pd.DataFrame:
     """Every verdict of the search beside the oracle: ``distance`` is sentences past the oracle prefix (0 = exactly)."""
-    if not _adaptive(params):
+    if not study.plan.is_adaptive:
         return pd.DataFrame()
-    frame = prefixes(params)
     rows = [
         {"id": row.id, "sentences": p, "of": row.of, "label": label, "margin": margin, "oracle": row.oracle_sentences}
-        for row in frame.itertuples()
+        for row in study.prefixes().itertuples()
         for p, label, margin in row.verdicts
     ]
     table = pd.DataFrame(rows)
@@ -394,17 +322,15 @@ def verdicts(params: Params) -> pd.DataFrame:
     return table
 
 
-def judge_summary(params: Params) -> pd.Series:
+def judge(study: Results) -> pd.DataFrame:
     """The judge against the oracle; empty where the data know none."""
-    if not _adaptive(params):
-        return pd.Series(dtype=float)
-    table, frame = verdicts(params), prefixes(params)
-    if table["oracle"].isna().any():
-        return pd.Series(dtype=float)
+    table, frame = verdicts(study), study.prefixes()
+    if table.empty or table["oracle"].isna().any():
+        return pd.DataFrame()
     valid = table[table["label"] != "error"]
     truly = valid["distance"] >= 0
     good = frame[frame["status"] == "ok"]
-    summary = {
+    rows = {
         "verdicts": len(table),
         "share ENOUGH": valid["enough"].mean(),
         "agrees with the oracle": (valid["enough"] == truly).mean(),
@@ -414,19 +340,19 @@ def judge_summary(params: Params) -> pd.Series:
         "cut before the oracle": (good["sentences"] < good["oracle_sentences"]).mean(),
     }
     if valid["margin"].notna().all():
-        summary["AUC of the margin against the oracle"] = statistics.rank_auc(valid["margin"], truly)
-    return pd.Series(summary)
+        rows["AUC of the margin against the oracle"] = statistics.rank_auc(valid["margin"], truly)
+    return pd.Series(rows).to_frame("value")
 
 
-def success_summary(params: Params) -> pd.DataFrame:
+def success_by_cut(study: Results) -> pd.DataFrame:
     """The student's own success rate from the chosen prefixes, by where they were cut beside the oracle.
 
-    The second notion of sufficiency: a prefix is enough for a student that goes on from it and arrives.
+    The second notion of sufficiency: a prefix is enough for a student that continues it to the gold answer.
     """
-    if not _adaptive(params):
+    if not study.plan.is_adaptive:
         return pd.DataFrame()
-    frame = prefixes(params).set_index("id").rename(columns={"oracle_sentences": "oracle"})
-    table = pairs(params).set_index("id").join(frame[["sentences", "oracle"]])
+    frame = study.prefixes().set_index("id").rename(columns={"oracle_sentences": "oracle"})
+    table = study.pairs().set_index("id").join(frame[["sentences", "oracle"]])
     if table["oracle"].isna().any() or table["success_rate"].isna().any():
         return pd.DataFrame()
     where = pd.cut(table["sentences"] - table["oracle"], [-1000, -1, 0, 1000], labels=["before", "exactly at", "past"])
@@ -434,18 +360,44 @@ def success_summary(params: Params) -> pd.DataFrame:
     return pd.DataFrame({"prefixes": groups.size(), "success rate": groups["success_rate"].mean()}).round(3)
 
 
-def costs(params: Params) -> pd.DataFrame:
+def success_by_ratio(study: Results) -> pd.DataFrame:
+    """The student's success rate from the chosen prefixes, by the share of the trace's tokens they hold."""
+    if not study.plan.is_adaptive:
+        return pd.DataFrame()
+    table = study.pairs()
+    ratio = table["id"].map(study.prefixes().set_index("id")["ratio"])
+    groups = table.groupby(pd.cut(ratio, [0, 0.2, 0.4, 0.6, 0.8, 1.0]).rename("prefix ratio"), observed=True)
+    return pd.DataFrame(
+        {"prefixes": groups.size(), "success rate": groups["success_rate"].mean(), "kept": groups["kept"].mean()}
+    ).round(3)
+
+
+def retention(study: Results) -> pd.DataFrame:
+    """Per strategy: pairs, how many the filter kept (Table 7), and the outcomes of the others."""
+    rows = []
+    for strategy in study.plan.strategies:
+        table = study.pairs(strategy)
+        outcomes = table["outcome"].value_counts().to_dict()
+        rows.append({"strategy": strategy, "pairs": len(table), "retention": table["kept"].mean(), **outcomes})
+    return pd.DataFrame(rows).set_index("strategy").fillna(0).round(3)
+
+
+# Costs
+
+
+def costs(study: Results) -> pd.DataFrame:
     """What each task cost: tokens read, generated and trained on, updates, and seconds of computing.
 
     Summed over an arm's training seeds, but for rows and epochs, which are each seed's own.
     """
-    tasks = [(plan.traces(params), 0)] if params.teacher else []  # otherwise they were only read
-    tasks += [(plan.truncation(params, s), 0) for s in plan.strategies(params) if s != "empty"]
-    tasks += [(plan.alignment(params, s), 0) for s in plan.strategies(params)]
-    tasks += [(task, 0) for task in (plan.entropy(params), plan.sufficiency(params)) if task]
-    tasks += [(t, seed) for arm, seed in runs(params) if (t := plan.finetuning(params, arm, seed))]
-    tasks += [(plan.evaluation(params, arm, seed), seed) for arm, seed in runs(params)]
-    tasks += [(task, 0) for task in (plan.preference(params),) if task]  # tokens of the judge, not of the student
+    plan = study.plan
+    tasks = [(plan.traces, 0)] if study.params.teacher else []  # otherwise they were only read
+    tasks += [(plan.truncation(strategy), 0) for strategy in plan.strategies if strategy != "empty"]
+    tasks += [(plan.alignment(strategy), 0) for strategy in plan.strategies]
+    tasks += [(task, 0) for task in (plan.entropy, plan.sufficiency) if task]
+    tasks += [(task, seed) for arm, seed in plan.runs if (task := plan.finetuning(arm, seed))]
+    tasks += [(plan.evaluation(arm, seed), seed) for arm, seed in plan.runs]
+    tasks += [(plan.preference, 0)] if plan.preference else []  # tokens of the judge, not of the student
     columns = ("tokens_read", "tokens_generated", "tokens_trained", "rows", "updates", "epochs")
     rows = []
     for task, seed in tasks:
@@ -459,289 +411,61 @@ def costs(params: Params) -> pd.DataFrame:
     each = {"rows": "first", "epochs": "first"}
     total = {c: each.get(c, lambda column: column.sum(min_count=1)) for c in table.columns[1:]}
     table = table.groupby("task", sort=False).agg(total)
-    return table if len(params.training_seeds) > 1 else table.drop(columns="seeds")
+    return table if len(study.params.training_seeds) > 1 else table.drop(columns="seeds")
 
 
-def spent(params: Params) -> pd.DataFrame:
+def spent(study: Results) -> pd.DataFrame:
     """Tokens that each arm costs by itself until it is trained, with one training seed (the mean of several).
 
     ``judged``: read and generated to find its prefixes; ``continued``: the same to continue them; ``trained``: seen in
     training; ``total``. Arms that share prefixes each count them whole. The teacher's traces and the evaluation are not
     in it.
     """
-
-    def tokens(task: plan.Task, *names: str) -> int:
-        manifest = task.require().manifest()
-        return sum(manifest.get(name) or 0 for name in names)
-
-    rows = []
-    for arm in params.arms:
-        strategy, of_student = ARMS[arm].strategy, ("tokens_read", "tokens_generated")
-        judged = tokens(plan.truncation(params, strategy), *of_student) if strategy not in (None, "empty") else 0
-        continued = tokens(plan.alignment(params, strategy), *of_student) if strategy else 0
-        tasks = [plan.finetuning(params, arm, seed) for seed in plan.seeds(params, arm)]
-        trained = round(np.mean([tokens(task, "tokens_trained") if task else 0 for task in tasks]))
+    plan, rows = study.plan, []
+    of_student = ("tokens_read", "tokens_generated")
+    for arm in study.arms:
+        strategy = ARMS[arm].strategy
+        judged = _tokens(plan.truncation(strategy), *of_student) if strategy not in (None, "empty") else 0
+        continued = _tokens(plan.alignment(strategy), *of_student) if strategy else 0
+        tasks = [plan.finetuning(arm, seed) for seed in plan.seeds(arm)]
+        trained = round(np.mean([_tokens(task, "tokens_trained") if task else 0 for task in tasks]))
         rows.append({"arm": arm, "judged": judged, "continued": continued, "trained": trained})
     table = pd.DataFrame(rows).set_index("arm")
     return table.assign(total=table.sum(axis=1))
 
 
-def worked_case(params: Params) -> dict:
-    """One kept pair whose prefix ratio is the median: trace, verdicts, prefix, continuation."""
-    aligned = pairs(params)
-    frame = prefixes(params).set_index("id")
-    kept = frame.loc[aligned[aligned["kept"]]["id"]]
-    order = (kept["ratio"] - kept["ratio"].median()).abs()
-    chosen = order.index[np.lexsort((order.index, order.to_numpy()))[0]]
-    trace = next(t for t in plan.traces(params).require().read("traces") if t["id"] == chosen)
-    pair = aligned.set_index("id").loc[chosen]
-    return {**trace, **kept.loc[chosen].to_dict(), "continuation": pair["continuation"]}
+def _tokens(task: Task, *names: str) -> int:
+    manifest = task.require().manifest()
+    return sum(manifest.get(name) or 0 for name in names)
 
 
-def headline(params: Params) -> dict[str, float]:
-    """The numbers ``palign verify`` holds against their stated ranges."""
-    numbers = {f"pass@1 {r.arm} {r.benchmark}": r.value for r in _main(accuracy(params), params).itertuples()}
-    against = _main(differences(params), params)
-    numbers[f"arms clearly above {params.arms[0]}"] = float((against["clear"] & (against["value"] > 0)).sum())
-    if _adaptive(params):
-        summary = truncation_summary(params)
-        numbers["retention"] = summary["retention"]
-        numbers["prefix ratio, median"] = summary["prefix ratio, median"]
-        if "p-align" in params.arms:
-            numbers["prefix format of p-align"] = responses(params).loc["p-align", "prefix_format"]
-    return {name: round(float(value), 6) for name, value in numbers.items()}
+def reads(study: Results) -> pd.DataFrame:
+    """How often truncation read each token (``palign.analysis.costs``); empty without adaptive prefixes."""
+    if not study.plan.is_adaptive:
+        return pd.DataFrame()
+    records = study.prefixes().to_dict("records")
+    tokenizer = load_tokenizer(study.params.model("student"))
+    questions = tokenizer([record["question"] for record in records], add_special_tokens=False).input_ids
+    return reading.reads(records, [len(ids) for ids in questions])
 
 
-def write(params: Params, figures: dict) -> Path:
-    """Keep the tables (csv), the figures (svg, png) and the headline numbers; returns the report's folder."""
-    from . import beside, ledger  # they read this module
-    from ..analysis.style import save
-
-    tables = {"accuracy": accuracy(params), "differences": differences(params), "responses": responses(params)}
-    tables |= {"power": power(params), "grading": grading(params), "overlap": overlap.summary(params)}
-    tables |= {"costs": costs(params), "arms": arms_table(params), "spent": spent(params)}
-    tables["problems"] = problems(params)
-    if plan.strategies(params):
-        tables["strategies"] = strategies(params)
-    if len(params.training_seeds) > 1:
-        tables["seeds"] = seeds(params)
-    if _adaptive(params):
-        tables["truncation"] = truncation_summary(params).to_frame("value")
-        tables["judge"] = judge_summary(params).to_frame("value")
-        tables["reads"] = reads(params)
-    if plan.sufficiency(params):
-        tables["monotone"] = sufficiency.summary(params).rename_axis("measure")
-        tables["reliability"] = sufficiency.reliability(params)
-    if plan.entropy(params):
-        tables["entropy"] = entropy.by_chunk(params)
-    if plan.preference(params):
-        tables["preference"] = preference.table(params)
-    tables["claims"] = ledger.table(params)
-    if len(printed := beside.table(params)):
-        tables["beside"] = printed
-    target = report_path(params).parent
-    for name, table in tables.items():
-        indexed = table.index.name is not None or not isinstance(table.index, pd.RangeIndex)
-        write_atomically(target / "tables" / f"{name}.csv", table.to_csv(index=indexed, float_format="%.6g"))
-    for name, figure in figures.items():
-        if figure is not None:
-            save(figure, target / "figures", name)
-    write_atomically(target / "params.yaml", yaml.safe_dump(portable(params), sort_keys=False, allow_unicode=True))
-    write_atomically(target / "headline.json", json.dumps(headline(params), indent=1) + "\n")
-    plan.report(params).finish()
-    return target
+# The study as a whole
 
 
-def portable(params: Params) -> dict:
-    """The parameters that decide the results, as plain values that can be sent around: of data and models outside the
-    project the names alone, and neither addresses nor what only concerns speed.
-    """
-    values = params.values(*itertools.chain(*GROUPS.values()), effect="result")
-    for holder, key in [(values, key) for key in plan.INPUTS] + [(b, "data") for b in values["benchmarks"]]:
-        if holder[key] and Path(holder[key]).expanduser().is_absolute():
-            holder[key] = Path(holder[key]).name
-    return values
-
-
-def finding(params: Params) -> str:
-    """What the accuracy table says, in sentences that only claim what an interval and a corrected test support."""
-    main, reference = _main(differences(params), params), params.arms[0]
-    above = main[main["clear"] & (main["value"] > 0)]["arm"].tolist()
-    below = main[main["clear"] & (main["value"] < 0)]["arm"].tolist()
-    unclear = main[~main["clear"]]["arm"].tolist()
-    parts = []
-    for names, words in ((above, "above"), (below, "below"), (unclear, "not distinguishable from")):
-        if names:
-            parts.append(f"{words} {reference}: {', '.join(names)}")
-    if not parts:
-        return f"{reference} is this study's only arm; there is nothing to compare it with."
-    text = f"By average Pass@1 at {params.max_new_tokens} tokens, " + "; ".join(parts) + "."
-    if {"p-align", "sft-long-cot"} <= set(params.arms):
-        for row in differences(params, "sft-long-cot").query("arm == 'p-align'").itertuples():
-            verdict = "a clear difference" if row.clear else "not distinguishable from none"
-            text += (
-                f" In {row.metric.capitalize()} with {row.budget} tokens p-align less sft-long-cot is "
-                f"{100 * row.value:+.1f} points [{100 * row.low:+.1f}, {100 * row.high:+.1f}], {verdict}."
-            )
-    return text
-
-
-def arms_table(params: Params) -> pd.DataFrame:
+def arms(study: Results) -> pd.DataFrame:
     """What each arm is, and what was chosen where the paper leaves its definition open."""
-    rows = [
-        {"arm": a, "trained on": ARMS[a].description, "left open, chosen here": ARMS[a].chosen} for a in params.arms
-    ]
+    rows = [{"arm": a, "trained on": ARMS[a].description, "left open, chosen here": ARMS[a].chosen} for a in study.arms]
     return pd.DataFrame(rows).set_index("arm")
 
 
-def truncation_lengths(params: Params) -> pd.DataFrame:
-    if not _adaptive(params):
-        return pd.DataFrame()
-    return prefixes(params)[["sentences", "of", "calls", "prefix_tokens", "trace_tokens", "ratio"]].describe().round(2)
-
-
-def show_verdicts(params: Params) -> pd.DataFrame:
-    """The probes of the worked case's kind: the first trace with the most verdicts."""
-    table = verdicts(params)
-    if table.empty:
-        return table
-    longest = table.groupby("id", sort=False).size().idxmax()
-    return table[table["id"] == longest][["sentences", "of", "label", "margin", "oracle"]]
-
-
-def retention(params: Params) -> pd.DataFrame:
-    """Per strategy: pairs, how many the filter kept (Table 7), and why the others fell."""
-    rows = []
-    for strategy in plan.strategies(params):
-        table = pairs(params, strategy)
-        outcomes = table["outcome"].value_counts().to_dict()
-        rows.append({"strategy": strategy, "pairs": len(table), "retention": table["kept"].mean(), **outcomes})
-    return pd.DataFrame(rows).set_index("strategy").fillna(0).round(3)
-
-
-def success_by_ratio(params: Params) -> pd.DataFrame:
-    """The student's success rate from the chosen prefixes, by the share of the trace's tokens they hold."""
-    if not _adaptive(params):
-        return pd.DataFrame()
-    ratio = prefixes(params).set_index("id")["ratio"]
-    table = pairs(params)
-    bins = pd.cut(table["id"].map(ratio), [0, 0.2, 0.4, 0.6, 0.8, 1.0]).rename("prefix ratio")
-    groups = table.groupby(bins, observed=True)
-    return pd.DataFrame(
-        {"prefixes": groups.size(), "success rate": groups["success_rate"].mean(), "kept": groups["kept"].mean()}
-    ).round(3)
-
-
-def shown_pairs(params: Params, rows: int = 3) -> pd.DataFrame:
-    """The first few pairs of the study's first strategy, the adaptive one where it has that."""
-    found = plan.strategies(params)
-    if not found:
-        return pd.DataFrame()
-    table = pairs(params, "adaptive" if _adaptive(params) else found[0])
-    return table[["question", "prefix", "continuation", "outcome"]].head(rows)
-
-
-def training_facts(manifest: dict) -> pd.Series:
-    names = (
-        "trainer",
-        "rows",
-        "updates",
-        "epochs",
-        "longest_row_tokens",
-        "rows_cut",
-        "rows_dropped",
-        "tokens_trained",
-        "last_loss",
-        "train_seconds",
-    )
-    return pd.Series({name: manifest[name] for name in names}, name="value", dtype=object).to_frame()
-
-
-def setting(params: Params) -> pd.DataFrame:
-    """What was asked, in one table."""
-    training = plan.traces(params).require().manifest()
-    rows = {
-        "student": portable(params)["student"],
-        "training problems": training["kept"],
-        "benchmarks": ", ".join(f"{b.name} ({b.problems})" for b in params.benchmarks),
-        "search, verdict": f"{params.search}, {params.verdict}",
-        "responses": f"{params.protocol} protocol: {params.n_samples} a problem, T={params.temperature}, "
-        f"top-p {params.top_p}, repetition penalty {params.repetition_penalty}",
-        "response budgets (tokens)": " and ".join(str(b) for b in budgets(params)),
-        "fine-tuning": f"LoRA r={params.lora_r}, alpha={params.lora_alpha}, learning rate {params.learning_rate:g}, "
-        f"{params.num_train_epochs:g} epochs, " + ("equal updates" if params.equal_updates else "own updates"),
-        "seed, training seeds": f"{params.seed}, {' '.join(map(str, params.training_seeds))}",
-    }
-    return pd.Series(rows, name="").to_frame()
-
-
-def case_text(params: Params) -> str:
-    """The worked case as Markdown; all data stand in code blocks, so none of it is read as markup."""
-    if not _adaptive(params):
-        return "No arm of this study uses adaptive prefixes."
-    case = worked_case(params)
-    probes = ", ".join(f"{p}: {label}" for p, label, _ in case["verdicts"])
-    oracle = f" (the oracle: {case['oracle_sentences']:.0f})" if pd.notna(case["oracle_sentences"]) else ""
-    parts = {
-        "Question": case["question"],
-        f"Trace ({case['of']} sentences, {case['trace_tokens']} tokens)": case["trace"],
-        "Verdicts (sentences: label)": probes,
-        f"Prefix kept: {case['sentences']} sentences{oracle}": case["prefix"],
-        "Gold answer": case["answer"],
-        "The student's continuation": case["continuation"],
-    }
-    return "\n\n".join(f"**{title}**\n\n{_block(text)}" for title, text in parts.items())
-
-
-def answers_text(params: Params, arm: str = "p-align", other: str = "sft-long-cot") -> str:
-    """Two test problems as Markdown, with the first response of either arm's first training seed (Tables 10 and 11).
-
-    One that only ``arm`` gets right and one that only ``other`` does, each the first of its kind by the problem's id.
-    """
-    if not {arm, other} <= set(params.arms):
-        return f"This study has no {arm} or no {other}."
-    first = {}
-    for name in (arm, other):
-        folder = plan.evaluation(params, name).require()
-        right = {grade["id"]: grade["right"] for grade in folder.read("grades") if grade["sample"] == 0}
-        first[name] = {r["id"]: (right[r["id"]], r["text"]) for r in folder.read("responses") if r["id"] in right}
-    asked = {f"{p['benchmark']}/{p['id']}/0": p for p in plan.benchmarks(params).require().read("problems")}
-    parts = []
-    for winner, loser in ((arm, other), (other, arm)):
-        ids = sorted(i for i, (right, _) in first[winner].items() if right and not first[loser][i][0])
-        parts.append(f"**Right: {winner}, wrong: {loser}** (so are {len(ids)} of {len(first[winner])} problems)")
-        if ids:
-            problem = asked[ids[0]]
-            texts = {"Question": problem["question"], "Gold answer": problem["answer"]}
-            texts |= {name: first[name][ids[0]][1] for name in (winner, loser)}
-            parts += [f"{title}\n\n{_block(text)}" for title, text in texts.items()]
-    return "\n\n".join(parts)
-
-
-def _block(text: str) -> str:
-    """A code block: indented, since no text can end that as it could a fence."""
-    return "\n".join("    " + line for line in visible(text).splitlines())
-
-
-def limits(params: Params) -> str:
-    """What the numbers cannot carry, from the study's own settings."""
-    count = len(params.training_seeds)
-    rows = [
-        f"One training seed ({params.training_seeds[0]}): the intervals cover the choice of test problems and samples, "
-        "not the luck of training."
-        if count == 1
-        else f"{count} training seeds: values are averages over them, and the intervals cover the choice of test "
-        "problems and samples; the luck of training stands beside them as the spread between seeds.",
-        f"The response budget ({' and '.join(map(str, budgets(params)))} tokens) decides how long answers fare; "
-        "another budget may rank the arms otherwise.",
-        *(["Three samples a problem: Pass@3 has no averaging over samples."] if params.n_samples == 3 else []),
-        "Equal updates are not equal tokens: see the cost table."
-        if params.equal_updates
-        else "Arms with fewer rows took fewer updates: see the cost table.",
-    ]
-    if _adaptive(params) and prefixes(params)["oracle_sentences"].notna().all():
-        rows.append(
-            "The problems and the teacher are artificial, the student is tiny: this shows that the pipeline works and "
-            "how its parts interact, not how large a gain to expect on real problems."
-        )
-    return "\n".join(f"- {row}" for row in rows)
+def headline(study: Results, kept: dict[str, pd.DataFrame]) -> dict[str, float]:
+    """The numbers that ``palign verify`` holds against their stated ranges, from the tables of :func:`collect`."""
+    numbers = {f"pass@1 {r.arm} {r.benchmark}": r.value for r in main(kept["accuracy"]).itertuples()}
+    against = main(kept["differences"])
+    numbers[f"arms clearly above {study.arms[0]}"] = float((against["clear"] & (against["value"] > 0)).sum())
+    if len(kept["truncation"]):
+        for name in ("retention", "prefix ratio, median"):
+            numbers[name] = kept["truncation"].loc[name, "value"]
+        if "p-align" in study.arms:
+            numbers["prefix format of p-align"] = kept["responses"].loc["p-align", "prefix_format"]
+    return {name: round(float(value), 6) for name, value in numbers.items()}

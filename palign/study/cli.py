@@ -60,24 +60,25 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from .. import params
+    from ..params import load
+    from ..tasks.plan import Plan
     from . import run
 
-    loaded = params.load(args.params, args.p)
-    path = run.run(loaded, dry_run=args.dry_run)
+    params = load(args.params, args.p)
+    path = run.run(params, dry_run=args.dry_run)
     if not args.dry_run:
-        if lost := sum(run.failures(loaded).values()):
+        if lost := sum(run.failures(Plan(params)).values()):
             print(f"{lost} requests failed for good; `palign retry {args.params}` has the next run ask again")
         print(f"report: {path}")
     return 0
 
 
 def _retry(args: argparse.Namespace) -> int:
-    from .. import params
+    from ..params import load
     from . import run
 
     concerned = 0
-    for line in run.retry(params.load(args.params, args.p), args.dry_run):
+    for line in run.retry(load(args.params, args.p), args.dry_run):
         print(line)
         concerned += 1
     if not concerned:
@@ -88,10 +89,10 @@ def _retry(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from .. import params
-    from . import run
+    from ..params import load
+    from ..tasks.plan import Plan
 
-    steps = run.steps(params.load(args.params, args.p))
+    steps = Plan(load(args.params, args.p)).steps()
     width = max(len(step.title) for step in steps)
     for step in steps:
         partly = sum(
@@ -118,10 +119,10 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from .. import params
-    from ..analysis import estimates
+    from ..analysis.estimates import Estimates
+    from ..params import load
 
-    print(estimates.show(params.load(args.params, args.p)))
+    print(Estimates(load(args.params, args.p)).show())
     return 0
 
 
@@ -139,7 +140,7 @@ def _verify(args: argparse.Namespace) -> int:
             raise run.StudyError(f"{path}: no such file; {mend}")
     ranges = yaml.safe_load(stated.read_text(encoding="utf-8"))
     headline = json.loads(found.read_text(encoding="utf-8"))
-    faults = run.verify(loaded, ranges, headline)
+    faults = run.verify(loaded.study, ranges, headline)
     print("\n".join(faults) if faults else f"{loaded.study}: {len(ranges)} headline numbers lie in their stated ranges")
     return 1 if faults else 0
 

@@ -1,8 +1,8 @@
 """Notebooks that open and run alone on Google Colab: the cell that installs palign there, and what the GPU is good for.
 
 The cell stands right after the title of every notebook and is the same in all of them. It does nothing elsewhere, nor
-in a notebook that ``palign run`` executes. ``python -m palign.colab notebooks/*.ipynb`` writes it into notebooks; a
-test holds that they all have it.
+in a notebook that ``palign run`` executes. ``python -m palign.study.colab notebooks/*.ipynb`` writes it into notebooks;
+a test checks that they all have it.
 
 >>> print(describe())
 No GPU found: Runtime > Change runtime type > T4 GPU. The pocket study runs without one.
@@ -39,7 +39,7 @@ if "COLAB_RELEASE_TAG" in os.environ and not os.path.isdir("notebooks"):
         raise SystemExit("palign is installed. Now choose Runtime > Restart session, then Runtime > Run all.")
     os.chdir(_home)
 
-    from palign import colab
+    from palign.study import colab
 
     print(colab.describe())
 """

@@ -10,7 +10,6 @@ import torch
 
 from benchmarks import gpu
 from palign import finetuning
-
 from tests.conftest import PROJECT
 
 needs_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from palign import alignment, params, traces, truncation
-from palign.paper import printed
-from palign.report import beside, figures, tables
-from palign.tasks import plan
 from palign.arms import ARMS
+from palign.paper import printed
 from palign.params import Params
-
+from palign.report import beside, figures, tables
+from palign.report.results import Results
+from palign.tasks.plan import Plan, Task
 from tests.report.test_figures import accuracy_of
 
 EVERY = [arm for arm in ARMS if arm != "p-align-other-judge"]
@@ -25,7 +25,7 @@ def closed():
 
 
 def test_every_printed_number_is_carried_under_its_rows_name():
-    rows = beside.printed()
+    rows = beside.as_printed()
     other = printed.other_figures()
     assert set(rows["form"]) == set(beside.FORMS) == set(other["source"])
     assert len(rows) == len(other) - (other["source"] == "table7").sum() / 2  # two counts make one share
@@ -42,7 +42,7 @@ def made_up(forms) -> pd.DataFrame:
         for form in forms
         for i, name in enumerate(beside.FORMS[form].names.values())
     ]
-    printed = beside.printed()
+    printed = beside.as_printed()
     own = pd.DataFrame(own, columns=beside.COLUMNS)
     return pd.concat([printed[printed["form"].isin(forms)], own], ignore_index=True)
 
@@ -64,8 +64,8 @@ def test_printed_and_measured_values_are_drawn_where_they_are(forms):
 
 def test_a_study_without_the_arms_shows_nothing(small, project):
     loaded = params.validate({**small, "arms": ["zero-shot"]}, "test")
-    assert beside.table(loaded).empty
-    assert figures.beside(beside.table(loaded)) is None
+    table = beside.table(Results(loaded), {})
+    assert table.empty and figures.beside(table) is None
 
 
 def test_lengths_calls_and_retention_are_those_of_the_records(small, project, monkeypatch):
@@ -74,18 +74,19 @@ def test_lengths_calls_and_retention_are_those_of_the_records(small, project, mo
     truncation.truncate_all(loaded)
     alignment.align_all(loaded)
     for form in ("figure3c", "figure3d"):  # no arm has answered
-        monkeypatch.setitem(beside.FORMS, form, replace(beside.FORMS[form], measure=lambda params: {}))
-    table = beside.table(loaded)
+        monkeypatch.setitem(beside.FORMS, form, replace(beside.FORMS[form], measure=lambda *_: {}))
+    study = Results(loaded)
+    table = beside.table(study, {})
     assert set(table["form"]) == {"table4", "table5", "table7"}
     own = table[table["source"] == beside.HERE].set_index(["form", "name"])
     assert (own["low"].isna() | (own["low"] <= own["value"]) & (own["value"] <= own["high"])).all()
-    prefixes = tables.prefixes(loaded)
+    prefixes = study.prefixes()
     assert own.loc[("table4", "trace"), "value"] == pytest.approx(prefixes["trace_tokens"].mean())
     assert own.loc[("table5", "binary search"), "value"] == pytest.approx(prefixes["calls"].mean())
-    scans = plan.truncation(loaded, "linear").require().read("prefixes")
+    scans = Plan(loaded).truncation("linear").read("prefixes")
     assert own.loc[("table5", "linear scan"), "value"] == pytest.approx(np.mean([len(r["verdicts"]) for r in scans]))
-    assert own.loc[("table7", "kept"), "value"] == pytest.approx(100 * tables.pairs(loaded)["kept"].mean())
-    wide = beside.wide(loaded)
+    assert own.loc[("table7", "kept"), "value"] == pytest.approx(100 * study.pairs()["kept"].mean())
+    wide = beside.wide(table)
     assert len(wide) == len(own) and wide.columns[-1] == beside.HERE
 
 
@@ -100,8 +101,8 @@ def test_what_an_arm_costs_is_read_from_the_tasks_it_stands_on(monkeypatch):
         def manifest(self):
             return made[self.stage]
 
-    monkeypatch.setattr(plan.Task, "require", lambda task: Folder(task.stage))
-    table = tables.spent(Params(arms=["zero-shot", "sft-label", "p-align", "rft"], training_seeds=[0, 1]))
+    monkeypatch.setattr(Task, "require", lambda task: Folder(task.stage))
+    table = tables.spent(Results(Params(arms=["zero-shot", "sft-label", "p-align", "rft"], training_seeds=[0, 1])))
     assert table["total"].to_dict() == {"zero-shot": 0, "sft-label": 1000, "p-align": 1111, "rft": 1100}
     assert table.loc["p-align"].to_dict() == {"judged": 11, "continued": 100, "trained": 1000, "total": 1111}
 
@@ -113,18 +114,15 @@ def spending(arms) -> pd.DataFrame:
 
 @pytest.mark.parametrize("arms", [["zero-shot", "sft-label"], EVERY], ids=["two", "all"])
 def test_accuracy_against_cost_names_every_arm(arms):
-    params = Params(arms=arms)
-    figure = figures.pareto(accuracy_of(params), spending(arms), params)
+    figure = figures.pareto(accuracy_of(arms), spending(arms), "3 samples each")
     figure.canvas.draw()
     assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == arms
-    alone = Params(arms=["zero-shot"])
-    assert figures.pareto(accuracy_of(alone), spending(["zero-shot"]), alone) is None
+    assert figures.pareto(accuracy_of(["zero-shot"]), spending(["zero-shot"]), "3 samples each") is None
 
 
 def test_fixed_ratios_stand_in_the_order_of_their_share():
-    params = Params(arms=["p-align", "fixed-ratio-90", "fixed-ratio-10", "fixed-ratio-50"])
-    figure = figures.ratios(accuracy_of(params), params)
+    table = accuracy_of(["p-align", "fixed-ratio-90", "fixed-ratio-10", "fixed-ratio-50"])
+    figure = figures.ratios(table, "3 samples each")
     assert list(figure.axes[0].get_xticks()) == [10, 50, 90]
     assert "p-align (adaptive)" in [text.get_text() for text in figure.axes[-1].get_legend().get_texts()]
-    other = Params(arms=["p-align", "fixed-ratio-90"])
-    assert figures.ratios(accuracy_of(other), other) is None
+    assert figures.ratios(accuracy_of(["p-align", "fixed-ratio-90"]), "3 samples each") is None

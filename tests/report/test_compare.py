@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palign import problems
-from palign.report import compare, tables
-from palign.tasks import plan
-from palign.study.cli import main
 from palign.params import Benchmark, Params
-
+from palign.report import compare, tables, write
+from palign.report.results import Outcomes, Results, portable
+from palign.study.cli import main
+from palign.tasks.plan import Task
 from tests.conftest import write_jsonl
 
 SIZES = {"easy": 8, "hard": 12}
@@ -77,7 +77,7 @@ def test_the_other_way_round_is_the_opposite(tmp_path_factory, seed, skill, pref
 @given(order=st.permutations(range(sum(SIZES.values()))))
 def test_problems_are_matched_by_what_they_ask_not_by_their_place(tmp_path_factory, order):
     a, b = two(tmp_path_factory.mktemp("studies"))
-    moved = compare.Study(b.folder, b.params, b.problems.iloc[order])
+    moved = compare.Study(b.folder, Outcomes(b.params, b.outcomes.counts.iloc[order]))
     rows = ["arm", "metric", "budget", "benchmark"]
     there, here = (compare.table(a, study).set_index(rows).sort_index() for study in (b, moved))
     pd.testing.assert_frame_equal(there, here)
@@ -113,8 +113,10 @@ def test_settings_that_differ_are_named(tmp_path):
 
 def test_the_terminal_shows_every_benchmark_and_which_is_not_paired(tmp_path):
     a, b = two(tmp_path, b={"sizes": {"easy": 8, "hard": 30}})
-    moved = b.problems.rename(index={f"{i:02d}": f"x{i}" for i in range(30)}, level=1)
-    other = compare.Study(b.folder, b.params, pd.concat([b.problems.loc[["easy"]], moved.loc[["hard"]]]))
+    moved = b.outcomes.counts.rename(index={f"{i:02d}": f"x{i}" for i in range(30)}, level=1)
+    other = compare.Study(
+        b.folder, Outcomes(b.params, pd.concat([b.outcomes.counts.loc[["easy"]], moved.loc[["hard"]]]))
+    )
     shown = compare.text(a, other)
     assert "hard (unpaired)" in shown and "easy (unpaired)" not in shown and "interval of two samples" in shown
 
@@ -174,34 +176,37 @@ def test_counts_that_cannot_be_are_refused(tmp_path, capsys, cell):
 def answered(small, monkeypatch):
     """A study whose test problems are there and whose grades are made up."""
 
-    def load_grades(params, arm, seed=None):
-        rng = np.random.default_rng([len(arm), seed])
+    stored = Task.read
+
+    def read(task, name):
+        if task.stage != "evaluation":
+            return stored(task, name)
+        rng = np.random.default_rng(len(task.variant))
         return [
             {"benchmark": problem["benchmark"], "problem": problem["id"], "sample": s}
             | {"right": bool(rng.integers(2)), "right_cut": False}
-            for problem in plan.benchmarks(params).require().read("problems")
-            for s in range(params.n_samples)
+            for problem in Results(task.params).tests
+            for s in range(task.params.n_samples)
         ]
 
     def answer(**values):
         params = Params(**small | {"training_seeds": [0, 1]} | values)
         problems.collect_benchmarks(params)
-        return params
+        return Results(params)
 
-    monkeypatch.setattr(tables.evaluation, "load_grades", load_grades)
+    monkeypatch.setattr(Task, "read", read)
     return answer
 
 
 def test_a_report_keeps_what_is_compared(answered, tmp_path):
     """The table that a report writes comes back with the accuracies that the report shows."""
-    params = answered()
-    (tmp_path / "tables").mkdir()
+    finished = answered()
     (tmp_path / "headline.json").write_text("{}")
-    tables.problems(params).to_csv(tmp_path / "tables" / "problems.csv")
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tables.portable(params)))
+    write.keep(tmp_path, {"problems": finished.outcomes.counts}, {})
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(portable(finished.params)))
     study = compare.load(tmp_path)
     kept = compare.table(study, study).set_index(["arm", "benchmark", "metric", "budget"])["a"]
-    shown = tables.accuracy(params).set_index(["arm", "benchmark", "metric", "budget"])["value"]
+    shown = tables.accuracy(finished).set_index(["arm", "benchmark", "metric", "budget"])["value"]
     assert kept.to_dict() == pytest.approx(shown.to_dict())
 
 
@@ -216,17 +221,17 @@ def test_problems_of_one_number_are_not_taken_for_the_same(answered, project):
         write_jsonl(project / "set.jsonl", [{"id": i, "question": q, "answer": "1"} for i, q in enumerate(questions)])
         columns = {"id": "id", "question": "question", "answer": "answer"}
         benchmark = Benchmark(name="set", data="set.jsonl", problems=3, columns=columns)
-        names[name] = tables.problems(answered(study=name, benchmarks=[benchmark])).loc["set"].index
+        names[name] = answered(study=name, benchmarks=[benchmark]).outcomes.counts.loc["set"].index
     assert names["one"].is_unique and len(names["one"].intersection(names["two"])) == 1
 
 
 def test_a_reports_params_hold_neither_addresses_nor_folders_of_the_machine(answered, tmp_path):
     data = write_jsonl(tmp_path / "mine.jsonl", [{"question": "q", "answer": "1"}])
-    params = answered(
+    finished = answered(
         benchmarks=[Benchmark(name="mine", data=str(data), problems=1)],
         engine="endpoint",
         endpoint_urls=["http://host.inside/v1"],
         verdict="decode",
     )
-    kept = yaml.safe_dump(tables.portable(params))
+    kept = yaml.safe_dump(portable(finished.params))
     assert "data: mine.jsonl" in kept and str(tmp_path) not in kept and "host.inside" not in kept

@@ -6,9 +6,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from palign.report import figures
 from palign.arms import ARMS, DEFAULT_ARMS
 from palign.params import Params
+from palign.report import figures
 
 EVERY = [arm for arm in ARMS if arm != "p-align-other-judge"]
 
@@ -19,12 +19,14 @@ def closed():
     plt.close("all")
 
 
-def accuracy_of(params: Params) -> pd.DataFrame:
+def accuracy_of(arms: list[str]) -> pd.DataFrame:
+    """An accuracy table of these arms on the pocket study's benchmarks."""
+    params = Params()
     names = [b.name for b in params.benchmarks] + ["average"]
     rows = [
         {"arm": arm, "benchmark": name, "metric": "pass@1", "budget": budget, "n": 4}
         | {"value": 0.5, "low": 0.4, "high": 0.6}
-        for arm in params.arms
+        for arm in arms
         for name in names
         for budget in (params.max_new_tokens, params.second_budget)
     ]
@@ -48,8 +50,7 @@ def test_the_arms_of_the_first_study_keep_their_colours():
 
 @pytest.mark.parametrize("arms", [list(DEFAULT_ARMS), EVERY], ids=["six", "all"])
 def test_every_arm_of_a_study_is_named_in_its_figure(arms):
-    params = Params(arms=arms)
-    figure = figures.accuracy(accuracy_of(params), params)
+    figure = figures.accuracy(accuracy_of(arms), "3 samples each")
     figure.canvas.draw()
     if len(arms) > figures.MANY:
         labels = figure.axes[0].get_yticklabels()

@@ -3,39 +3,14 @@
 import numpy as np
 import pytest
 
-from palign.report import ledger, tables
-from palign.params import Benchmark, Params
+from palign.report import ledger
 
 SIZES = {"easy": 60, "hard": 60}
 
 
-@pytest.fixture
-def study(monkeypatch):
-    """A study of made-up grades: arm -> chance of a right response."""
-
-    def make(**skills: float) -> Params:
-        params = Params(
-            arms=list(skills),
-            benchmarks=[Benchmark(name=name, data=f"{name}.jsonl", problems=n) for name, n in SIZES.items()],
-            second_budget=None,
-            judged_traces=0,
-        )
-
-        def load_grades(params, arm, seed=None):
-            rng = np.random.default_rng(0)
-            return [
-                {"benchmark": name, "problem": str(i), "sample": sample, "right": bool(rng.random() < skills[arm])}
-                | {"new_tokens": 40 if arm == "p-align" else 80 + i % 7}
-                for name, n in SIZES.items()
-                for i in range(n)
-                for sample in range(3)
-            ]
-
-        monkeypatch.setattr(tables.evaluation, "load_grades", load_grades)
-        monkeypatch.setitem(ledger._RULES, "filter-keeps", lambda params: "made up")
-        return params
-
-    return make
+@pytest.fixture(autouse=True)
+def no_pairs(monkeypatch):
+    monkeypatch.setitem(ledger._RULES, "filter-keeps", lambda study: "made up")
 
 
 def verdicts(table, claim):
@@ -46,8 +21,8 @@ OVER_LONG = "P-ALIGN beats training on whole traces"
 
 
 def test_a_clear_gain_reproduces_and_its_mirror_contradicts(study):
-    won = ledger.table(study(**{"p-align": 0.8, "sft-long-cot": 0.4}))
-    lost = ledger.table(study(**{"p-align": 0.4, "sft-long-cot": 0.8}))
+    won = ledger.table(study(SIZES, {"p-align": 0.8, "sft-long-cot": 0.4}))
+    lost = ledger.table(study(SIZES, {"p-align": 0.4, "sft-long-cot": 0.8}))
     assert set(verdicts(won, OVER_LONG).values()) == {ledger.REPRODUCED}
     assert set(verdicts(lost, OVER_LONG).values()) == {ledger.CONTRADICTED}
     rows = [table[table["claim"] == OVER_LONG].set_index("metric") for table in (won, lost)]
@@ -55,32 +30,32 @@ def test_a_clear_gain_reproduces_and_its_mirror_contradicts(study):
 
 
 def test_arms_alike_are_not_distinguishable(study):
-    table = ledger.table(study(**{"p-align": 0.5, "sft-long-cot": 0.5}))
+    table = ledger.table(study(SIZES, {"p-align": 0.5, "sft-long-cot": 0.5}))
     assert set(verdicts(table, OVER_LONG).values()) == {ledger.OPEN}
 
 
 def test_what_the_study_lacks_is_not_tested_and_says_what(study):
-    table = ledger.table(study(**{"p-align": 0.8, "sft-long-cot": 0.4})).set_index("claim")
+    table = ledger.table(study(SIZES, {"p-align": 0.8, "sft-long-cot": 0.4})).set_index("claim")
     row = table.loc["P-ALIGN beats training on the first 32 tokens (UPFT)"]
     assert row["verdict"] == ledger.UNTESTED and row["note"] == "the study has no upft"
     assert table.loc["P-ALIGN improves other students too", "verdict"] == ledger.UNTESTED
 
 
 def test_the_published_judges_are_stood_in_for_by_name(study):
-    table = ledger.table(study(**{"p-align": 0.8, "p-align-oracle": 0.8})).set_index("claim")
+    table = ledger.table(study(SIZES, {"p-align": 0.8, "p-align-oracle": 0.8})).set_index("claim")
     rows = table.loc["The student judges better than DeepSeek-R1"]
     assert set(rows["note"]) == {"p-align-oracle stands for p-align-deepseek-judge"}
 
 
 def test_shorter_responses_are_paired_by_problem(study):
-    table = ledger.table(study(**{"p-align": 0.8, "sft-long-cot": 0.4}))
+    table = ledger.table(study(SIZES, {"p-align": 0.8, "sft-long-cot": 0.4}))
     (row,) = table[table["unit"] == "tokens"].itertuples()
     assert row.verdict == ledger.REPRODUCED and row.low < row.value < row.high and row.n == 120
     assert row.value == pytest.approx(40 + np.mean([i % 7 for i in range(60)]))
 
 
 def test_printed_gains_stand_beside_ours_and_power_beside_both(study):
-    table = ledger.table(study(**{"p-align": 0.8, "sft-long-cot": 0.4})).set_index(["claim", "metric"])
+    table = ledger.table(study(SIZES, {"p-align": 0.8, "sft-long-cot": 0.4})).set_index(["claim", "metric"])
     row = table.loc[(OVER_LONG, "pass@1")]
     assert row["printed"] == pytest.approx((3.69 + 2.80) / 2, abs=0.01)
     assert 5 < row["detectable"] < 30

@@ -10,7 +10,6 @@ import pytest
 
 from palign import params
 from palign.study import colab
-
 from tests.conftest import PROJECT
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))

@@ -6,8 +6,8 @@ import yaml
 from palign import alignment, evaluation, finetuning, params, problems, traces, truncation
 from palign.analysis import preference
 from palign.study import run
-from palign.tasks import plan
 from palign.study.cli import main
+from palign.tasks.plan import Plan
 
 
 def road(loaded: params.Params) -> None:
@@ -43,10 +43,10 @@ def loaded(small, project):
 def test_what_failed_is_asked_again_and_gives_what_would_have_been(loaded, project, capsys):
     road(loaded)
     whole = results(project)
-    searched, answered = plan.truncation(loaded, "adaptive").folder, plan.evaluation(loaded, "zero-shot").folder
+    searched, answered = Plan(loaded).truncation("adaptive").folder, Plan(loaded).evaluation("zero-shot").folder
     lose(searched, "prefixes", 2, status="judge error: endpoint error: HTTP 503", prefix="")
     lose(answered, "responses", 3, finish="endpoint error", text="")
-    trained = {arm: plan.finetuning(loaded, arm).folder for arm in ("p-align", "rft")}
+    trained = {arm: Plan(loaded).finetuning(arm).folder for arm in ("p-align", "rft")}
     made = trained["rft"].manifest_path.stat().st_mtime_ns
     capsys.readouterr()
 
@@ -60,10 +60,10 @@ def test_what_failed_is_asked_again_and_gives_what_would_have_been(loaded, proje
     assert capsys.readouterr().out.splitlines() == [*foretold, "now `palign run params/small.yaml`"]
     assert len(searched.read("prefixes")) == 10 and not searched.done
     assert not trained["p-align"].path.exists(), "it was trained on fewer rows"
-    continued = plan.alignment(loaded, "adaptive").folder
+    continued = Plan(loaded).alignment("adaptive").folder
     assert not continued.done and len(continued.read("continuations")) == 12, "each depends on its own trace alone"
     assert trained["rft"].manifest_path.stat().st_mtime_ns == made, "no failure reached it"
-    assert not plan.preference(loaded).folder.path.exists()
+    assert not Plan(loaded).preference.folder.path.exists()
 
     road(loaded)
     assert results(project) == whole
@@ -80,14 +80,14 @@ def test_taking_back_can_be_stopped_between_any_two_tasks(loaded, project, done)
     truncation.truncate_all(loaded)
     alignment.align_all(loaded)
     whole = results(project)
-    lose(plan.truncation(loaded, "adaptive").folder, "prefixes", 2, status="judge error: engine error: gone", prefix="")
-    lose(plan.alignment(loaded, "empty").folder, "continuations", 1, finish="engine error", continuation="")
+    lose(Plan(loaded).truncation("adaptive").folder, "prefixes", 2, status="judge error: engine error: gone", prefix="")
+    lose(Plan(loaded).alignment("empty").folder, "continuations", 1, finish="engine error", continuation="")
     taken = run.retry(loaded)
     for _ in range(done + 1):
         next(taken, None)
     taken.close()
     list(run.retry(loaded))
-    assert run.failures(loaded) == {}
+    assert run.failures(Plan(loaded)) == {}
     truncation.truncate_all(loaded)
     alignment.align_all(loaded)
     assert results(project) == whole
@@ -98,11 +98,11 @@ def test_what_asking_again_cannot_mend_is_left(loaded, project):
     problems.collect_benchmarks(loaded)
     traces.collect(loaded)
     truncation.truncate_all(loaded)
-    folder = plan.truncation(loaded, "adaptive").folder
+    folder = Plan(loaded).truncation("adaptive").folder
     lose(folder, "prefixes", 1, status="judge error: prompt too long")
     assert list(run.retry(loaded)) == [] and folder.done
 
 
 def test_a_running_study_is_left_alone(loaded, project):
-    with run._alone(loaded), pytest.raises(run.StudyError, match="already running"):
+    with run.alone(loaded.study), pytest.raises(run.StudyError, match="already running"):
         list(run.retry(loaded))

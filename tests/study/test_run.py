@@ -14,10 +14,10 @@ import yaml
 
 from palign import evaluation, params
 from palign.report import tables
+from palign.report.results import Results
 from palign.study import run
-from palign.tasks import plan
 from palign.study.cli import main
-
+from palign.tasks.plan import Plan
 from tests.conftest import PROJECT
 
 
@@ -30,7 +30,7 @@ def snapshot(folder):
     }
 
 
-def tables(folder):
+def kept(folder):
     return {
         path.name: path.read_text() for path in sorted((folder / "tables").glob("*.csv")) if path.name != "costs.csv"
     }
@@ -46,7 +46,7 @@ def test_a_study_runs_resumes_and_repeats_itself(small, project, capsys):
     assert main(["run", str(path)]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == f"report: {project / 'reports' / 'small' / 'report.html'}"
-    first, first_tables = snapshot(project / "runs"), tables(project / "reports" / "small")
+    first, first_tables = snapshot(project / "runs"), kept(project / "reports" / "small")
 
     page = (project / "reports" / "small" / "report.html").read_text()
     for words in ("Accuracy", "Retention".lower(), "p-align", "data:image/png;base64", "What this does not show"):
@@ -69,21 +69,27 @@ def test_a_study_runs_resumes_and_repeats_itself(small, project, capsys):
         manifest.unlink()
     assert main(["run", str(path)]) == 0
     assert sorted(first) == sorted(snapshot(project / "runs"))
-    assert tables(project / "reports" / "small") == first_tables
+    assert kept(project / "reports" / "small") == first_tables
     for arm in loaded.arms:
-        ids = [g["id"] for g in evaluation.load_grades(loaded, arm)]
+        ids = [g["id"] for g in Plan(loaded).evaluation(arm).read("grades")]
         assert len(ids) == len(set(ids)) == 2 * 4 * loaded.n_samples
+    before_grading = snapshot(project / "runs")
 
-    # regrading reads what was generated and changes nothing by itself
-    graded = evaluation.load_grades(loaded, "p-align")
-    assert evaluation.regrade(loaded, "p-align") == graded == evaluation.load_grades(loaded, "p-align")
+    # without its grades an arm is graded again from the responses that are there; nothing is generated
+    folder = Plan(loaded).evaluation("p-align").folder
+    (folder.path / "grades.jsonl").unlink()
+    assert not folder.done
+    generated = (folder.path / "responses.jsonl").stat().st_mtime_ns
+    evaluation.respond(loaded, "p-align")
+    assert snapshot(project / "runs") == before_grading
+    assert (folder.path / "responses.jsonl").stat().st_mtime_ns == generated
 
     # changing an evaluation parameter reruns evaluation and report, nothing else
     changed = params.validate({**small, "temperature": 0.5, "protocol": "own"}, "test")
-    todo = [step.title for step in run.steps(changed) if not step.done]
+    todo = [step.title for step in Plan(changed).steps() if not step.done]
     assert todo == ["05_evaluation zero-shot", "05_evaluation p-align", "06_report"]
 
-    numbers = tables.headline(loaded)
+    numbers = json.loads((project / "reports" / "small" / "headline.json").read_text())
     assert 0 <= numbers["pass@1 p-align average"] <= 1
     (project / "params" / "expected").mkdir()
     stated = project / "params" / "expected" / "small.yaml"
@@ -97,7 +103,7 @@ def test_a_study_runs_resumes_and_repeats_itself(small, project, capsys):
 def test_a_killed_study_goes_on_where_it_was(small, project):
     """kill -9 in the middle of the run, twice; what was there before is still there after, byte for byte."""
     path = project / "params" / "small.yaml"
-    command = [sys.executable, "-m", "palign.cli", "run", str(path)]
+    command = [sys.executable, "-m", "palign.study.cli", "run", str(path)]
     for wait_for in ("prefixes.jsonl", "responses.jsonl"):
         process = subprocess.Popen(command, cwd=project, start_new_session=True, stdout=subprocess.DEVNULL)
         deadline = time.time() + 120
@@ -119,7 +125,7 @@ def test_a_killed_study_goes_on_where_it_was(small, project):
 
 def test_two_runs_of_one_study_do_not_write_beside_each_other(small, project, capsys):
     path = project / "params" / "small.yaml"
-    with run._alone(params.load(path)):
+    with run.alone("small"):
         assert main(["run", str(path)]) == 2
     assert "already running" in capsys.readouterr().err
 
@@ -134,7 +140,7 @@ def test_notebooks_run_with_plain_papermill_and_a_params_file(small, project):
             capture_output=True,
             env=os.environ | {"OMP_NUM_THREADS": "1", "JUPYTER_PREFER_ENV_PATH": "1"},
         )
-    assert plan.alignment(params.load(project / "params" / "small.yaml"), "adaptive").folder.done
+    assert Plan(params.load(project / "params" / "small.yaml")).alignment("adaptive").folder.done
 
 
 def test_a_notebook_opened_too_early_says_what_to_run_first(small, project):
@@ -162,7 +168,7 @@ def test_source_notebooks_are_bare(path):
 
 
 def test_help_and_import_are_light():
-    code = "import sys, palign, palign.cli; assert not {'torch', 'transformers', 'pandas'} & set(sys.modules)"
+    code = "import sys, palign, palign.study.cli; assert not {'torch', 'transformers', 'pandas'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -197,31 +203,32 @@ def test_a_study_of_other_arms_and_several_seeds_has_a_report(small, project, ca
     assert "2 training seeds" in page and "The luck of training" in page and "boundary_prompt" not in page
 
     # values are averages over the seeds, each computed within its own
-    table = tables.accuracy(loaded).set_index(["arm", "benchmark", "metric", "budget"])["value"]
-    each = [tables.accuracy(tables.only(loaded, "segment-middle", seed)) for seed in (0, 1)]
+    opened = Results(loaded)
+    table = tables.accuracy(opened).set_index(["arm", "benchmark", "metric", "budget"])["value"]
+    each = [tables.accuracy(opened.only("segment-middle", seed)) for seed in (0, 1)]
     each = [one.set_index(["arm", "benchmark", "metric", "budget"])["value"] for one in each]
     mean = (each[0] + each[1]) / 2
     assert mean.to_dict() == pytest.approx(table.loc[["segment-middle"]].to_dict())
-    seeds = tables.seeds(loaded)
+    seeds = tables.seeds(opened, tables.accuracy(opened))
     assert list(seeds.index) == arms[1:]
     assert (seeds[["seed 0", "seed 1"]].mean(axis=1) - seeds["value"]).abs().max() < 1e-9
     assert ((seeds["min"] <= seeds["value"]) & (seeds["value"] <= seeds["max"])).all()
 
-    costs = tables.costs(loaded)
+    costs = tables.costs(opened)
     assert costs.loc["evaluation/segment-middle", "seeds"] == 2 and costs.loc["evaluation/zero-shot", "seeds"] == 1
-    manifests = [plan.finetuning(loaded, "segment-middle", seed).folder.manifest() for seed in (0, 1)]
+    manifests = [Plan(loaded).finetuning("segment-middle", seed).folder.manifest() for seed in (0, 1)]
     assert costs.loc["finetuning/segment-middle", "updates"] == sum(m["updates"] for m in manifests)
     for name in ("strategies", "seeds", "arms"):
         assert (project / "reports" / "other" / "tables" / f"{name}.csv").exists()
 
     # leaving a seed out again is a matter of the report alone
     fewer = params.validate({**values, "training_seeds": [0]}, "test")
-    assert [step.title for step in run.steps(fewer) if not step.done] == ["06_report"]
+    assert [step.title for step in Plan(fewer).steps() if not step.done] == ["06_report"]
 
 
 def test_a_reader_that_has_read_enough_is_no_error(small, project):
     """``palign status ... | head``"""
-    command = [sys.executable, "-m", "palign.cli", "status", "params/small.yaml"]
+    command = [sys.executable, "-m", "palign.study.cli", "status", "params/small.yaml"]
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(

@@ -1,0 +1,44 @@
+"""A sentence names who judged and claims no more than the table it is made from."""
+
+import pandas as pd
+import pytest
+
+from palign.analysis import preference
+from palign.params import Params
+from palign.report import texts
+from palign.report.results import Results
+
+ARMS = ["p-align", "sft-label"]
+
+
+def preferences(outcome: str) -> pd.DataFrame:
+    """Eight problems with the same outcome for p-align."""
+    first, second = {"win": ("A", "B"), "inconsistent": ("A", "A")}[outcome]
+    records = [
+        {"arm": "p-align", "against": "sft-label", "benchmark": "set", "problem": str(i)}
+        | {"first": first, "second": second, "outcome": outcome}
+        for i in range(8)
+    ]
+    return preference.table(records, ARMS)
+
+
+@pytest.fixture
+def study():
+    return Results(Params(arms=ARMS))
+
+
+def test_a_study_without_a_judge_says_so(study):
+    assert "asks no judge" in texts.preferred(study, preference.table([], ARMS))
+
+
+def test_a_preference_is_told_with_its_judge_and_its_problems(study):
+    text = texts.preferred(study, preferences("win"))
+    assert text.startswith("Judge: scripted rubric, not a model; 8 problems.") and "p-align over sft-label" in text
+
+
+def test_a_judge_that_always_prefers_the_first_prefers_no_arm(study):
+    assert "No preference beyond chance" in texts.preferred(study, preferences("inconsistent"))
+
+
+def test_preferences_have_a_row_for_each_pair_of_arms():
+    assert list(texts.preferences(preferences("win")).index) == ["p-align over sft-label"]
