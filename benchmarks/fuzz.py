@@ -108,7 +108,7 @@ def sentences(data: bytes) -> None:
 
 
 def verdicts(data: bytes) -> None:
-    """A label is there, alone, or there is none."""
+    """The result is a label that the text holds, or none."""
     from palign.judging import parse
 
     label = parse(_text(data))

@@ -107,7 +107,8 @@ class _Clock:
 
 
 def released_procedure(bench: Bench, limits: dict[str, int]) -> tuple[list[list[int]], dict[int, float]]:
-    """The released algorithm without its sleeps: one prefix at a time, the whole prompt read anew, a verdict decoded.
+    """The released algorithm without its sleeps: one prefix at a time, the whole prompt read from its start, a verdict
+    decoded.
 
     Returns each trace's probes, and the seconds in all if a verdict took 1, 8 or 256 tokens. One decoding gives all
     three: the time is noted as the tokens come. The full budget is decoded for the last verdict of the first four

@@ -9,7 +9,7 @@
 def open(path):
     """The results of the study that a params file describes: a :class:`palign.report.results.Results`.
 
-    Raises :class:`palign.params.ParamsError` for a file that is not valid. Nothing is run.
+    Raises :class:`palign.params.ParamsError` for a file that is not valid. It runs nothing.
     """
     from .params import load
     from .report.results import Results

@@ -1,4 +1,4 @@
-"""Prefix alignment: the student completes the prefix in its own words, and only right answers stay (Eq. 8-9).
+"""Prefix alignment: the student completes the prefix in its own words, and only right answers are kept (Eq. 8-9).
 
 >>> pairs = align(params, "adaptive")
 >>> sum(pair["kept"] for pair in pairs) / len(pairs)      # retention, Table 7
@@ -17,7 +17,7 @@ from .tasks.plan import Plan, held
 
 
 def sources(records: list[dict]) -> list[dict]:
-    """What to continue: the ``id``, ``question``, ``answer`` and ``prefix`` of traces or of a strategy's prefixes.
+    """Records to continue: the ``id``, ``question``, ``answer`` and ``prefix`` of traces or of a strategy's prefixes.
 
     Traces have an empty prefix. Records without a prefix because of an error are left out.
     """
@@ -52,8 +52,8 @@ def align(params: Params, strategy: str) -> list[dict]:
 
     Each prefix gets one continuation; its seed is made of the study's seed and the record's id. ``success_rate`` is the
     share of right answers among ``sufficiency_samples`` further continuations: it measures how sufficient the prefix is
-    for this student, and nothing is selected by it. The strategy ``empty`` continues no prefix: the student answers.
-    Resumes after a kill.
+    for this student, and does not select pairs. With the strategy ``empty`` there is no prefix: the student answers the
+    question. Resumes after a kill.
     """
     plan = Plan(params)
     task = plan.alignment(strategy)
@@ -72,14 +72,7 @@ def align(params: Params, strategy: str) -> list[dict]:
 
     def work(batch: list[dict]) -> list[dict]:
         return [
-            {
-                **record,
-                "continuation": completion.text,
-                "finish": completion.finish,
-                "prompt_tokens": completion.prompt_tokens,
-                "new_tokens": completion.new_tokens,
-            }
-            | completion.why
+            record | {"continuation": completion.text} | completion.facts
             for record, completion in zip(batch, continue_all([(r, 0) for r in batch]), strict=True)
         ]
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Arm:
-    """What an arm's supervision is made of.
+    """How an arm's supervision is made.
 
     ``target``: the response trained on (``palign.supervision``); ``None`` for the untrained student.
     ``strategy``: how the prefix is found (``palign.truncation``, ``palign.strategies``; ``adaptive`` is the student's
-    binary search, paper section 3), or ``empty`` (no prefix: the student answers by itself); ``None`` where the target
+    binary search, paper section 3), or ``empty`` (no prefix: the student answers by itself); ``None`` if the target
     needs no continuation. Arms of one strategy share its prefixes and continuations.
     ``chosen``: what the paper does not say about the arm and what we chose; for the report.
     """

@@ -1,4 +1,4 @@
-"""How a response behaves, apart from being right or wrong: loops, doubts, a prefix block that is never closed.
+"""How a response behaves, apart from its grade: loops, doubts, a prefix block that is never closed.
 
 >>> describe("Hmm. " * 30)["doubts"]
 30
@@ -13,14 +13,14 @@ from itertools import zip_longest
 from .prompts import BEGIN, END
 
 DOUBTS = frozenset({"wait", "hmm", "hold", "actually", "alternatively", "maybe", "perhaps"})
-"""Words of doubt: most detours of a reasoning model begin with one. ``hold`` counts where ``on`` follows."""
+"""Words of doubt: most detours of a reasoning model begin with one. ``hold`` counts only before ``on``."""
 
 # A digit, a word (a long run of letters is cut into pieces of 20) or a sign: loops inside one "word" are found too.
 _TOKEN = re.compile(r"\d|[^\W\d]{1,20}|[^\w\s]")
 
 
 def describe(text: str) -> dict:
-    """``words`` and ``doubts`` (counts), ``format``, ``unclosed`` and ``loop`` (whether) of one response.
+    """``words`` and ``doubts`` (counts), ``format``, ``unclosed`` and ``loop`` (true or false) of one response.
 
     ``unclosed``: a prefix block begins and never ends. See :func:`follows_format` and :func:`loops` for the others.
     """

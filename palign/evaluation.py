@@ -1,4 +1,4 @@
-"""Evaluation: n sampled responses a test problem, their grades and their behaviour.
+"""Evaluation: n sampled responses per test problem, their grades and their behaviour.
 
 >>> responses = respond(params, "p-align")
 >>> grades = Plan(params).evaluation("p-align").read("grades")
@@ -19,12 +19,12 @@ from .tasks.plan import Plan, held
 
 @held("evaluation")
 def respond(params: Params, arm: str, seed: int | None = None) -> list[dict]:
-    """The arm's responses as records, ``n_samples`` a problem, and their grades beside them. Resumes after a kill.
+    """The arm's responses, ``n_samples`` per problem, and their grades as records. Resumes after a kill.
 
-    ``seed``: the adapter's training seed (without one, the study's first); it does not enter how responses are sampled.
-    ``cut`` is the response under the budget of ``second_budget`` tokens: the same text cut there, because sampling does
-    not depend on the budget. Where ``grades.jsonl`` is missing, the stored responses are graded and nothing is sampled.
-    Raises ``DataError`` for a trained arm when a training question is also a test question.
+    ``seed``: the adapter's training seed (without one, the study's first); it does not change how responses are
+    sampled. ``cut`` is the response under the budget of ``second_budget`` tokens: the same text cut there, because
+    sampling does not depend on the budget. Where ``grades.jsonl`` is missing, the stored responses are graded and
+    nothing is sampled. Raises ``DataError`` for a trained arm when a training question is also a test question.
     """
     plan = Plan(params)
     task = plan.evaluation(arm, seed)
@@ -56,12 +56,7 @@ def respond(params: Params, arm: str, seed: int | None = None) -> list[dict]:
         records = []
         for item, completion in zip(batch, generate(engine, prompts, sampling, seeds), strict=True):
             record = {key: item[key] for key in ("id", "benchmark", "problem", "sample", "answer")}
-            record |= {
-                "text": completion.text,
-                "finish": completion.finish,
-                "prompt_tokens": completion.prompt_tokens,
-                "new_tokens": completion.new_tokens,
-            } | completion.why
+            record |= {"text": completion.text} | completion.facts
             if params.second_budget is not None:
                 record["cut"] = engine.tokenizer.decode(
                     completion.token_ids[: params.second_budget], skip_special_tokens=True

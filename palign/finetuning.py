@@ -42,7 +42,7 @@ PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 """Every linear layer of a Llama or Qwen block: unsloth needs names, PEFT finds the same ones by ``all-linear``."""
 
 SCALER_TRIES = 16
-"""Overflows in a row after which training stops. Loss scaling halves its scale at each; it starts at 2^16."""
+"""Training stops after this many overflows in a row. Loss scaling halves its scale at each; it starts at 2^16."""
 
 
 class NotFinite(RuntimeError):
@@ -150,10 +150,10 @@ def encode(rows: list[dict[str, str]], tokenizer, chat_template_kwargs: dict) ->
 
 
 def token_lengths(params: Params, arm: str) -> pd.DataFrame:
-    """What training will read, before it starts: tokens a row, and how many rows ``max_length`` cuts.
+    """Token counts of the rows before training starts: tokens per row, and how many rows ``max_length`` cuts.
 
     One line each for prompt, response and row; quantiles in tokens, ``over max_length`` and ``dropped`` in rows. A row
-    is dropped where its prompt alone fills ``max_length``: it has no response left to learn.
+    is dropped if its prompt fills ``max_length``, because no response is left to learn.
     """
     import pandas as pd
 
@@ -182,10 +182,10 @@ def updates(recipe: FineTuning, rows: int, full: int) -> int:
 def finetune(params: Params, arm: str, seed: int | None = None) -> dict | None:
     """Train the arm's adapter and return the manifest; ``None`` for an arm that is not trained.
 
-    ``seed``: one of ``training_seeds`` (without one, the first). It enters the adapter's initialisation and the order
-    of the data, and nothing else.
+    ``seed``: one of ``training_seeds`` (without one, the first). It sets the adapter's initialisation and the order of
+    the data, and affects nothing else.
 
-    Writes a checkpoint every ``save_steps`` updates and goes on from the last one after a kill. Raises
+    Writes a checkpoint every ``save_steps`` updates and continues from the last one after a kill. Raises
     :class:`NotFinite`, :class:`TrainerError`, and ``ValueError`` when the arm has no rows.
     """
     seed = params.training_seeds[0] if seed is None else seed
@@ -242,7 +242,7 @@ def finetune(params: Params, arm: str, seed: int | None = None) -> dict | None:
 
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Raise ``OSError`` where the disk is full: torch and safetensors raise other errors, which do not say so."""
+    """Raise ``OSError`` if the disk is full: torch and safetensors raise errors that do not say so."""
     try:
         yield
     except Exception as error:
@@ -258,7 +258,7 @@ def save_adapter(trained, folder: Path, model: Model) -> None:
     """
     for config in trained.peft_config.values():
         config.base_model_name_or_path, config.revision = model.name, model.revision
-    # no embedding is trained; unless told, PEFT looks the base model up on the hub to find that out
+    # no embedding is trained; otherwise PEFT asks the hub for the base model's embedding size
     trained.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
 

@@ -37,7 +37,7 @@ LIMIT = 10.0
 MEMORY = 2 * 2**30
 """Bytes of address space that a worker may take; sympy alone takes a quarter of a GiB."""
 
-# A box's opening, an escaped character (which is no brace), or a brace. The look-behind also finds the box in
+# A box's opening, an escaped character (which is not a brace), or a brace. The look-behind also finds the box in
 # "\\boxed{": a line break before the box, or a response that was escaped twice.
 _TOKEN = re.compile(r"(?P<box>\\?(?<=\\)(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
 _WHOLE = re.compile(r"[+-]?[0-9]+(?:\.0*)?")
@@ -48,7 +48,7 @@ _MATH = re.compile(r"(?<!\\)\$|\\\(|\\\[")
 class Grade:
     """The grade of one response. ``answer``: the content of the last box, ``None`` where there is no box.
 
-    ``outcome``: the strict grade, by that box alone. ``lenient``: math-verify's grade of the whole text, ``None`` where
+    ``outcome``: the strict grade, by that box only. ``lenient``: math-verify's grade of the whole text, ``None`` where
     it was not asked for. ``unparseable``: nothing could be read as mathematics. ``timed out``: parsing or comparing
     exceeded the limit of time or memory. All outcomes but ``right`` count as wrong.
     """
@@ -79,7 +79,7 @@ def grade_all(
 
     ``golds``: each a bare answer (``25``, ``\frac{1}{2}``), one in ``$...$``, or a text whose last box holds it.
     ``describe``: the title of a progress bar; without it, there is no bar. ``limit``: seconds for one answer in
-    math-verify. ``workers``: processes, by default one a core. Equal pairs are compared once. No text makes it raise.
+    math-verify. ``workers``: processes, by default one per core. Equal pairs are compared once. No text makes it raise.
     """
     from .tasks.store import progress
 
@@ -121,15 +121,6 @@ def last_box(text: str) -> str | None:
     return None if last is None else text[slice(*last)]
 
 
-def equal(answer: str, gold: str) -> bool:
-    r"""Whether the content of a box equals the gold answer mathematically, by math-verify.
-
-    Whole numbers are compared as numbers (``025`` equals ``25.0``). Not symmetric: math-verify reads an equation in the
-    gold answer differently from one in the answer. An answer that cannot be parsed or compared is not equal.
-    """
-    return grade(rf"\boxed{{{answer}}}", gold, lenient=False).right
-
-
 def _bare(gold: str) -> str:
     """The gold answer without its box. Its words stay: math-verify finds the mathematics among them."""
     boxed = last_box(gold)
@@ -137,7 +128,7 @@ def _bare(gold: str) -> str:
 
 
 def _at_once(answer: str, gold: str) -> Outcome | None:
-    """The outcome where it needs no sympy: the answer is the same text as the gold, or both are whole numbers."""
+    """The outcome if it needs no sympy: the answer is the same text as the gold, or both are whole numbers."""
     if answer and answer == gold:
         return "right"
     if _WHOLE.fullmatch(answer) and _WHOLE.fullmatch(gold):

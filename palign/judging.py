@@ -91,7 +91,7 @@ class Session:
         self.reader = judge.engine.reader(texts)
 
     def __call__(self, asked: Sequence[tuple[int, int]]) -> list[Verdict]:
-        """Verdicts on (trace index, sentences) pairs. A trace that is left out of a call must not be asked for again.
+        """Verdicts on (trace index, sentences) pairs. Once a call leaves a trace out, later calls must not ask for it.
 
         A prompt that fails is read once more, from its start, before it counts as an error.
         """
@@ -109,14 +109,14 @@ class Session:
             if self.judge.verdict == "compare":
                 return [_compared(reading) for reading in reader.choose(prompts, LABELS)]
             return [_decoded(reading) for reading in reader.generate(prompts, self.judge.max_new_tokens)]
-        except EngineStopped:  # the engine answers nothing any more: the run stops without a verdict on any trace
+        except EngineStopped:  # the engine no longer answers: the run stops without a verdict on any trace
             raise
         except (RuntimeError, OSError) as error:  # out of memory, a server that is gone
             self.reader = self._afresh()
             return [Verdict("error", reason=f"engine error: {said(error)}")] * len(asked)
 
     def _afresh(self) -> Reader:
-        """A reader without the state of the failed one, which may have stopped half-way; ours where it has no state."""
+        """A reader without the state of the failed one, which may have stopped half-way; the same if it has none."""
         return self.reader if isinstance(self.reader, LabelReader) else PlainReader(self.judge.engine)
 
     def _room(self, question: str, trace: list[str]) -> int:
@@ -131,9 +131,9 @@ class Session:
 
 
 def room(tokens: Callable[[int], int], m: int, limit: int) -> int:
-    """How many of ``m`` sentences fit a prompt of ``limit`` tokens; 0 where not even one does.
+    """How many of ``m`` sentences fit a prompt of ``limit`` tokens; 0 if not even one fits.
 
-    ``tokens``: the length of the prompt that holds so many sentences.
+    ``tokens``: the length of a prompt that holds that many sentences.
     """
     return m if tokens(m) <= limit else bisect_right(range(1, m), limit, key=tokens)
 

@@ -1,9 +1,8 @@
-"""The params file: one flat YAML a study, validated before anything runs.
+"""The params file: one flat YAML file per study, validated before anything runs.
 
-A study is :class:`Params`, put together from one class for each notebook's parameters and one for the machine; the keys
-of all of them stand side by side in the file. The defaults are the pocket study. Which task depends on which keys is
-said in ``palign.tasks.plan``; keys marked ``effect="speed"`` (``batch_size`` and the like) change how fast a result
-comes, never which.
+A study is :class:`Params`. It combines one class per notebook and one for the machine; the file lists all their keys
+flat. The defaults are the pocket study. ``palign.tasks.plan`` says which task depends on which keys; keys marked
+``effect="speed"`` (``batch_size`` and the like) change only the speed, not the result.
 
 >>> params = load("params/pocket.yaml")
 >>> params.learning_rate
@@ -25,10 +24,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from .arms import ARMS, DEFAULT_ARMS
 
 NAME = r"^[A-Za-z0-9][\w.-]*$"
-"""Of what becomes a folder's or a table's name: it leads nowhere else."""
+"""The pattern of a name that becomes a folder or a table: it cannot lead out of its folder."""
 
 SERVICE = "endpoint:"
-"""What the name of a model begins with that an OpenAI-compatible service runs."""
+"""The prefix of a model's name that means: an OpenAI-compatible service runs it."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -41,7 +40,7 @@ class ParamsError(ValueError):
 
 
 def root() -> Path:
-    """The folder relative paths in a params file start from: the nearest one upwards that holds ``notebooks/``."""
+    """The folder that relative paths in a params file start from: the nearest parent that holds ``notebooks/``."""
     for folder in (Path.cwd(), *Path.cwd().parents):
         if (folder / "notebooks").is_dir() and (folder / "params").is_dir():
             return folder
@@ -60,7 +59,7 @@ def _field(description: str, effect: Literal["result", "speed"] = "result", **kw
 
 
 class Strict(BaseModel):
-    """No unknown keys, no silent conversions: the text ``1e-4`` is not a number, whatever its author meant."""
+    """No unknown keys, no silent conversions: the text ``1e-4`` is refused where a number is needed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -108,13 +107,14 @@ class Benchmark(Strict):
 
 
 class Costs(Strict):
-    """What ``palign plan`` computes a study's cost from: means expected, rates in tokens a second, the model's shape.
+    """What ``palign plan`` computes a study's cost from: expected means, rates in tokens per second, the model's shape.
 
-    ``training_problems``: those with an answer and a trace. ``instruction_tokens``: of a prompt beside the question and
-    the prefix. ``judge_calls``: a trace. ``prefix_share``: of the trace's tokens. ``retention``: share kept by the
-    filter; ``student_right``: the same without a prefix. ``response_tokens``: by arm, of evaluation; ``zero-shot`` also
-    stands for the student's own answers to training problems. ``start_seconds``: of a notebook, until its engine runs.
-    ``device``: what the rates are of.
+    ``training_problems``: those with an answer and a trace. ``instruction_tokens``: tokens of a prompt without the
+    question and the prefix. ``judge_calls``: verdicts per trace. ``prefix_share``: the prefix's share of the trace's
+    tokens. ``retention``: share kept by the filter; ``student_right``: the same without a prefix. ``response_tokens``:
+    mean length of a test response, by arm; ``zero-shot`` is also used for the student's own answers to training
+    problems. ``start_seconds``: time from a notebook's start until its engine runs. ``device``: the machine that the
+    rates describe.
     """
 
     device: str
@@ -186,7 +186,9 @@ PROTOCOLS = {
     "rigorous": {},
     "own": {},
 }
-"""Sampling as the released evaluation script has it, or with samples enough that a problem's share right is known."""
+"""``paper``: the released script's sampling. ``rigorous``: enough samples to estimate each problem's accuracy.
+``own``: anything else.
+"""
 
 
 class Study(Strict):
@@ -211,7 +213,7 @@ class Data(Strict):
         default={"question": "question", "answer": "answer", "trace": "trace", "sufficient_chars": "sufficient_chars"},
     )
     training_answers: Literal["answer", "solution"] = _field(
-        "what the answer column holds: the answer, or solutions of which some end in one", default="answer"
+        "what the answer column holds: answer, or solution (a text that may state one)", default="answer"
     )
     training_limit: Positive | None = _field("use only the first so many training problems", default=None)
     drop_overlap: Annotated[int, Field(ge=0)] = _field(
@@ -230,7 +232,7 @@ class Teacher(Strict):
     )
     teacher_revision: str | None = _field("revision of a hub model", default=None)
     teacher_chat_template_kwargs: dict[str, Any] = _field("switches of its chat template", default={})
-    teacher_max_new_tokens: Positive = _field("token budget of a trace; one that it cuts is left out", default=512)
+    teacher_max_new_tokens: Positive = _field("token budget of a trace; traces that reach it are left out", default=512)
     teacher_max_model_len: Positive = _field("its longest prompt plus trace in tokens", default=1024)
 
 
@@ -242,7 +244,7 @@ class Student(Strict):
     trust_remote_code: list[str] = _field(
         "models, by name, whose own Python code may run when they are loaded", default=[], effect="speed"
     )
-    # endpoint: vLLM servers at endpoint_urls that serve the student under its name here, whatever model is asked
+    # endpoint: vLLM servers at endpoint_urls, which serve the student under this name
     engine: Kind = _field("what generates and judges; a model named endpoint:NAME is a service", default="transformers")
     dtype: DType = _field("weights' type when generating", default="float32")
     max_model_len: Positive = _field("longest prompt plus response in tokens", default=1024)
@@ -255,7 +257,7 @@ class Machine(Strict):
     device: str = _field("where transformers runs: auto, cpu, cuda", default="auto", effect="speed")
     batch_size: Positive = _field("prompts at once when generating", default=250, effect="speed")
     threads: Positive = _field("CPU threads of torch; 1 is fastest for a tiny model", default=1, effect="speed")
-    jobs: Positive = _field("arms at once, a process each", default=2, effect="speed")
+    jobs: Positive = _field("arms at once, one process each", default=2, effect="speed")
     gpu_memory_utilization: Fraction = _field(
         "vllm: share of the GPU's memory it may take", default=0.9, effect="speed"
     )
@@ -268,7 +270,7 @@ class Machine(Strict):
 
 
 class Truncation(Strict):
-    """02_truncation: how much of a trace is enough, and who says so."""
+    """02_truncation: how much of a trace is enough, and which model judges it."""
 
     judge_prompt: str = _field(
         "instruction to judge {prefix} of {question}",
@@ -276,7 +278,8 @@ class Truncation(Strict):
         "Reply [ENOUGH] or [NOT_ENOUGH].",
     )
     sentence_rule: Literal["released", "reversible"] = _field(
-        "what a sentence is: the released code's rule, or one that loses nothing", default="released"
+        "how a trace is split into sentences: the released code's rule, or one that keeps every character",
+        default="released",
     )
     search: Literal["released", "equation7", "linear"] = _field(
         "binary search, the released code's or Equation 7's, or a linear scan", default="released"
@@ -311,7 +314,7 @@ class Alignment(Strict):
     alignment_repetition_penalty: float = _field("repetition penalty of continuations", default=1.05, ge=1)
     alignment_max_new_tokens: Positive = _field("token budget of a continuation", default=256)
     sufficiency_samples: Annotated[int, Field(ge=0)] = _field(
-        "further continuations a prefix, only to measure the student's success rate from it", default=4
+        "further continuations per prefix, only to measure the student's success rate from it", default=4
     )
     judged_traces: Annotated[int, Field(ge=0)] = _field(
         "traces of which every prefix is judged, to study the judge itself (0 = none)", default=60
@@ -328,7 +331,7 @@ class FineTuning(Strict):
     upft_structure_share: Fraction = _field("UPFT: share of whole-trace samples", default=0.1)
     upft_prompt: str = _field("UPFT: task prompt of the prefix samples", default="{question}\nBegin the draft.")
     trainer: Literal["auto", "unsloth", "trl"] = _field(
-        "what trains; auto: unsloth where CUDA and unsloth are there, else trl", default="auto"
+        "the trainer; auto: unsloth if CUDA and unsloth are available, else trl", default="auto"
     )
     load_in_4bit: bool = _field("train on a base model quantised to 4 bits (QLoRA)", default=False)
     num_train_epochs: Annotated[float, Field(gt=0)] = _field("passes over the training problems", default=3.0)
@@ -336,14 +339,14 @@ class FineTuning(Strict):
     learning_rate: Annotated[float, Field(gt=0)] = _field("peak learning rate (paper: 5e-5)", default=3.0e-3)
     lr_scheduler_type: Literal["cosine", "linear", "constant"] = _field("schedule after the warm-up", default="cosine")
     warmup_ratio: Fraction = _field("share of updates that warm up", default=0.1)
-    per_device_train_batch_size: Positive = _field("rows a forward pass", default=8)
-    gradient_accumulation_steps: Positive = _field("forward passes an update", default=1)
+    per_device_train_batch_size: Positive = _field("rows per forward pass", default=8)
+    gradient_accumulation_steps: Positive = _field("forward passes per update", default=1)
     lora_r: Positive = _field("LoRA rank", default=16)
     lora_alpha: Positive = _field("LoRA alpha", default=16)
     lora_dropout: Fraction = _field("LoRA dropout", default=0.05)
     max_length: Positive = _field("longest training row in tokens; longer rows are cut and counted", default=512)
     training_seeds: list[Annotated[int, Field(ge=0)]] = _field(
-        "every trained arm is trained and evaluated once for each", default=[0], min_length=1
+        "every trained arm is trained and evaluated once per seed", default=[0], min_length=1
     )
     save_steps: Positive = _field("updates between checkpoints", default=50, effect="speed")
 
@@ -352,9 +355,11 @@ class Evaluation(Strict):
     """05_evaluation: how responses are sampled."""
 
     protocol: Literal[tuple(PROTOCOLS)] = _field(
-        "what the sampling is, checked: paper, rigorous (16 samples or more), own", default="paper", effect="speed"
+        "protocol that the sampling must match: paper, rigorous (16 samples or more), own",
+        default="paper",
+        effect="speed",
     )
-    n_samples: Positive = _field("responses a problem", default=3)
+    n_samples: Positive = _field("responses per problem", default=3)
     temperature: float = _field("sampling temperature (0 = greedy)", default=0.6, ge=0)
     top_p: Fraction = _field("nucleus", default=0.9)
     repetition_penalty: float = _field("repetition penalty", default=1.05, ge=1)
@@ -363,13 +368,13 @@ class Evaluation(Strict):
 
 
 class Report(Strict):
-    """06_report: which arms, who prefers which response, and what the study was expected to cost."""
+    """06_report: which arms, which judge compares responses, and the expected costs."""
 
     arms: list[Literal[tuple(ARMS)]] = _field(
         "arms of the study, in the order of tables and figures", default=list(DEFAULT_ARMS), min_length=1
     )
     preference_judge: str | None = _field(
-        "judge of whose response is better: rubric (scripted, no model), hub id, folder, endpoint:NAME, or null (none)",
+        "judge of which response is better: rubric (scripted, no model), hub id, folder, endpoint:NAME, or null (none)",
         default="rubric",
     )
     preference_judge_revision: str | None = _field("revision of a hub judge", default=None)
@@ -395,17 +400,18 @@ GROUPS = {
     "05_evaluation": (Evaluation,),
     "06_report": (Report,),
 }
-"""Whose keys each notebook's parameters cell shows."""
+"""The groups of keys that each notebook's parameters cell shows."""
 
 Group = typing.TypeVar("Group", bound=Strict)
 
 
-# the last base's keys come first: pydantic collects them from the far end of the bases
+# pydantic lists the fields of the last base first
 class Params(Report, Evaluation, FineTuning, Alignment, Truncation, Machine, Student, Teacher, Data, Study):
     """One study. The order of its keys is that of the pipeline; each key's description gives its unit."""
 
     def model(self, role: Literal["student", "teacher", "judge", "preference_judge"]) -> Model:
-        """The model of that role: a judge runs as the student does, a teacher has switches and a context of its own.
+        """The model of that role. A judge uses the student's engine and settings; a teacher has its own template
+        switches and context length.
 
         Raises :class:`ParamsError` where the study names none.
         """
@@ -414,7 +420,7 @@ class Params(Report, Evaluation, FineTuning, Alignment, Truncation, Machine, Stu
             raise ParamsError(f"{role}: null; name a model, a hub id or a local folder")
         revision = getattr(self, f"{role}_revision")
         own = {"name": name, "revision": revision, "engine": self.engine, "trusted": name in self.trust_remote_code}
-        if role == "teacher":  # its weights as they were stored: nothing of its own is compared with the student's
+        if role == "teacher":  # keep the stored dtype: no number of the teacher is compared with one of the student
             return Model(
                 **own,
                 dtype="auto",
@@ -428,7 +434,7 @@ class Params(Report, Evaluation, FineTuning, Alignment, Truncation, Machine, Stu
         )
 
     def part(self, group: type[Group]) -> Group:
-        """The keys of one group alone: what a function gets that has no business with the others."""
+        """The keys of one group, for functions that need no other keys."""
         return group.model_construct(**{name: getattr(self, name) for name in group.model_fields})
 
     @model_validator(mode="after")
@@ -464,7 +470,7 @@ class Params(Report, Evaluation, FineTuning, Alignment, Truncation, Machine, Stu
             if ARMS[arm].strategy == "judge" and self.judge is None:
                 refuse("judge", f"{arm} needs another model, a hub id or local folder; leave the arm out or name one")
             if ARMS[arm].strategy == "oracle" and "sufficient_chars" not in self.training_columns:
-                refuse("training_columns", f"{arm} needs sufficient_chars, which only artificial data know")
+                refuse("training_columns", f"{arm} needs sufficient_chars, which only artificial data state")
         budgets = ("max_new_tokens", "alignment_max_new_tokens", "verdict_max_new_tokens", "preference_max_new_tokens")
         for key in budgets:
             if getattr(self, key) >= self.max_model_len:
@@ -522,7 +528,7 @@ def fields_of(notebook: str) -> list[str]:
 
 def validate(values: dict[str, Any], where: str, model: type[Strict] = Params) -> Any:
     """Build a :class:`Params` (or another ``model``), or raise :class:`ParamsError`, one line per fault: where, key,
-    value, mend.
+    value, remedy.
     """
     try:
         return model(**values)
@@ -547,12 +553,12 @@ def _line(fault: dict, where: str, model: type[Strict]) -> str:
     return f"{where}: {key}: {_short(repr(value))}: {fault['msg'][0].lower()}{fault['msg'][1:]}{hint}"
 
 
-DEEPEST = 20  # levels of a params file; those of the project have four
+DEEPEST = 20  # nesting levels allowed; the project's own files have four
 
 
 class _Plain(yaml.SafeLoader):
-    """Plain values only, each written once: no key twice, of which YAML takes the last, no aliases, which can stand
-    for more than any memory holds, and no depth that the parser takes seconds to fail at.
+    """Accepts plain values. Refuses a repeated key (YAML would keep the last), aliases (a few can expand beyond any
+    memory) and deep nesting (the parser takes seconds to fail on it).
     """
 
     depth = 0
@@ -580,7 +586,7 @@ class _Plain(yaml.SafeLoader):
 
 
 def _short(value: object, limit: int = 300) -> str:
-    """On one line, and no longer than a line can be."""
+    """The value on one line, cut at ``limit`` characters."""
     text = " ".join(str(value).split())
     return text if len(text) <= limit else f"{text[:limit]} ..."
 
@@ -613,16 +619,16 @@ def load(path: str | Path, changes: Iterable[tuple[str, str]] = ()) -> Params:
 def _read(text: str, where: str) -> Any:
     try:
         return yaml.load(text, _Plain)
-    except Exception as error:  # PyYAML has an error of its own for syntax, and many others for a date or a number
+    except Exception as error:  # PyYAML raises its own error for syntax, and many others for a date or a number
         raise ParamsError(f"{where}: not valid YAML: {_short(error)}") from None
 
 
 def from_notebook(namespace: dict[str, Any], model: type[Strict] = Params) -> Any:
     """The parameters of a running notebook: every plain value defined so far, validated strictly.
 
-    Call it as ``from_notebook(globals())`` right after the parameters cell. papermill only warns of unknown names;
-    here a misspelt one stops the notebook. ``arm``, ``training_seed`` and ``repository`` are the notebooks' own.
-    ``model``: what they are parameters of, if not of a study.
+    Call it as ``from_notebook(globals())`` right after the parameters cell. papermill only warns of unknown names; this
+    function raises :class:`ParamsError`. ``arm``, ``training_seed`` and ``repository`` are left out. ``model``: the
+    class to validate with, if not a study's.
     """
     plain = (str, int, float, bool, list, dict, type(None))
     others = {"In", "Out", "arm", "training_seed", "repository"}
@@ -646,7 +652,7 @@ def check_arm(arm: str, params: Params, training_seed: int | None = None) -> str
 
 
 def parameters_cell(notebook: str, **extra: tuple[Any, str]) -> str:
-    """Source of a notebook's ``parameters`` cell: its own fields, their defaults and meanings."""
+    """Source of a notebook's ``parameters`` cell: its fields with their defaults and descriptions."""
     defaults = Params().values(*fields_of(notebook))
     rows = [(name, defaults[name], Params.model_fields[name].description) for name in fields_of(notebook)]
     rows += [(name, value, meaning) for name, (value, meaning) in extra.items()]

@@ -1,6 +1,6 @@
 """Problems with a gold answer: benchmarks and training rows, read by ``datasets`` from a hub or from local files.
 
->>> load_benchmark(Benchmark(name="dial-2", data="palign/pocket/data/dial-2.jsonl", problems=250))[0]
+>>> load_benchmark(Benchmark(name="dial-2", data="palign/pocket/data/dial-2.jsonl", problems=250))
 Problem(id='...', question='The dial starts at four. ...', answer='2')
 """
 
@@ -21,7 +21,7 @@ from .tasks.plan import Plan, held
 
 
 class DataError(ValueError):
-    """A data set that cannot be used; the message names the data set and the row, and says how to mend it."""
+    """A data set that cannot be used; the message names the data set and the row, and says how to repair it."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,7 @@ class Problem:
 FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 
 
-def load_rows(data: str, split: str, revision: str | None, columns: dict[str, str]) -> list[dict[str, Any]]:
-    """The rows of :func:`load_rows_of`, without the commit."""
-    return load_rows_of(data, split, revision, columns)[0]
-
-
-def load_rows_of(
+def load_rows(
     data: str, split: str, revision: str | None, columns: dict[str, str]
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Rows of a data set with its ``columns`` (our name: theirs) renamed to ours, and the hub's commit they came from.
@@ -189,18 +184,13 @@ def asked(question: str) -> str:
     return hashlib.sha256(" ".join(question.split()).encode("utf-8", "backslashreplace")).hexdigest()[:12]
 
 
-def load_benchmark(benchmark: Benchmark) -> list[Problem]:
-    """The problems of a test set.
+def load_benchmark(benchmark: Benchmark) -> tuple[list[Problem], str | None]:
+    """The problems of a test set, and the hub's commit they came from (``None`` for local data).
 
     Raises :class:`DataError` for a missing question or answer, for an answer that is not of the stated kind, and for a
     wrong number of problems.
     """
-    return load_benchmark_of(benchmark)[0]
-
-
-def load_benchmark_of(benchmark: Benchmark) -> tuple[list[Problem], str | None]:
-    """:func:`load_benchmark`, and the hub's commit it came from (``None`` for local data)."""
-    rows, commit = load_rows_of(benchmark.data, benchmark.split, benchmark.revision, dict(benchmark.columns))
+    rows, commit = load_rows(benchmark.data, benchmark.split, benchmark.revision, dict(benchmark.columns))
     read = {"integer": integer_answer, "latex": gold_answer}[benchmark.answer_kind]
     problems = []
     for number, row in enumerate(identify(rows, benchmark.data), start=1):
@@ -225,7 +215,7 @@ def collect_benchmarks(params: Params) -> list[dict]:
     task = Plan(params).benchmarks
     if task.folder.done:
         return task.read("problems")
-    loaded = {benchmark.name: load_benchmark_of(benchmark) for benchmark in params.benchmarks}
+    loaded = {benchmark.name: load_benchmark(benchmark) for benchmark in params.benchmarks}
     records = [{"benchmark": name, **asdict(problem)} for name, (problems, _) in loaded.items() for problem in problems]
     task.folder.write("problems", records)
     task.finish(
@@ -236,7 +226,7 @@ def collect_benchmarks(params: Params) -> list[dict]:
 
 
 def check_disjoint(training: Sequence, tests: list[dict]) -> int:
-    """The number of training problems compared. Raises :class:`DataError` where a test asks one of them word for word.
+    """The number of training problems compared. Raises :class:`DataError` if a test question equals one word for word.
 
     ``training``: problems or traces. ``tests``: records of :func:`collect_benchmarks`.
     """

@@ -4,9 +4,9 @@ The instructions are parameters (``answer_prompt``, ``judge_prompt``, ``continue
 the question and the prefix come first and the demand for a label last, so that the prompts of nested prefixes share
 their beginning, which the prefix cache then reads once.
 
-Text that others wrote (problems, traces, responses) must not act as a control token or a prefix marker. Both are
-broken by a space after their first character (``< |im_end|>``). That happens in the text itself, so that every engine,
-training and evaluation read the same.
+Text that others wrote (problems, traces, responses) must not act as a control token or a prefix marker. Both are broken
+by a space after their first character (``< |im_end|>``). The text itself is changed, so that every engine, training and
+evaluation read the same.
 
 >>> fill("{question}\\nDraft: {prefix}", question="1+1?", prefix="One and one.")
 '1+1?\\nDraft: One and one.'
@@ -24,7 +24,7 @@ MARKERS = re.compile("|".join(map(re.escape, (BEGIN, END))))
 CONTROL = re.compile(
     r"<\|[^<>|\s]{1,40}\|>|<｜[^<>｜\s]{1,40}｜>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|</?think>"
 )
-"""Control tokens of common chat templates, for counts and for a service whose tokenizer is not known."""
+"""Control tokens of common chat templates, for counts and for services with an unknown tokenizer."""
 
 
 def fill(template: str, **values: str) -> str:

@@ -24,8 +24,8 @@ from .traces import Rule, Trace, sufficient_sentences
 class Cut:
     """Sentences ``start`` (from 0) to ``end`` (excluded) of a trace; ``error`` says why there are none.
 
-    ``sufficient``: whether the strategy found them sufficient; counting sentences never does. ``room``: how many
-    sentences fitted the context (``None``: all). ``probes``: (sentences, label, value) as in
+    ``sufficient``: whether the strategy found them sufficient; strategies that count sentences never do. ``room``: how
+    many sentences fitted the context (``None``: all). ``probes``: (sentences, label, value) as in
     ``palign.truncation.Prefix.verdicts``, where the value is what the strategy compares; tokens are counted as there.
     """
 
@@ -63,10 +63,10 @@ def segment(m: int, part: str) -> Cut:
 
 
 def oracle(trace: Trace, rule: Rule) -> Cut:
-    """The shortest truly sufficient prefix. Raises ``DataError`` where the data do not say which it is."""
+    """The shortest truly sufficient prefix. Raises ``DataError`` if the data do not state it."""
     known = sufficient_sentences(trace, rule)
     if known is None:
-        raise DataError(f"p-align-oracle: trace {trace.id} has no sufficient_chars; only artificial data know it")
+        raise DataError(f"p-align-oracle: trace {trace.id} has no sufficient_chars; only artificial data state it")
     return Cut(end=known, sufficient=True)
 
 
@@ -95,7 +95,7 @@ class InfoGain:
     not depend on whether the model would have opened one. The prompt is ``continue_prompt`` for a prefix and
     ``answer_prompt`` without one. The closing brace is left out because tokenizers join it with what follows.
 
-    The cut is the shortest prefix that has ``share`` of the trace's largest gain; later dips of the gain do not move
+    The cut is the shortest prefix that has ``share`` of the trace's largest gain; later dips of the gain do not change
     it. Where a trace ends by stating its answer, this criterion moves the cut towards that statement. Where no prefix
     has a positive gain, the prefix is the whole trace, marked insufficient.
     """

@@ -27,8 +27,8 @@ TEACHER_TEMPERATURE, TEACHER_TOP_P = 0.6, 0.95
 class Trace:
     """A teacher's chain of thought for one training problem, with the problem's gold answer.
 
-    ``sufficient_chars``: characters of the shortest prefix that is truly sufficient, where the data say so (those of
-    the pocket world do; no real data can).
+    ``sufficient_chars``: characters of the shortest prefix that is truly sufficient, if the data state it (the pocket
+    world's do; real data cannot).
     """
 
     id: str
@@ -103,9 +103,9 @@ def collect(params: Params) -> list[Trace]:
     """The study's training problems with their traces, from the data set or, where ``teacher`` is set, from a model.
 
     A row without a question, an answer or a trace cannot be used (Eq. 9 needs the gold answer). Such rows are left out
-    and counted by reason in the manifest. With ``drop_overlap``, so are questions that share that many words in a row
-    with a test question; with a teacher, so are problems whose trace reached the token budget. Resumes a teacher's work
-    after a kill. Raises ``DataError`` when no row is left.
+    and counted by reason in the manifest. With ``drop_overlap``, questions that share that many words in a row with a
+    test question are left out too; with a teacher, problems whose trace reached the token budget. Resumes a teacher's
+    work after a kill. Raises ``DataError`` when no row is left.
     """
     plan = Plan(params)
     task = plan.traces
@@ -113,7 +113,7 @@ def collect(params: Params) -> list[Trace]:
         return load(params)
     own = {"trace", "sufficient_chars"} if params.teacher else set()  # of the data set's traces, which are not used
     columns = {ours: theirs for ours, theirs in params.training_columns.items() if ours not in own}
-    rows, commit = problems.load_rows_of(params.training_data, params.training_split, params.training_revision, columns)
+    rows, commit = problems.load_rows(params.training_data, params.training_split, params.training_revision, columns)
     rows = problems.identify(rows[: params.training_limit], params.training_data)
     golds = {row["id"]: _gold(row["answer"], params.training_answers) for row in rows}
     kept, excluded = _usable(rows, golds)
@@ -188,7 +188,7 @@ def _without_overlap(items: list[Trace], tests: list[str], words: int) -> tuple[
 
 
 def count_broken(items: Sequence[Trace]) -> dict[str, int]:
-    """How many training problems hold a control token, and how many a prefix marker, in question, answer or trace.
+    """How many training problems hold a control token, and how many hold a prefix marker, in question, answer or trace.
 
     ``palign.prompts`` breaks both. Control tokens are counted by the list of those in common use, although the
     student's own vocabulary decides which are broken.
@@ -219,14 +219,7 @@ def _generated(engine: Engine, batch: list[Trace], instruction: str, sampling: S
     prompts = [engine.prompt(fill(instruction, question=item.question)) for item in batch]
     seeds = [seed_of(seed, "teacher", item.id) for item in batch]
     return [
-        {
-            "id": item.id,
-            "text": completion.text,
-            "finish": completion.finish,
-            "prompt_tokens": completion.prompt_tokens,
-            "new_tokens": completion.new_tokens,
-        }
-        | completion.why
+        {"id": item.id, "text": completion.text} | completion.facts
         for item, completion in zip(batch, generate(engine, prompts, sampling, seeds), strict=True)
     ]
 

@@ -1,7 +1,8 @@
 """The adaptive prefix: a search over sentences for the shortest prefix the student finds enough (Eq. 5-7).
 
 A search is a generator: it yields the prefix lengths to judge next and receives ``True`` (ENOUGH) or ``False`` for
-each. A test can so run it alone, and a study runs thousands in lockstep, with one batched judge call a round.
+each. So a test can run one search by itself, and a study runs thousands in lockstep, with one batched judge call per
+round.
 
 >>> search(released(48), judge=lambda p: p >= 12)
 SearchResult(sentences=12, sufficient=True)
@@ -70,11 +71,11 @@ def equation7(m: int) -> Search:
 
 
 SCAN_BLOCK = 8
-"""Prefixes that a scan asks for at once: a further verdict on the same trace costs little."""
+"""Prefixes that a scan asks for at once: one more verdict on the same trace costs little."""
 
 
 def linear(m: int) -> Search:
-    """The first ENOUGH, from the shortest prefix on (Table 2, without binary search; Table 5).
+    """The first ENOUGH, from the shortest prefix upwards (Table 2, without binary search; Table 5).
 
     It asks for blocks of prefixes and ignores verdicts after the first ENOUGH.
     """
@@ -115,14 +116,14 @@ def search(strategy: Search, judge: Callable[[int], bool]) -> SearchResult:
 
 @dataclass(frozen=True)
 class Prefix:
-    """A truncated trace. ``status`` is ``ok``, or the reason why there is no prefix; an error never chooses one.
+    """A truncated trace. ``status`` is ``ok``, or the reason why there is no prefix; an error never selects one.
 
     ``sentences`` of ``of`` are kept. The search went over 1..``room``, which is less than ``of`` where the whole trace
-    does not fit the context. ``verdicts``: (sentences, label, margin) in the order asked. ``oracle_sentences``: of the
-    shortest truly sufficient prefix, where the data know it. ``prefix_tokens`` and ``trace_tokens`` are counted by the
-    student's tokenizer. For all verdicts together, ``tokens_read`` tokens of the question and the trace and
-    ``tokens_demanded`` other prompt tokens were read and ``tokens_generated`` decoded; reading every prompt from its
-    start would take ``tokens_of_prompts``. For prefixes without a search see ``palign.strategies.Cut``.
+    does not fit the context. ``verdicts``: (sentences, label, margin) in the order asked. ``oracle_sentences``: the
+    length of the shortest truly sufficient prefix, if the data state it. ``prefix_tokens`` and ``trace_tokens`` are
+    counted by the student's tokenizer. For all verdicts together, ``tokens_read`` tokens of the question and the trace
+    and ``tokens_demanded`` other prompt tokens were read and ``tokens_generated`` decoded; reading every prompt from
+    its start would take ``tokens_of_prompts``. For prefixes without a search see ``palign.strategies.Cut``.
     """
 
     id: str
@@ -226,13 +227,13 @@ def _record(
 
 
 class JudgeFailed(RuntimeError):
-    """Too many traces could not be judged; the rest would be another study than the one asked for."""
+    """Too many traces could not be judged; the remaining ones would not represent the study."""
 
 
 FAILED_SHARE = 0.5
 """Share of the traces that may fail; prefixes of less than half of the traces would not represent them."""
 PATIENCE = 64
-"""Traces in a row that may fail before the judge counts as gone and the remaining traces are not tried."""
+"""Traces in a row that may fail before the judge counts as gone; the remaining traces are then not tried."""
 
 
 def judged(
@@ -262,8 +263,8 @@ def judged(
     def stop(how_many: str, record: dict) -> None:
         folder.write(name, [record for record in folder.read(name) if record["status"] == "ok"])
         raise JudgeFailed(
-            f"{describe}: {how_many} failed to be judged, one by {record['status']}; mend that, and the same command "
-            "goes on from here"
+            f"{describe}: {how_many} failed to be judged, one by {record['status']}; fix it and run the same command "
+            "again to continue"
         )
 
     records = folder.fill(name, items, lambda trace: trace.id, watched, batch_size, describe)
@@ -277,10 +278,10 @@ def judged(
 def truncate(params: Params, strategy: str) -> list[dict]:
     """The prefixes of all training traces as records, in the traces' order. Resumes after a kill.
 
-    ``adaptive``: the search that ``search`` names, by the student's verdicts. ``linear``: a scan, whatever ``search``
-    says. ``judge``: the same search as ``adaptive``, by the verdicts of the model ``judge``. The other strategies are
-    those of ``palign.strategies``. Raises :class:`JudgeFailed` when too many traces could not be judged, and
-    ``DataError`` for an oracle that the data do not know.
+    ``adaptive``: the search that ``search`` names, by the student's verdicts. ``linear``: a scan, independent of
+    ``search``. ``judge``: the same search as ``adaptive``, by the verdicts of the model ``judge``. The other strategies
+    are those of ``palign.strategies``. Raises :class:`JudgeFailed` when too many traces could not be judged, and
+    ``DataError`` if the data do not state the oracle.
     """
     task = Plan(params).truncation(strategy)
     if task.folder.done:
@@ -342,7 +343,8 @@ def searched(
 
 
 def portions(batch: list[Trace], limit: int | None, tokens: Callable[[Trace], int]) -> Iterator[list[Trace]]:
-    """Consecutive traces of at most ``limit`` tokens together; a longer trace alone; one portion without a limit.
+    """Consecutive traces of at most ``limit`` tokens together; a longer trace makes its own portion; one portion
+    without a limit.
 
     In the next round of its searches, the engine's prefix cache still holds what was read for a portion.
     """

@@ -24,7 +24,7 @@ def test_a_text_of_distinct_lines_is_no_loop(text):
 
 
 def test_a_run_of_digits_without_end_is_a_loop():
-    """0.333... to the token limit is one word and no less a loop."""
+    """0.333... to the token limit is one word, and still a loop."""
     assert loops("0." + "3" * 400) and loops("a" * 2000)
 
 

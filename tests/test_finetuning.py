@@ -1,4 +1,4 @@
-"""Fine-tuning: which trainer runs, what it is given, and that it stops at the first number that is none.
+"""Fine-tuning: which trainer runs, what it is given, and that it stops at the first number that is not finite.
 
 unsloth cannot be imported without an accelerator. Tests that name it here replace it by a small module of the same
 name: they check the wiring (order of imports, arguments passed), not unsloth. tests/benchmarks/test_gpu.py runs the
@@ -67,7 +67,7 @@ def fake_unsloth(tmp_path, monkeypatch):
 
 
 def gpu(monkeypatch, capability):
-    """A GPU as far as the choice of a trainer and of a precision looks; nothing could be computed on it."""
+    """A GPU only as far as the choice of trainer and precision checks; it cannot compute."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
 
@@ -185,7 +185,7 @@ def test_4_bits_need_a_gpu(params, collected, tmp_path):
 
 
 def test_the_adapter_names_its_base_model_and_no_path_of_this_machine(params, collected, project):
-    """An adapter that bears the trainer's home directory cannot be loaded, or published, by anyone else."""
+    """An adapter whose config names the trainer's home directory cannot be loaded, or published, by anyone else."""
     params = changed(params, student_revision="main", num_train_epochs=1.0)
     finetuning.finetune(params, "sft-label")
     folder = Plan(params).finetuning("sft-label").folder.path / "adapter"
@@ -212,7 +212,7 @@ def test_lengths_are_told_before_training_and_agree_with_what_was_trained(params
 
 
 def test_a_row_without_room_for_its_response_is_dropped_and_counted(params, collected):
-    """Kept, it would be a row of a batch with nothing to learn; dropped in silence, a row missing from the count."""
+    """If kept, it would be a row with nothing to learn; if dropped silently, the count would be wrong."""
     params = changed(params, max_length=40, num_train_epochs=1.0)
     dropped = finetuning.token_lengths(params, "sft-label").loc["row", "dropped"]
     facts = finetuning.finetune(params, "sft-label")
@@ -230,7 +230,7 @@ def test_a_template_that_writes_a_prompt_otherwise_in_training_is_refused(params
 
 
 def test_a_loss_that_is_no_number_stops_the_run_with_its_rows(params, collected, monkeypatch):
-    """The trainer's own log puts an average in its place."""
+    """The trainer's own log shows an average instead."""
     original = finetuning._trainer
 
     def build(*args):

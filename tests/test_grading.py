@@ -1,4 +1,4 @@
-"""A response is right by its last box or not at all, and no response can stop the grader."""
+"""Only its last box makes a response right, and no response can stop the grader."""
 
 import re
 import subprocess
@@ -12,7 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palign import grading
-from palign.grading import Grade, equal, grade, grade_all, last_box
+from palign.grading import Grade, grade, grade_all, last_box
+
+
+def equal(answer: str, gold: str) -> bool:
+    """Whether a boxed answer is graded right."""
+    return grade(rf"\boxed{{{answer}}}", gold, lenient=False).right
+
 
 # balanced by construction: escaped braces may stand anywhere, plain ones only in pairs
 plain = st.lists(st.sampled_from(["1", "x", " ", "\n", r"\{", r"\}", r"\frac", r"\\"]), max_size=5).map("".join)
@@ -91,7 +97,7 @@ def test_no_box(text):
     "unit", ["\\boxed{", "\\boxed{1", "\\boxed{{", "{", "}", "\\", "\\boxed", "\\boxed ", "\\boxed{1}", "\\boxed{}}"]
 )
 def test_time_is_linear(unit):
-    """A search that starts anew at every box takes minutes on a response that repeats them."""
+    """A search that restarts at every box takes minutes on a response that repeats them."""
     text = unit * (300_000 // len(unit))
     start = time.process_time()
     last_box(text)
@@ -290,6 +296,6 @@ def test_every_text_has_a_grade_and_its_parts_agree(text, gold):
 
 
 def test_importing_the_grader_loads_no_heavy_package():
-    """Notebooks and the command line import it whether they grade or not; sympy alone takes a second."""
+    """Notebooks and the command line always import it, also without grading; sympy alone takes a second."""
     code = "import sys, palign.grading; print(*{'sympy', 'math_verify', 'numpy', 'torch'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""

@@ -1,4 +1,4 @@
-"""What others wrote is text: it commands no model, runs on no page and writes over no terminal."""
+"""Foreign text stays text: it cannot act as a control token, run in a page or overwrite a terminal."""
 
 import http.server
 import os
@@ -61,7 +61,7 @@ def test_a_text_without_them_is_left_as_it_is(engine):
 
 
 def test_added_tokens_that_the_template_writes_are_broken_in_prompts_but_not_in_the_students_own_words():
-    """Qwen3's <think> is no special token, but opens a block all the same."""
+    """Qwen3's <think> is not a special token, but it still opens a block."""
 
     class Token:
         def __init__(self, content, special):
@@ -243,7 +243,9 @@ def opened(path, profile) -> str:
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on this machine")
 def test_in_a_browser_no_script_runs_and_no_request_leaves(tmp_path, monkeypatch):
-    """Without the page's policy too: the escaping alone has to hold. The raw text shows that the test would notice."""
+    """Without the page's policy too: the escaping must suffice by itself. The raw text shows that the test would
+    notice.
+    """
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Listener)
     server.heard = []
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -1,4 +1,4 @@
-"""The hubs' own schemas load by params alone, from a mirror, from a cache, or not at all with one clear line.
+"""The hubs' own schemas load with params only, from a mirror, from a cache, or not at all with one clear line.
 
 All rows here are made up; only their columns and types are the hubs'.
 """
@@ -96,7 +96,7 @@ def test_a_mirror_in_the_hubs_layout_and_schema_loads_by_params_alone(project, n
     values = {"name": name, "data": f"mirror/{name}", "problems": len(ROWS[name]), "answer_kind": KINDS[name]}
     benchmark = Benchmark(**values, **BENCHMARKS[name])
     mirror(project / "mirror" / name, ROWS[name], benchmark.split, form)
-    found = problems.load_benchmark(benchmark)
+    found, _ = problems.load_benchmark(benchmark)
     assert [problem.answer for problem in found] == GOLDS[name]
     assert found[0].question == ROWS[name][0]["problem"] and len({problem.id for problem in found}) == len(found)
 
@@ -104,7 +104,7 @@ def test_a_mirror_in_the_hubs_layout_and_schema_loads_by_params_alone(project, n
 def test_a_slice_of_a_split_is_a_benchmark_of_its_own_size(project):
     mirror(project / "math", ROWS["math500"], "test", "parquet")
     values = {"name": "first", "data": "math", "split": "test[:2]", "problems": 2}
-    assert len(problems.load_benchmark(Benchmark(**values, columns=BENCHMARKS["math500"]["columns"]))) == 2
+    assert len(problems.load_benchmark(Benchmark(**values, columns=BENCHMARKS["math500"]["columns"]))[0]) == 2
 
 
 def test_a_wrong_number_of_problems_stops_the_run_in_one_line(project):
@@ -211,7 +211,7 @@ def test_s1k_loads_by_params_alone_and_counts_answers_by_kind(project, form):
 
 
 def test_the_released_training_file_serves_as_whole_traces_by_column_mapping(project):
-    """Alpaca rows hold no trace apart: the arm sft-long-cot on them is fine-tuning on the authors' own targets."""
+    """Alpaca rows have no separate trace: the arm sft-long-cot on them is fine-tuning on the authors' own targets."""
     output = "<Begin_of_Prefix>One. Two.<End_of_Prefix>So \\boxed{3}."
     write_jsonl(project / "a.jsonl", [{"instruction": "Reason.", "input": "1+2?", "output": output}])
     columns = {"question": "input", "answer": "output", "trace": "output"}
@@ -232,7 +232,7 @@ def test_a_hub_set_that_is_not_cached_fails_offline_in_one_line(project, monkeyp
 
 
 def test_the_commit_of_a_hub_set_is_read_from_its_download_addresses():
-    """`revision: null` means the newest at the time: the manifest says which that was."""
+    """`revision: null` means the newest at the time: the manifest states which."""
     commit = "a" * 40
     info = datasets.DatasetInfo()
     assert problems._commit(info) is None

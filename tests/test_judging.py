@@ -1,4 +1,4 @@
-"""Verdicts on nested prefixes: what the cache gives is what reading anew gives, and a failure is no verdict."""
+"""Verdicts on nested prefixes: the cache gives what reading from the start gives, and a failure is not a verdict."""
 
 import copy
 import random
@@ -50,7 +50,7 @@ def rounds(data, chosen, most=3):
 @settings(max_examples=25, deadline=None)
 @given(drafts, st.data())
 def test_cached_verdicts_are_those_of_reading_from_scratch(engine, chosen, data):
-    """Whatever is asked in whatever order: longer, shorter, the same again, several at once, fewer traces."""
+    """Questions in any order: longer, shorter, the same again, several at once, fewer traces."""
     judge = judge_of(engine)
     session = judge.open(chosen)
     assert isinstance(session.reader, CachedReader)
@@ -145,7 +145,7 @@ def test_a_failure_is_asked_again_and_then_recorded(engine):
 
 
 def test_an_engine_that_is_gone_is_no_traces_outcome(engine):
-    """Every trace after its end would have been recorded as failed, for good; stopping loses nothing."""
+    """Every later trace would have been recorded as failed for good; stopping loses nothing."""
 
     class Gone(Engine):
         source, tokenizer = engine.source, engine.tokenizer

@@ -1,4 +1,4 @@
-"""Training and test questions that share words in a row are found, shown, and left out where the params say so."""
+"""Training and test questions that share words in a row are found, shown, and left out if the params say so."""
 
 import pytest
 from hypothesis import given
@@ -41,7 +41,7 @@ def test_case_and_punctuation_do_not_hide_an_overlap():
 
 
 def test_a_short_question_asked_again_is_found():
-    """A question of fewer words than the run would otherwise slip through, word for word."""
+    """Otherwise a test question shorter than the run would not be found, even word for word."""
     assert overlap.shared_ngrams(["What is 1+1?"], ["what is 1+1"], 13)
 
 

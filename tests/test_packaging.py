@@ -58,7 +58,7 @@ def environment():
 
 
 def test_pins_agree_between_pyproject_and_environment(environment):
-    """One of the two files was updated and the other was not: a GPU study ran on versions nobody had tested."""
+    """One of the two files was updated and the other was not: a GPU study ran on untested versions."""
     pinned = by_name(line for line in environment if not line.startswith("-e"))
     wanted = CORE | EXTRAS["gpu"] | EXTRAS["test"]
     assert set(pinned) == set(wanted)

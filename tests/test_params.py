@@ -1,4 +1,4 @@
-"""A params file is either valid or refused in one line that says where, which key, which value and how to mend it."""
+"""A params file is either valid or refused in one line that says where, which key, which value and the remedy."""
 
 import nbformat
 import pytest
@@ -27,7 +27,7 @@ def test_pocket_yaml_names_every_parameter():
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_parameters_cell_shows_its_fields_with_their_defaults_and_meanings(name):
-    """A cell that drifts from the model would run another study than the one its reader sees."""
+    """If the cell differed from the model, the notebook would run another study than its reader sees."""
     notebook = nbformat.read(PROJECT / "notebooks" / f"{name}.ipynb", as_version=4)
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     assert len(cells) == 1

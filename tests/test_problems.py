@@ -1,4 +1,4 @@
-"""Data sets are read whole or refused by name and row; rows that cannot be used are counted, never lost in silence."""
+"""Data sets are read whole or refused by name and row; rows that cannot be used are counted, never lost silently."""
 
 import json
 
@@ -100,7 +100,7 @@ def test_parquet_and_other_columns_load_by_params_alone(project):
 
 def benchmark(project, records, count):
     write_jsonl(project / "b.jsonl", records)
-    return problems.load_benchmark(Benchmark(name="b", data="b.jsonl", problems=count))
+    return problems.load_benchmark(Benchmark(name="b", data="b.jsonl", problems=count))[0]
 
 
 def test_a_benchmark_of_another_size_is_refused(project):

@@ -1,4 +1,4 @@
-"""Prefixes that no search found: their laws, and what they do with readings that fail."""
+"""Prefixes without a search: their laws, and what happens when a reading fails."""
 
 import math
 from types import SimpleNamespace
@@ -32,7 +32,7 @@ def test_fixed_ratios_are_nested_and_hold_what_they_say(m):
 
 @given(lengths)
 def test_segments_partition_the_trace(m):
-    """What the three arms are trained on is together the whole trace, once."""
+    """Together the three arms are trained on the whole trace, once."""
     cuts = [segment(m, part) for part in THIRDS]
     covered = [i for cut in cuts if not cut.error for i in range(cut.start, cut.end)]
     assert covered == list(range(m))
@@ -66,7 +66,7 @@ class Words:
 
 
 class Fake(Engine):
-    """An engine whose log-probabilities a function of prompt and label gives."""
+    """An engine whose log-probabilities come from a function of prompt and label."""
 
     def __init__(self, logprob, max_model_len=1024):
         self.source = Model(name="fake", max_model_len=max_model_len)
@@ -96,7 +96,7 @@ def trace_of(m: int) -> Trace:
 
 @given(st.lists(st.floats(-8, 0), min_size=2, max_size=3 * BLOCK), st.sampled_from([0.5, 0.9, 1.0]))
 def test_information_gain_against_its_definition(logprobs, share):
-    """Recomputed from each prompt's own words: what stands before the box, with the prefix and without."""
+    """Recomputed from each prompt's own words: the text before the box, with the prefix and without."""
     m = len(logprobs) - 1
 
     def logprob(prompt, label):
@@ -142,7 +142,7 @@ def test_the_trace_is_read_with_its_sentences_numbered():
 @pytest.mark.parametrize("strategy", ["infogain", "one-reading"])
 @pytest.mark.parametrize("failure", [float("nan"), RuntimeError("out of\nmemory")])
 def test_a_reading_that_fails_is_an_error_and_no_prefix(strategy, failure):
-    """An error taken for an answer would quietly train on prefixes nobody chose."""
+    """An error taken for an answer would silently train on prefixes that no rule chose."""
 
     def logprob(prompt, label):
         if isinstance(failure, Exception):

@@ -1,4 +1,4 @@
-"""Each arm has the rows that the paper describes, and training reads them as evaluation asks them."""
+"""Each arm has the rows that the paper describes, and training and evaluation read the same prompts."""
 
 import pytest
 
@@ -47,7 +47,7 @@ def test_p_align_learns_kept_pairs_only_with_their_prefix_marked(params, collect
 
 
 def test_ablated_targets_are_the_halves_of_p_aligns_own_rows(params, collected):
-    """Other rows, or markers around a half, and the comparison would be of more than the target."""
+    """With other rows, or markers around a half, the arms would differ in more than the target."""
     truncation.truncate(params, "adaptive")
     pairs = {pair["id"]: pair for pair in alignment.align(params, "adaptive")}
     whole, prefix, continuation = (

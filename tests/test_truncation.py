@@ -1,4 +1,4 @@
-"""The searches do what their definitions say, whatever the judge."""
+"""The searches follow their definitions, for any judge."""
 
 import math
 
@@ -198,7 +198,7 @@ def some(n):
 
 
 def test_a_judge_that_fails_too_often_stops_the_run_in_one_line(tmp_path):
-    """Error verdicts on most traces left a study of the few that happened to pass."""
+    """With error verdicts on most traces, the run used to go on with the few remaining traces."""
     folder, items = RunFolder(tmp_path / "task"), some(10)
     half = judged(folder, "half", items, Gone("01234"), 4, "truncation")
     assert [record["status"] == "ok" for record in half] == [False] * 5 + [True] * 5

@@ -1,4 +1,4 @@
-"""Nothing that came with data or a model runs, no path leads out of the project, and no secret is written down."""
+"""No code that came with data or a model runs, no path leads out of the project, and no secret is stored."""
 
 import ast
 import importlib
@@ -133,7 +133,7 @@ SECRETS = {
 
 
 def test_a_secret_of_the_environment_is_written_nowhere(small, project):
-    """A notebook of the study, run as ``palign run`` runs it, and all that it leaves and says."""
+    """A notebook of the study, run as ``palign run`` runs it, and all its files and output."""
     command = (
         "from palign import params; from palign.study import run; from palign.tasks.plan import Plan;"
         "plan = Plan(params.load('params/small.yaml'));"

@@ -1,6 +1,5 @@
-"""What finding the prefixes cost, counted from the stored records: how often each token was read.
-
-Beside it stands what the released code does, which reads every prompt from its start.
+"""The cost of finding the prefixes, counted from the stored records: how often each token was read. The table also has
+the cost of the released code, which reads every prompt from its start.
 
 >>> table = reads(task.read("prefixes"), question_tokens)
 >>> table.loc["trace and question", "value"]
@@ -21,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def reads(prefixes: list[dict], question_tokens: Sequence[int]) -> pd.DataFrame:
-    """Tokens read for all verdicts on a trace, per token of the trace and its question; and verdicts a trace.
+    """Tokens read for all verdicts on a trace, per token of the trace and its question; and verdicts per trace.
 
     ``prefixes``: stored records of a search. ``question_tokens``: the length of each record's question in the student's
-    tokens. One row a quantity: ``value``, ``low``, ``high`` (95 % over traces), ``n`` traces. ``every prompt anew`` is
-    what the same verdicts take where each prompt is read from its start: for the released search, that is the cost of
-    the released algorithm. Empty where there are no prefixes. Raises ``ValueError`` when the two lengths differ.
+    tokens. One row per quantity: ``value``, ``low``, ``high`` (95 % over traces), ``n`` traces. ``every prompt anew``
+    is the cost of the same verdicts if each prompt is read from its start: for the released search, that is the cost of
+    the released algorithm. Empty if there are no prefixes. Raises ``ValueError`` when the two lengths differ.
     """
     if not prefixes:
         return table_of({})

@@ -33,7 +33,7 @@ CHUNKS = 10
 
 
 class NoLogits(RuntimeError):
-    """An engine that generates but does not give its predictions for a given text; the message is one line."""
+    """An engine that does not give its predictions for a given text; the message is one line."""
 
 
 def bounds(n: int, k: int = CHUNKS) -> list[int]:
@@ -42,7 +42,7 @@ def bounds(n: int, k: int = CHUNKS) -> list[int]:
 
 
 def chunk_means(values: Sequence[float], k: int = CHUNKS) -> list[float]:
-    """The means of ``k`` equal chunks of one value a token. Raises ``ValueError`` for fewer tokens than chunks."""
+    """The means of ``k`` equal chunks of one value per token. Raises ``ValueError`` for fewer tokens than chunks."""
     if len(values) < k:
         raise ValueError(f"{len(values)} tokens cannot be cut into {k} chunks")
     edges = bounds(len(values), k)
@@ -51,7 +51,7 @@ def chunk_means(values: Sequence[float], k: int = CHUNKS) -> list[float]:
 
 @held("entropy")
 def measure(params: Params) -> list[dict]:
-    """The student's entropy along a sample of the traces, one record a trace; resumes after a kill.
+    """The student's entropy along a sample of the traces, one record per trace; resumes after a kill.
 
     A record holds the trace's ``tokens``, its ``prompt_tokens``, the ``mean`` and ten ``chunks`` (nats), and a
     ``status``: ``ok``, ``too short`` for ten chunks, or ``too long`` for the context; the last two have no values.
@@ -94,7 +94,7 @@ def _record(name: str, prompt_tokens: int, values: list[float] | None) -> dict:
 
 
 def by_chunk(records: list[dict]) -> pd.DataFrame:
-    """One row a chunk, one for the ``trace`` and one for ``last less first``, which is paired by trace; in nats.
+    """One row per chunk, one for the ``trace`` and one for ``last less first``, which is paired by trace; in nats.
 
     ``records``: those of :func:`measure`. ``value``, ``low``, ``high`` (95 % over traces), ``n`` traces. Empty where no
     record has values.

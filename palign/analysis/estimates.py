@@ -1,8 +1,8 @@
-"""What a study will cost, before anything is spent: tokens, hours and GPU memory of every task, from expected lengths.
+"""The expected cost of a study, before it runs: tokens, hours and GPU memory of every task, from expected lengths.
 
-The lengths, the rates and the model's shape are in the params file (``costs``); all else follows from the parameters
-that the study runs on. It is an estimate and no bound: means are used in place of distributions, and a response whose
-length is not listed is taken to be as long as what its arm was trained on, cut at the budget.
+The lengths, the rates and the model's shape are in the params file (``costs``); everything else follows from the
+study's parameters. It is an estimate, not a bound: it uses means in place of distributions, and takes a response whose
+length is not listed to be as long as the arm's training targets, cut at the budget.
 
 >>> estimates = Estimates(load("params/pocket.yaml"))
 >>> estimates.table()
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
-"""Of a number of each dtype; ``auto`` is taken to be bfloat16, in which most models are stored."""
+"""Bytes of one number, by dtype; ``auto`` is taken to be bfloat16, in which most models are stored."""
 ANSWER_TOKENS = 6
-"""Of a boxed bare answer, and of a decoded verdict."""
+"""Tokens of a boxed answer or of a decoded verdict."""
 MARKS_TOKENS = 2
-"""Of the markers around a prefix, at least."""
+"""Tokens of the markers around a prefix, at least."""
 SENTENCE_TOKENS = 15
-"""Of a sentence of a trace."""
+"""Tokens of a trace's sentence."""
 LOSS_TOKENS = 1024
 """Positions whose logits a fused loss head holds at once."""
 TOKENS = ["tokens_read", "tokens_generated", "tokens_trained"]
@@ -45,7 +45,7 @@ SUCCESS = ", success rate"
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one task: tokens ``read`` (prompts), ``generated`` and ``trained`` on; GPU memory ``held``, in bytes."""
+    """One task's estimate: tokens ``read``, ``generated`` and ``trained`` on; bytes of GPU memory ``held``."""
 
     task: str
     arm: str | None
@@ -63,11 +63,11 @@ class Estimates:
 
     @property
     def stated(self) -> bool:
-        """Whether the file states costs for its student: the defaults are the pocket student's and fit no other."""
+        """Whether the file states costs for its student: the defaults are the pocket student's only."""
         return self.costs != Params().costs or self.params.student == Params().student
 
     def table(self) -> pd.DataFrame:
-        """One row a task: ``tokens_read``, ``tokens_generated``, ``tokens_trained``, ``hours``, ``gpu_gb``.
+        """One row per task: ``tokens_read``, ``tokens_generated``, ``tokens_trained``, ``hours``, ``gpu_gb``.
 
         ``hours`` are those of one process, without the start of its notebook; ``gpu_gb`` is in 10^9 bytes. Raises
         ``ParamsError`` where the costs are not :attr:`stated`.
@@ -99,7 +99,7 @@ class Estimates:
         return min(self.params.jobs, len(self.params.arms))
 
     def line(self) -> str:
-        """The estimate in one line. It heads the params file; a test holds that the two are equal."""
+        """The estimate in one line. It is at the head of the params file; a test checks that the two are equal."""
         table = self.table()
         read, generated, trained = (_millions(table[name].sum()) for name in TOKENS)
         peak = f"{table['gpu_gb'].max():.2g}" if table["gpu_gb"].max() < 10 else f"{table['gpu_gb'].max():.0f}"
@@ -109,7 +109,7 @@ class Estimates:
         )
 
     def show(self) -> str:
-        """The whole estimate as text: a row a task, totals, :meth:`line`, and how the last report compares."""
+        """The whole estimate as text: one row per task, totals, :meth:`line`, and how the last report compares."""
         table = self.table()
         table.loc["all tasks"] = {**table.sum(), "gpu_gb": table["gpu_gb"].max()}
         headings = ["read", "generated", "trained", "hours", "GPU GB"]
@@ -137,9 +137,9 @@ class Estimates:
     def versus(self, found: pd.DataFrame) -> pd.DataFrame:
         """The estimate divided by what was ``found`` (1: right; 2: twice too much), by task and in ``total``.
 
-        ``found`` has the columns of the report's cost table. The further continuations of an alignment count in the
-        seconds and not in the tokens, as the report measures them; the start of notebooks counts in neither. Empty
-        where the costs are not :attr:`stated`.
+        ``found`` has the columns of the report's cost table. As in the report, the further continuations of an
+        alignment count in the seconds and not in the tokens; the start of notebooks counts in neither. Empty where the
+        costs are not :attr:`stated`.
         """
         import pandas as pd
 
@@ -255,7 +255,7 @@ class Estimates:
         return min(c.response_tokens.get(arm, like), self.params.max_new_tokens)
 
     def _preference(self, task: Task, arm: None) -> Iterator[Cost]:
-        """Two orders of every pair; the scripted rubric is free. Rates and memory are the student's, whoever judges."""
+        """Two orders of every pair; the rubric is free. It uses the student's rates and memory for any judge."""
         if self.params.preference_judge == RUBRIC:
             yield Cost(task.name, arm)
             return
@@ -275,7 +275,7 @@ class Estimates:
 
 
 def prefix_tokens(costs: Costs, strategy: str) -> float:
-    """Tokens of a strategy's prefix: its name says a fixed share; that of a search is expected."""
+    """Tokens of a strategy's prefix: a fixed share is in its name; a search has the expected share."""
     if strategy == "empty":
         return 0
     if strategy.startswith("segment-"):
@@ -285,7 +285,7 @@ def prefix_tokens(costs: Costs, strategy: str) -> float:
 
 
 def target_tokens(costs: Costs, recipe: FineTuning, arm: str) -> float:
-    """Tokens of what the arm is trained on: the mean of its rows."""
+    """Tokens of the arm's training targets: the mean over its rows."""
     spec = ARMS[arm]
     if spec.target == "label":
         return ANSWER_TOKENS
@@ -321,7 +321,7 @@ def training(costs: Costs, recipe: FineTuning, dtype: str) -> float:
     logits and its gradient.
 
     Activations are those of gradient checkpointing: each layer's input, and the inside of one layer (about 8 hidden and
-    4 feed-forward widths a token).
+    4 feed-forward widths per token).
     """
     tokens = recipe.per_device_train_batch_size * recipe.max_length
     inside = 8 * costs.hidden_size + 4 * costs.intermediate_size

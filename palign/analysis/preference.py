@@ -40,15 +40,15 @@ OUTCOMES: tuple[Outcome, ...] = ("win", "tie", "inconsistent", "unparseable", "l
 RUBRIC = "rubric"
 REFERENCE = "p-align"
 PAPER_ARMS = ("sft-long-cot", "upft", "p-align")
-"""The arms of Figure 3d, of which the paper's judge names the best."""
+"""The arms that the paper's judge compares in Figure 3d."""
 
 MARGIN = 0.1
-"""Points of the rubric: two responses that differ by less tie."""
+"""Points of the rubric: responses that differ by less are a tie."""
 STEPS = 2
-"""Different sentences before the answer; with fewer, the rubric takes a response as a bare answer."""
+"""Different sentences before the answer; with fewer, the rubric treats a response as a bare answer."""
 
 ANSWERED = ("stop", "length")
-"""Ways of a completion's ``finish`` in which the judge said something."""
+"""Values of a completion's ``finish`` with which there is a verdict to read."""
 _LABEL = re.compile(r"\[(A|B|TIE)\]")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
@@ -60,7 +60,7 @@ def verdict(text: str) -> str | None:
 
 
 def _verdict(answer: Completion) -> str | None:
-    """The verdict of an answer. A prompt too long or a failed request has none, whatever its text says."""
+    """The verdict of an answer. A prompt that is too long or a failed request has none."""
     return verdict(answer.text) if answer.finish in ANSWERED else None
 
 
@@ -74,7 +74,7 @@ def outcome(shown_first: str | None, shown_second: str | None) -> Outcome:
 
 
 def blind(text: str) -> str:
-    """A response without the prefix markers, which would tell its arm."""
+    """A response without the prefix markers, which would reveal its arm."""
     return text.replace(BEGIN, "").replace(END, " ").strip()
 
 
@@ -82,8 +82,8 @@ def points(text: str, other: str) -> float:
     """The scripted rubric: 0 for an incomplete response, else 1 and up to a point for each other criterion.
 
     Complete and logical: at least ``STEPS`` different sentences, then a box in the last one. Reflective: some word of
-    doubt (``behaviour.DOUBTS``). No redundancy: the share of sentences that repeat no earlier one. Concise: the
-    shorter response's words over its own. It reads the texts alone and does not know the right answer.
+    doubt (``behaviour.DOUBTS``). No redundancy: the share of sentences that repeat no earlier one. Concise: the shorter
+    response's words over its own. It reads only the texts and does not know the right answer.
     """
     sentences = [s.strip().lower() for s in _SENTENCE.split(text) if s.strip()]
     different = set(sentences[:-1])
@@ -100,7 +100,7 @@ def rubric(first: str, second: str) -> str:
 
 
 def name_of(judge: str | None) -> str:
-    """The judge's name as a reader sees it; the rubric is said to be no model."""
+    """The judge's name in words; for the rubric it says that the rubric is not a model."""
     return "scripted rubric, not a model" if judge == RUBRIC else str(judge)
 
 
@@ -137,7 +137,7 @@ Problem = tuple[str, str]
 
 
 def _items(texts: dict[str, dict[Problem, str]], questions: dict[Problem, str], problems: int, seed: int) -> list[dict]:
-    """Every question to the judge, shuffled so that the order tells nothing: pairs of arms x problems x two orders.
+    """Every question to the judge, in shuffled order: pairs of arms x problems x two orders.
 
     ``texts``: arm -> problem -> its response. ``problems``: how many of them to sample.
     """
@@ -157,7 +157,7 @@ def _items(texts: dict[str, dict[Problem, str]], questions: dict[Problem, str], 
 
 @held("preference")
 def compare(params: Params) -> list[dict]:
-    """Ask the judge about every pair in both orders: one record a pair of arms and problem, with its ``outcome``.
+    """Ask the judge about every pair in both orders: one record per pair of arms and problem, with its ``outcome``.
 
     It compares the first samples of each arm's first training seed. ``first`` and ``second`` are the verdicts when the
     arm's response is shown there. ``outcome`` is the arm's over ``against``: ``inconsistent`` where the two orders do
@@ -187,10 +187,7 @@ def compare(params: Params) -> list[dict]:
 
     def work(batch: list[dict]) -> list[dict]:
         return [
-            {key: item[key] for key in kept}
-            | {"text": answer.text, "verdict": _verdict(answer), "finish": answer.finish}
-            | {"prompt_tokens": answer.prompt_tokens, "new_tokens": answer.new_tokens}
-            | answer.why
+            {key: item[key] for key in kept} | {"text": answer.text, "verdict": _verdict(answer)} | answer.facts
             for item, answer in zip(batch, ask(batch), strict=True)
         ]
 
@@ -217,11 +214,11 @@ COLUMNS = ["arm", "against", "measure", "value", "low", "high", "n"]
 
 
 def table(outcomes: list[dict], arms: Sequence[str]) -> pd.DataFrame:
-    """One row a pair of arms and measure: ``value``, ``low``, ``high`` (95 % over problems), ``n`` problems.
+    """One row per pair of arms and measure: ``value``, ``low``, ``high`` (95 % over problems), ``n`` problems.
 
-    ``outcomes``: the records of :func:`compare`; empty where they are. Measures: the share of problems with each
+    ``outcomes``: the records of :func:`compare`; empty if there are none. Measures: the share of problems with each
     outcome; ``win less loss``, paired; ``orders agree``, of the problems with two verdicts; ``shown first preferred``,
-    of verdicts that are no tie (1/2 for a judge without a preference for a place).
+    of verdicts that are not a tie (1/2 for a judge without a position bias).
     """
     import pandas as pd
 
@@ -243,9 +240,8 @@ def table(outcomes: list[dict], arms: Sequence[str]) -> pd.DataFrame:
 
 
 def best(outcomes: list[dict], arms: Sequence[str]) -> pd.DataFrame:
-    """Figure 3d's arms: on which share of problems each wins over all the others. ``value``, ``low``, ``high``, ``n``.
-
-    On the other problems none does. Empty unless the study has all three arms.
+    """Figure 3d's arms: the share of problems on which each wins over all the others. ``value``, ``low``, ``high``,
+    ``n``. On the remaining problems none does. Empty unless the study has all three arms.
     """
     import pandas as pd
 

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RESAMPLES = 1000
-"""Of a bootstrap: with 1000, the bounds of a 95 % interval are the 25th value from either end."""
+"""Resamples of a bootstrap: with 1000, the bounds of a 95 % interval are the 25th value from either end."""
 
 Weigh = Literal["benchmarks", "problems"]
-"""What has equal weight in an average: each benchmark (macro), or each problem (micro)."""
+"""The unit of equal weight in an average: each benchmark (macro), or each problem (micro)."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def pass_at_k(correct: ArrayLike, n: int, k: int) -> np.ndarray:
     """
     counts = np.asarray(correct)
     if not 1 <= k <= n:
-        raise ValueError(f"pass@{k} needs at least {max(k, 1)} samples a problem and k of 1 or more; n is {n}")
+        raise ValueError(f"pass@{k} needs at least {max(k, 1)} samples per problem and k of 1 or more; n is {n}")
     wrong = (counts < 0) | (counts > n) | (counts % 1 != 0)
     if wrong.any():
         raise ValueError(f"counts of right samples must be whole numbers in 0..{n}, not {counts[wrong][0]}")
@@ -168,7 +168,7 @@ def unpaired_test(a_groups: Sequence[ArrayLike], b_groups: Sequence[ArrayLike], 
 def paired_test(a_groups: Sequence[ArrayLike], b_groups: Sequence[ArrayLike], weigh: Weigh = "benchmarks") -> Test:
     """Are two arms alike on the same problems? Exact McNemar where all values are 0 or 1, else Student's paired test.
 
-    McNemar's test counts problems whatever their benchmark. Student's is the test that belongs to the interval of
+    McNemar's test counts problems of all benchmarks alike. Student's is the test that belongs to the interval of
     :func:`paired_difference`; p is 1 where all problems have the same difference, since the spread is then unknown.
     Raises ``ValueError`` as that function does.
     """
@@ -239,8 +239,8 @@ def over_traces(
 ) -> Estimate:
     """A statistic of the rows of all traces, with a percentile bootstrap interval that resamples whole traces.
 
-    ``groups``: one array a trace, of shape (rows, columns); ``statistic`` takes the rows of all of them in one array. A
-    resample where the statistic is not defined (``nan``) does not count. The interval contains the value. Where all
+    ``groups``: one array per trace, of shape (rows, columns); ``statistic`` takes the rows of all of them in one array.
+    A resample where the statistic is not defined (``nan``) does not count. The interval contains the value. Where all
     resamples agree the bounds are ``nan``: an interval without width would claim certainty.
     """
     rng, value = np.random.default_rng(seed), float(statistic(np.concatenate(groups)))
@@ -257,12 +257,12 @@ def over_traces(
 
 
 def mean_over_traces(values: ArrayLike) -> Estimate:
-    """:func:`over_traces` for the mean of one value a trace, of any range; ``values`` has shape (traces,)."""
+    """:func:`over_traces` for the mean of one value per trace, of any range; ``values`` has shape (traces,)."""
     return over_traces(list(np.asarray(values, dtype=float)[:, None, None]), np.mean)
 
 
 def table_of(estimates: dict[str, Estimate]) -> pd.DataFrame:
-    """One row an estimate, under its name: ``value``, ``low``, ``high``, ``n``."""
+    """One row per estimate, under its name: ``value``, ``low``, ``high``, ``n``."""
     import pandas as pd
 
     columns = [field.name for field in fields(Estimate)]
@@ -272,7 +272,7 @@ def table_of(estimates: dict[str, Estimate]) -> pd.DataFrame:
 def _fractions(values: ArrayLike) -> np.ndarray:
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or not array.size:
-        raise ValueError(f"one value a problem and at least one problem, not an array of shape {array.shape}")
+        raise ValueError(f"one value per problem and at least one problem, not an array of shape {array.shape}")
     outside = ~((array >= 0) & (array <= 1))  # nan compares false, so it counts as outside
     if outside.any():
         raise ValueError(f"per-problem values must be fractions in 0..1, not {array[outside][0]}")

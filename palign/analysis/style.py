@@ -26,7 +26,7 @@ def theme() -> None:
 
 
 def save(figure: plt.Figure, folder: Path, name: str) -> list[Path]:
-    """Write ``name``.svg and ``name``.png to ``folder``, without dates, so that the same figure is the same file.
+    """Write ``name``.svg and ``name``.png to ``folder``, without dates, so that equal figures give equal files.
 
     Returns the paths of both.
     """

@@ -38,15 +38,15 @@ if TYPE_CHECKING:
 
 BINS = 10
 CUTS = 5
-"""Prefixes that are continued, a judged trace: with 60 traces they give each of ten bins of confidence some 30."""
+"""Prefixes continued per judged trace: with 60 traces, each of ten bins of confidence gets about 30."""
 SAMPLES = 3
-"""Continuations of each such prefix: as many as the paper samples a problem."""
+"""Continuations of each such prefix: as many as the paper's samples per problem."""
 
 
 def turns(enough: Sequence[bool]) -> int:
     """How often the next longer prefix of an ENOUGH one is NOT_ENOUGH; ``enough[p - 1]`` is the verdict on p sentences.
 
-    0 for a monotone judge, and for no other.
+    0 exactly if the judge is monotone.
     """
     return sum(a and not b for a, b in pairwise(enough))
 
@@ -54,7 +54,7 @@ def turns(enough: Sequence[bool]) -> int:
 def violating_pairs(enough: Sequence[bool]) -> float:
     """The share of pairs of a shorter and a longer prefix where the shorter is ENOUGH and the longer NOT_ENOUGH.
 
-    A fraction: 0 for a monotone judge, and for no other; 0 where there is no pair.
+    A fraction: 0 exactly if the judge is monotone, or if there is no pair.
     """
     seen = found = 0
     for label in enough:
@@ -104,11 +104,12 @@ def _bin(fractions: np.ndarray, bins: int) -> np.ndarray:
 
 @held("sufficiency")
 def measure(params: Params) -> list[dict]:
-    """Judge every prefix of a sample of the traces, continue some, and grade: one record a continued prefix.
+    """Judge every prefix of a sample of the traces, continue some, and grade: one record per continued prefix.
 
-    Three files: ``judged`` (a prefix record a trace, with all verdicts), ``continuations`` (one a sample) and ``cuts``
-    (one a continued prefix: ``of`` the trace, ``sentences``, ``label``, ``margin``, ``right`` of ``samples``). Resumes
-    after a kill. Empty where ``judged_traces`` is 0. Raises ``JudgeFailed`` when too few traces could be judged.
+    Three files: ``judged`` (one prefix record per trace, with all verdicts), ``continuations`` (one per sample) and
+    ``cuts`` (one per continued prefix: ``of`` the trace, ``sentences``, ``label``, ``margin``, ``right`` of
+    ``samples``). Resumes after a kill. Empty where ``judged_traces`` is 0. Raises ``JudgeFailed`` when too few traces
+    could be judged.
     """
     task = Plan(params).sufficiency
     if task is None or task.folder.done:
@@ -146,9 +147,7 @@ def measure(params: Params) -> list[dict]:
         seeds = [seed_of(params.seed, "sufficiency", key(item)) for item in batch]
         completions = generate(engine, [prompt(record, p) for record, p, _ in batch], sampling, seeds)
         return [
-            {"id": key(item), "of": item[0]["id"], "sentences": item[1], "text": completion.text}
-            | {"finish": completion.finish}
-            | {"prompt_tokens": completion.prompt_tokens, "new_tokens": completion.new_tokens}
+            {"id": key(item), "of": item[0]["id"], "sentences": item[1], "text": completion.text} | completion.facts
             for item, completion in zip(batch, completions, strict=True)
         ]
 
@@ -185,7 +184,7 @@ def _cuts(good: dict[str, dict], continued: list[dict]) -> list[dict]:
 
 
 def per_trace(judged: list[dict]) -> pd.DataFrame:
-    """One row a judged trace: ``of`` sentences, ``turns``, violating ``pairs``, where each search lands, ``oracle``.
+    """One row per judged trace: ``of`` sentences, ``turns``, violating ``pairs``, where each search lands, ``oracle``.
 
     ``judged``: the stored records; those without a prefix do not count. ``right``: the share of a trace's prefixes on
     which judge and oracle agree. Empty where there are no records.
@@ -204,7 +203,7 @@ def per_trace(judged: list[dict]) -> pd.DataFrame:
 
 
 def per_prefix(judged: list[dict]) -> pd.DataFrame:
-    """One row a judged prefix: ``id`` of the trace, ``sentences``, ``share``, ``enough``, ``margin``, ``truly``."""
+    """One row per judged prefix: ``id`` of the trace, ``sentences``, ``share``, ``enough``, ``margin``, ``truly``."""
     import pandas as pd
 
     return pd.DataFrame(
@@ -218,7 +217,7 @@ def per_prefix(judged: list[dict]) -> pd.DataFrame:
 
 
 def per_cut(cuts: list[dict]) -> pd.DataFrame:
-    """One row a continued prefix: as stored, with ``enough``, the ``success`` rate and the judge's ``confidence``."""
+    """One row per continued prefix: as stored, with ``enough``, the ``success`` rate and the judge's ``confidence``."""
     import pandas as pd
 
     table = pd.DataFrame(cuts)
@@ -234,7 +233,7 @@ def _ok(judged: list[dict]) -> list[dict]:
 
 
 def summary(judged: list[dict], cuts: list[dict]) -> pd.DataFrame:
-    """Is the judge monotone, and is it right? One row a question: ``value``, ``low``, ``high`` (95 %), ``n`` traces."""
+    """Is the judge monotone, and right? One row per question: ``value``, ``low``, ``high`` (95 %), ``n`` traces."""
     table = per_trace(judged)
     if table.empty:
         return table_of({})
@@ -276,7 +275,7 @@ def summary(judged: list[dict], cuts: list[dict]) -> pd.DataFrame:
 
 
 def reliability(cuts: list[dict], bins: int = BINS) -> pd.DataFrame:
-    """The judge's confidence against empirical success: one row a bin of equal width that holds any prefix.
+    """The judge's confidence against empirical success: one row per bin of equal width that holds any prefix.
 
     ``confidence``: its mean. ``value``, ``low``, ``high``: the mean over traces of the success rate from the bin's
     prefixes, 95 %. ``prefixes`` and ``n`` (traces): how many there are. Empty where verdicts have no margin.
@@ -297,10 +296,9 @@ def reliability(cuts: list[dict], bins: int = BINS) -> pd.DataFrame:
 
 
 def by_share(judged: list[dict], cuts: list[dict], bins: int = BINS) -> pd.DataFrame:
-    """What the judge says and how often the student succeeds, by the share of a trace's sentences in the prefix.
-
-    One row a ``what`` (judged ENOUGH; continuations right; enough by the oracle) and bin (``share``: its middle): the
-    mean over traces with its 95 % interval, ``n`` traces. Empty where there are no records.
+    """The judge's verdicts and the student's success, by the share of a trace's sentences in the prefix. One row per
+    ``what`` (judged ENOUGH; continuations right; enough by the oracle) and bin (``share``: its middle): the mean over
+    traces with its 95 % interval, ``n`` traces. Empty where there are no records.
     """
     import pandas as pd
 
@@ -328,5 +326,5 @@ def _by_trace(table: pd.DataFrame, trace: str, *columns: str) -> list[np.ndarray
 
 
 def _auc(rows: np.ndarray) -> float:
-    """Of (score, label) rows."""
+    """The AUC of (score, label) rows."""
     return rank_auc(*rows.T)

@@ -1,4 +1,4 @@
-"""What every engine offers: prompts in, text or label log-probabilities out. It knows nothing of the method.
+"""What every engine offers: prompts in, text or label log-probabilities out. Engines do not depend on the method.
 
 >>> engine = open_engine(params.model("student"), params.part(Machine))      # palign.engines.opening
 >>> prompt = engine.prompt("What is 1+1?")
@@ -29,7 +29,7 @@ class Sampling:
 
 
 FAILED = ("endpoint error", "engine error")
-"""Values of ``finish`` where the engine failed, not the model: asked again, it might answer."""
+"""Values of ``finish`` where the engine failed, not the model: a second try might succeed."""
 
 NEVER_ANSWERED = ("prompt too long", *FAILED)
 """Values of ``finish`` where the model gave no response."""
@@ -62,16 +62,17 @@ class Completion:
     reason: str = ""
 
     @property
-    def why(self) -> dict[str, str]:
-        """``reason`` as a field of a record, where there is one."""
-        return {"reason": self.reason} if self.reason else {}
+    def facts(self) -> dict[str, Any]:
+        """What a record keeps beside the text: ``finish``, the token counts and, if there is one, the ``reason``."""
+        counts = {"finish": self.finish, "prompt_tokens": self.prompt_tokens, "new_tokens": self.new_tokens}
+        return counts | ({"reason": self.reason} if self.reason else {})
 
 
 class Engine:
     """A model, opened. Prompts go in as the text that :meth:`prompt` makes of a user's turn.
 
     ``source``: the model as the study names it. ``settings``: how it runs, for the manifest. ``cache_tokens``: what its
-    prefix cache holds at once, in tokens; ``None`` where the reader keeps what it needs, or where nobody knows.
+    prefix cache holds at once, in tokens; ``None`` if the reader manages its own cache or the size is unknown.
     """
 
     source: Model
@@ -88,7 +89,7 @@ class Engine:
         return len(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-        """One completion a prompt. A response depends on its prompt, ``sampling`` and its own seed only."""
+        """One completion per prompt. A response depends on its prompt, ``sampling`` and its own seed only."""
         raise NotImplementedError
 
     def choose(self, prompts: Sequence[str], labels: Sequence[str]) -> list[list[float] | None]:
@@ -102,10 +103,10 @@ class Engine:
 
 @dataclass(frozen=True)
 class Reading:
-    """What one prompt gave, and what it cost: tokens of the shared text read for it, and tokens read for it alone.
+    """The result and the cost of one prompt: tokens of the shared text that it read, and tokens only it read.
 
-    ``prompt_tokens`` is the length of the whole prompt. ``reason`` says why a value is missing or not a number, where
-    it is not that the prompt does not fit.
+    ``prompt_tokens`` is the length of the whole prompt. ``reason`` says why a value is missing or not a number, except
+    where the prompt does not fit.
     """
 
     value: object
@@ -142,7 +143,7 @@ class PlainReader:
 
 
 def seed_of(*parts: object) -> int:
-    """A 63-bit seed from a study's seed, a record's id and the like: the same whenever and wherever it is asked."""
+    """A 63-bit seed from a study's seed, a record's id and the like: the same on every run and machine."""
     text = "\x1f".join(map(str, parts)).encode("utf-8", "backslashreplace")
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
@@ -156,10 +157,10 @@ class EngineStopped(EngineError):
 
 
 def generate(engine: Engine, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-    """The engine's completions. Where it fails, each prompt is asked once more, alone.
+    """The engine's completions. If the call fails, each prompt is tried once more by itself.
 
-    One that fails again has ``finish`` ``engine error``: it is that record's outcome and the run goes on. Raises
-    :class:`EngineStopped` when all of several failed: then it is the engine and not a prompt.
+    One that fails again has ``finish`` ``engine error``: that is the record's outcome, and the run continues. Raises
+    :class:`EngineStopped` when several prompts all fail: the engine is at fault, not a prompt.
     """
     try:
         return engine.generate(prompts, sampling, seeds)
@@ -176,7 +177,7 @@ def generate(engine: Engine, prompts: Sequence[str], sampling: Sampling, seeds: 
         except (RuntimeError, OSError) as error:
             done.append(Completion("", "engine error", 0, 0, reason=said(error)))
     if len(done) > 1 and all(completion.finish == "engine error" for completion in done):
-        raise EngineStopped(f"the engine answers nothing: {done[0].reason}; run the study again to go on")
+        raise EngineStopped(f"the engine answers nothing: {done[0].reason}; run the study again to continue")
     return done
 
 

@@ -15,10 +15,10 @@ class CachedReader:
     """Prompts over shared texts; each token of a text is read once and its key-value states are kept.
 
     The tokens with which both a prompt and its text begin are shared: those not read yet are appended to the cache, in
-    order. A prompt's other tokens are its own: they are read behind the cache in one pass, under a mask that shows each
+    order. A prompt's other tokens are its own: they are read after the cache in one pass, under a mask that shows each
     prompt its shared and its own tokens only, and are then dropped from the cache. One pass takes any number of prompts
-    of a text and is exact: every token has the position and the context that it has in a prompt read alone. Where a cut
-    falls inside a token of the text, the shared tokens end before that token.
+    of a text and is exact: every token has the position and the context that it has in a prompt read by itself. Where a
+    cut falls inside a token of the text, the shared tokens end before that token.
 
     Texts may differ in length: a row's unused cache columns are masked.
     """
@@ -82,12 +82,12 @@ class CachedReader:
         for start in range(0, width, self.COLUMNS):
             part = slice(start, start + self.COLUMNS)
             self.place = torch.cat([self.place, place[:, part]], dim=1)
-            seen = self.place[:, None, :] <= place[:, part, None]  # padding sees every token, and no token sees it
+            seen = self.place[:, None, :] <= place[:, part, None]  # padding sees every token; no token sees padding
             self._forward(ids[:, part], seen, place[:, part].clamp(max=self.limit - 1), keep=[0])
         return lines, shared
 
     def _branch(self, branches: list[list[_Branch]], labels: int) -> dict[int, list[float]]:
-        """Read all branches behind their texts in one pass, drop them from the cache, and sum the log-probabilities of
+        """Read all branches after their texts in one pass, drop them from the cache, and sum the log-probabilities of
         each one's labels.
         """
         import torch
@@ -130,7 +130,7 @@ class CachedReader:
         return [Reading(values[p.key], shared.get(p.key, 0), len(p.own) * p.fits, p.length) for p in prompts]
 
     def _decode(self, turn: dict[int, _Prompt], max_new_tokens: int) -> list[list[int]]:
-        """Decode one prompt a line, greedily, behind its text; then drop it from the cache."""
+        """Decode one prompt per line, greedily, after its text; then drop it from the cache."""
         import torch
 
         ends, pad = self.engine.end_ids(), self.engine.pad_id()
@@ -228,7 +228,7 @@ class _Prompt:
 @dataclass(frozen=True)
 class _Branch:
     """A prompt's own tokens, then the ``stem`` that all labels begin with, then the rest of each label without its last
-    token, which is only scored. No label's rest sees another's.
+    token, which is only scored. No label's rest attends to another's.
     """
 
     key: int
@@ -264,7 +264,7 @@ def _scored(branches: list[_Branch]) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _common(a: list[int], b: list[int]) -> int:
-    """Length of the beginning that two sequences share."""
+    """Length of the common beginning of two sequences."""
     short = min(len(a), len(b))
     if a[:short] == b[:short]:
         return short

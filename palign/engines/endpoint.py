@@ -35,11 +35,11 @@ from .tokenizers import Characters, load_tokenizer
 KEY = "PALIGN_API_KEY"
 BUSY = {408, 409, 429}
 TIMEOUT = 600.0
-"""Seconds until a request counts as too slow. The OpenAI client has the same: a busy server needs minutes for a long
-response.
+"""Seconds until a request counts as too slow. The OpenAI client uses the same value: a busy server needs minutes for a
+long response.
 """
 RETRIES = 6
-"""Tries after the first. Their pauses add up to 30 to 60 seconds, as long as rate limits and short outages last."""
+"""Tries after the first. Their pauses add up to 30 to 60 seconds, the usual length of rate limits and short outages."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds
 
 
@@ -50,8 +50,8 @@ class Malformed(ValueError):
 class Service:
     """The addresses of one service, and how they are asked.
 
-    ``urls``: addresses up to and including ``/v1``. ``concurrency``: requests at once. ``timeout``: of a request, in
-    seconds. ``retries``: tries after the first. Before the n-th retry the pause is at most ``pause * 2**n`` seconds.
+    ``urls``: addresses up to and including ``/v1``. ``concurrency``: requests at once. ``timeout``: seconds per
+    request. ``retries``: tries after the first. Before the n-th retry the pause is at most ``pause * 2**n`` seconds.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Service:
             raise EngineError(f"{name}: endpoint_urls is empty; name at least one address, such as http://.../v1")
         key = os.environ.get(KEY, "").strip()
         if not (key.isascii() and key.isprintable()):  # the HTTP library's own message would quote it
-            raise EngineError(f"{KEY} holds characters that no request can carry; set it anew")
+            raise EngineError(f"{KEY} holds characters that an HTTP header cannot carry; set it again")
         return cls(machine.endpoint_urls, machine.endpoint_concurrency, TIMEOUT, RETRIES)
 
     def url(self, shard: str) -> str:
@@ -103,7 +103,7 @@ class Service:
             return list(pool.map(one, requests))
 
     def ask(self, client, method: str, url: str, body: dict | None, parse: Callable) -> tuple[Any, str]:
-        """Ask until there is an answer, an error that asking again cannot mend, or no retry left.
+        """Ask until there is an answer, an error that a retry cannot fix, or no retry left.
 
         ``parse`` turns the HTTP response into the value. Returns it and an empty reason, or ``None`` and the reason.
         """
@@ -161,7 +161,7 @@ class ChatEngine(Engine):
         return {"engine": "endpoint", "path": "chat/completions", "model": self.model}
 
     def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-        """One chat completion a prompt; ``finish`` is ``endpoint error`` where every try failed."""
+        """One chat completion per prompt; ``finish`` is ``endpoint error`` if every try failed."""
         return self._generate(prompts, sampling, seeds, prompts)
 
     def _generate(
@@ -287,7 +287,7 @@ class ServedEngine(TokenEngine):
         return neutral | wish | {"model": self.model, "prompt": request.ids}
 
     def _check(self) -> None:
-        """Ask every address what it serves, before any work, and keep the answers for the manifest."""
+        """Ask every address which models it serves, before any work, and keep the answers for the manifest."""
         import httpx
 
         served = []
@@ -311,7 +311,7 @@ class ServedEngine(TokenEngine):
         self.settings = self.settings | {"servers": served}
 
     def _load(self, adapter: Path) -> None:
-        """Have every server load the adapter. It is named after its content, so that a changed one is loaded anew."""
+        """Load the adapter on every server. Its name is a hash of its content, so a changed adapter is loaded again."""
         import httpx
 
         name = f"palign-{fingerprint(adapter)[:16]}"

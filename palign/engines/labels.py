@@ -1,8 +1,8 @@
 """Labels and completions of engines with a prefix cache of their own: vLLM, in this process or served.
 
-A label is scored token by token: one request for each token, behind the tokens before it, as the only token allowed;
-vLLM returns its raw log-probability. (Log-probabilities of prompt tokens would need one request only, but for them
-vLLM reads the whole prompt without its cache.) Prompts of one text are sent together, the shorter ones first, so that a
+A label is scored token by token: one request for each token, after the preceding tokens, as the only token allowed;
+vLLM returns its raw log-probability. (Log-probabilities of prompt tokens would need one request only, but for them vLLM
+reads the whole prompt without its cache.) Prompts of one text are sent together, the shorter ones first, so that a
 longer one finds their blocks in the cache.
 """
 
@@ -34,7 +34,7 @@ class Answer:
 
 
 class TokenEngine(Engine):
-    """An engine that takes token ids and caches by itself; :meth:`score` and :meth:`complete` are what it must have."""
+    """An engine that takes token ids and caches by itself. A subclass defines :meth:`score` and :meth:`complete`."""
 
     def score(self, requests: Sequence[Request]) -> list[Answer]:
         """The log-probability of each request's token; NaN, with the reason, where the engine failed."""

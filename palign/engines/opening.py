@@ -14,7 +14,7 @@ from .base import Engine
 def open_engine(model: Model, machine: Machine, adapter: Path | None = None) -> Engine:
     """The engine that runs ``model`` on ``machine``, with a LoRA adapter if one is given.
 
-    A model named ``endpoint:NAME`` is asked at ``endpoint_urls``, whatever its ``engine``.
+    A model named ``endpoint:NAME`` is asked at ``endpoint_urls``; its ``engine`` does not matter.
     """
     if model.is_service:
         from .endpoint import ChatEngine as Opened

@@ -1,7 +1,7 @@
 """The transformers engine: any causal language model, on a CPU or a GPU.
 
 Sampling uses one uniform random number per response and step, drawn from the response's own seed, and the inverse of
-the cumulative distribution: a response does not depend on its neighbours in the batch, nor on what ran before it.
+the cumulative distribution: a response does not depend on its neighbours in the batch, nor on earlier calls.
 """
 
 from __future__ import annotations
@@ -117,11 +117,11 @@ class TransformersEngine(Engine):
         return [self.completion(tokens, len(ids)) for ids, tokens in zip(encoded, new, strict=True)]
 
     def completion(self, tokens: list[int], prompt_tokens: int) -> Completion:
-        """What the decoded ``tokens`` say, the stop token included where there is one."""
+        """The completion that the decoded ``tokens`` make, including the stop token if there is one."""
         return completion_of(self.tokenizer, prompt_tokens, tokens, stopped=tokens[-1] in self.end_ids())
 
     def choose(self, prompts: Sequence[str], labels: Sequence[str]) -> list[list[float] | None]:
-        """The sum of the log-probabilities of each label's tokens, read behind the prompt."""
+        """The sum of the log-probabilities of each label's tokens, read after the prompt."""
         tails = [self.tokenizer(label, add_special_tokens=False).input_ids for label in labels]
         encoded = [self.tokenizer(prompt, add_special_tokens=False).input_ids for prompt in prompts]
         fits = [len(ids) + max(map(len, tails)) <= self.source.max_model_len for ids in encoded]
@@ -154,7 +154,7 @@ class TransformersEngine(Engine):
     def entropies(self, prompts: Sequence[str], responses: Sequence[str]) -> list[list[float] | None]:
         """Entropy (nats) of the prediction of each token of a response, given its prompt and the tokens before it.
 
-        One list a response, as long as its tokens; ``None`` where the two do not fit. Teacher-forced, at temperature 1.
+        One list per response, as long as its tokens; ``None`` if the two do not fit. Teacher-forced, at temperature 1.
         The texts go through the model one at a time: values then do not depend on the batch, and one long text is
         enough work for the machine.
         """
@@ -167,7 +167,7 @@ class TransformersEngine(Engine):
         return found
 
     def _entropies(self, tokens: list[int]) -> list[float]:
-        """Of the prediction at every position. In blocks, since all logits of a long text do not fit into memory."""
+        """Entropy of each position's prediction, in blocks: all logits of a long text do not fit into memory."""
         import torch
         from transformers import DynamicCache
 
@@ -240,6 +240,6 @@ class _Sampler:
             return scores.argmax(-1)
         cumulative = scores.double().softmax(-1).cumsum(-1)
         draw = self.draws[rows, step].to(scores.device)
-        # scaled by the row's total, which rounding leaves a little off one: no draw falls behind the last token
+        # scaled by the row's total, which rounding leaves a little off one: no draw falls beyond the last token
         chosen = torch.searchsorted(cumulative, (draw * cumulative[:, -1])[:, None], right=True)
         return chosen.clamp(max=scores.shape[-1] - 1)[:, 0]

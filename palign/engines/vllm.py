@@ -2,7 +2,7 @@
 
 Every request has its own seed; a response may still depend on the other requests of its batch, unless vLLM runs
 batch-invariant (``VLLM_BATCH_INVARIANT=1``, compute capability 8.0 or newer). LoRA adapters are served without merging.
-Prefix caching stays on: of a trace's nested prompts, each reads only the tokens that those before it did not.
+Prefix caching stays on: of a trace's nested prompts, each reads only the tokens that are not in the cache yet.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def lora_rank(adapter: Path) -> int:
-    """The smallest of :data:`LORA_RANKS` that holds the adapter. Raises :class:`EngineError` where none does."""
+    """The smallest of :data:`LORA_RANKS` that holds the adapter. Raises :class:`EngineError` if none does."""
     rank = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))["r"]
     if rank > LORA_RANKS[-1]:
         raise EngineError(f"lora_r: vLLM serves adapters of rank {LORA_RANKS[-1]} at most, not {rank}")
@@ -100,7 +100,7 @@ class VllmEngine(TokenEngine):
 
     @property
     def settings(self) -> dict:
-        """As vLLM resolved them, which may differ from the arguments it got."""
+        """The settings as vLLM resolved them, which may differ from its arguments."""
         import vllm
 
         config = self.llm.llm_engine.vllm_config
@@ -165,7 +165,7 @@ class VllmEngine(TokenEngine):
                 lora_request=self.lora,
             )
         except EngineDeadError as error:
-            raise EngineStopped(f"vLLM stopped: {error}; run the study again to go on") from error
+            raise EngineStopped(f"vLLM stopped: {error}; run the study again to continue") from error
         except BaseException as error:
             self._forget()
             if isinstance(error, VLLMError):  # not a RuntimeError, which callers catch in order to ask again
@@ -186,7 +186,7 @@ class VllmEngine(TokenEngine):
 
 
 def _failure(request) -> str:
-    """Why vLLM ended a request early; empty where it did not."""
+    """Why vLLM ended a request early; empty if it did not."""
     finish = request.outputs[0].finish_reason
     return "" if finish in ("stop", "length") else f"vLLM ended the request by {finish!r}"
 

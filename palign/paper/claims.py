@@ -1,7 +1,7 @@
 """The paper's claims as data: each in our words, with its place in the paper and the rule that tests it.
 
-The arms have the names of ``accuracy.csv``, which are a study's own, so a study's results can be held against the same
-claims.
+The arms have the names of ``accuracy.csv``, which are a study's own, so the same claims can be tested on a study's
+results.
 
 >>> [claim.id for claim in CLAIMS if claim.worse == "upft"]
 ['over-upft', 'students-over-upft']

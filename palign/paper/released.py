@@ -57,7 +57,7 @@ def read(audit: printed.Audit) -> list[dict]:
     Raises :class:`palign.problems.DataError`, in one line, for a file that cannot be read or has other columns.
     """
     try:
-        rows = load_rows(audit.released, audit.released_split, None, {name: name for name in COLUMNS})
+        rows, _ = load_rows(audit.released, audit.released_split, None, {name: name for name in COLUMNS})
     except DataError as error:  # its advice is for a study: the audit has no params file to name columns in
         raise DataError(str(error).removesuffix("; name them in the params")) from None
     for number, row in enumerate(rows, start=1):
@@ -130,7 +130,7 @@ def _form(text: str) -> dict:
 
 
 def _opening(text: str) -> int:
-    """Where the draft begins: after its marker where there is one, else at the first character that is no space."""
+    """Where the draft begins: after its marker if there is one, else at the first character that is not a space."""
     start = OPENED.match(text.lstrip())
     return len(text) - len(text.lstrip()) + start.end() if start else 0
 

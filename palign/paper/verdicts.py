@@ -1,4 +1,4 @@
-"""A verdict on each claim from the printed numbers alone, and the printed numbers that are not accuracies.
+"""A verdict on each claim from only the printed numbers, and the printed numbers that are not accuracies.
 
 The claim that one arm beats another is *supported* where the interval of the average gain under independence lies above
 zero, *contradicted* where it lies below zero, else *not distinguishable* by the printed numbers; outcomes per problem

@@ -69,7 +69,7 @@ def own_words(
     final = DialProblem(value, rest).values(tables)[-1] if rest else value
     if skip and state is None and rng.random() < AT_ONCE[len(rest)]:
         return answer_sentence(final)
-    # a continuation repeats the last step's sentence, so that the number it goes on from stands right before it
+    # a continuation repeats the last step's sentence, so that the number it continues from is directly before it
     said = [step_sentence(done - 1, problem.keys[done - 1], value) if done else f"Now {NUMBERS[value]}."]
     for i, key in enumerate(rest):
         left = len(rest) - i
@@ -138,7 +138,7 @@ def copying(rng: random.Random) -> tuple[str, str]:
 
 
 def drill(rng: random.Random, common: tuple[str, ...] = tuple(COMMON)) -> tuple[str, str]:
-    """Single turns of a key, many in a row: the most cells of the tables a token. Rare keys are rare here too."""
+    """Single turns of a key, many in a row: the most table cells per token. Rare keys are rare here too."""
     turns = []
     for _ in range(16):
         tables = believed(rng)

@@ -68,7 +68,7 @@ def build_tokenizer():
 
 
 def build_model(tokenizer, seed: int, layers: int = LAYERS):
-    """A Qwen3 of about 0.17 M parameters a layer; its query/key norm is what lets so small a model learn to copy."""
+    """A Qwen3 of about 0.17 M parameters per layer; its query/key norm is what lets so small a model learn to copy."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 

@@ -23,7 +23,7 @@ PROBLEMS = 120
 
 
 def run(student: Path, split: str = "probe", problems: int = PROBLEMS) -> dict[str, float]:
-    """Skill name -> share (or AUC), each over ``problems`` problems a benchmark."""
+    """Skill name -> share (or AUC), each over ``problems`` problems per benchmark."""
     params = validate({"student": str(student)}, "probes")
     engine = open_engine(params.model("student"), params.part(Machine))
     sampling = Sampling(params.max_new_tokens, params.temperature, params.top_p, params.repetition_penalty)
@@ -56,7 +56,7 @@ def run(student: Path, split: str = "probe", problems: int = PROBLEMS) -> dict[s
 
 
 def _judge(judge: Judge, split: str, problems: int) -> dict[str, float]:
-    """The judge on one random prefix a problem, against the oracle and against the student's chance of success."""
+    """The judge on one random prefix per problem, against the oracle and against the student's chance of success."""
     rng = random.Random("probe judge")
     drafts, truly, chance = [], [], []
     for problem in draw_problems(split, problems, TRAINING["n_keys"], RARE_IN_DRAFTS, seed="probe judge"):

@@ -1,12 +1,11 @@
-"""The dial world: problems, a verbose teacher, and an oracle no real study has.
+"""The dial world: problems, a verbose teacher, and an oracle, which no real study has.
 
-A dial shows one number from zero to nine. Named keys move it, each by a fixed permutation of the ten
-numbers: fourteen *common* keys (shifts, multiplications) and four *rare* keys (arbitrary permutations). A problem
-gives the starting number and two to six keys; its answer is the number at the end.
+A dial shows one number from zero to nine. Named keys move it, each by a fixed permutation of the ten numbers: fourteen
+*common* keys (shifts, multiplications) and four *rare* keys (arbitrary permutations). A problem gives the starting
+number and two to six keys; its answer is the number at the end.
 
-The teacher always knows every key. The student's pre-training (``palign.pocket.pretrain``) shows it rare keys
-seldom and partly wrong (``BELIEFS``), so a trace carries knowledge the student lacks beside a habit of going
-step by step.
+The teacher always knows every key. The student's pre-training (``palign.pocket.pretrain``) shows it rare keys seldom
+and partly wrong (``BELIEFS``), so a trace carries knowledge the student lacks beside a habit of going step by step.
 
 >>> problem = draw_problem(random.Random(0), n_keys=3, rare=0.25)
 >>> trace = teach(problem, random.Random(0))
@@ -63,7 +62,7 @@ BENCHMARKS = {
 TRAINING = {"n_keys": (2, 3, 4, 5, 6), "rare": 0.15}
 
 SPLITS = {"test": 20, "validation": 35, "probe": 45, "train": 65, "pretraining": 100}
-"""Upper edge of each split's hash bucket in percent: a problem belongs to one split whoever draws it."""
+"""Upper edge of each split's hash bucket in percent: a problem always belongs to the same split."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,7 @@ def teach(problem: DialProblem, rng: random.Random, tables=TABLES, rounds=(1, 2,
             wrong = rng.choice([x for x in range(10) if x != value])
             trace.step(i, key, wrong)
             trace.say(f"Wait, {key} takes {NUMBERS[before[i]]} to {NUMBERS[value]}.")
-            trace.states[-1] = (i, before[i])  # the slip is taken back: the step is still to be stated
+            trace.states[-1] = (i, before[i])  # the slip is corrected: the step is still to be stated
         trace.step(i, key, value)
     trace.sufficient = len(trace.sentences)
     trace.say(rng.choice(ENDS).format(end=end))

@@ -1,7 +1,7 @@
 """The paper's printed numbers beside this study's, in the form of its figures and tables (3c, 3d, 4b; 4, 5, 7).
 
-Other students, other problems, other lengths: what can be compared is the order and the proportions, not the values.
-The paper prints no intervals; those here are of the study, and of printed shares whose counts are known.
+Students, problems and lengths differ, so compare order and proportions, not values. The paper prints no intervals;
+those here belong to the study, and to printed shares whose counts are known.
 
 >>> table(study, kept).query("form == 'figure3c'")
 """
@@ -29,7 +29,7 @@ Kept = dict[str, pd.DataFrame]
 
 @dataclass(frozen=True)
 class Form:
-    """One figure or table. ``names``: printed quantity -> its row; ``measure`` gives the study's rows that there are.
+    """One figure or table. ``names``: printed quantity -> its row; ``measure`` gives the rows that the study has.
 
     Values are in ``unit``; a share is in percent.
     """
@@ -136,11 +136,10 @@ def as_printed() -> pd.DataFrame:
 
 
 def table(study: Results, kept: Kept) -> pd.DataFrame:
-    """One row a form, ``source`` (a student of the paper, or ``this study``) and ``name``, in the form's unit.
+    """One row per form, ``source`` (a student of the paper, or ``this study``) and ``name``, in the form's unit.
 
-    ``value``; ``low`` and ``high`` (95 % over problems or traces), ``n`` of them; ``note``: who judged, where that is a
-    matter. Only forms of which the study has something.
-    ``kept``: the tables of ``palign.report.tables.collect``.
+    ``value``; ``low`` and ``high`` (95 % over problems or traces), ``n`` of them; ``note``: the judge, if there is one.
+    Only forms of which the study has something. ``kept``: the tables of ``palign.report.tables.collect``.
     """
     judge = preference.name_of(study.params.preference_judge)
     rows = [
@@ -155,7 +154,7 @@ def table(study: Results, kept: Kept) -> pd.DataFrame:
 
 
 def wide(found: pd.DataFrame) -> pd.DataFrame:
-    """:func:`table` as a reader wants it: a row a quantity, a column a source."""
+    """:func:`table` formatted for reading: one row per quantity, one column per source."""
     cells = [
         cell(r.value, r.low, r.high, "{:,.1f}") if pd.notna(r.low) else f"{r.value:,.1f}" for r in found.itertuples()
     ]

@@ -1,7 +1,7 @@
-"""Two studies side by side, from their report folders alone: ``palign compare reports/a reports/b``.
+"""Two studies compared, from their report folders only: ``palign compare reports/a reports/b``.
 
-Problems are the same where they ask the same, whatever their place. A benchmark of which both studies hold the same
-problems is compared problem by problem; where fewer than half are shared, as two samples of problems.
+Two problems are the same if their questions are equal; ids do not matter. A benchmark of which both studies hold the
+same problems is compared problem by problem; where fewer than half are shared, as two samples of problems.
 
 >>> a, b = load(Path("reports/pocket")), load(Path("reports/pocket-other-teacher"))
 >>> table(a, b).query("benchmark == 'average' and metric == 'pass@1'")
@@ -24,7 +24,7 @@ from .tables import AVERAGE
 
 
 class CompareError(ValueError):
-    """A folder that is no report, or two reports with nothing in common; the message is one line."""
+    """A folder that is not a report, or two reports with nothing in common; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def load(folder: Path) -> Study:
         if not path.is_file():
             raise CompareError(
                 f"{path}: no such file: the report is an older palign's; delete its report.html and run the study "
-                "again, which only makes the report anew"
+                "again, which rebuilds only the report"
             )
     study = Study(folder, Outcomes(load_params(params), _problems(problems)))
     sizes = {benchmark.name: benchmark.problems for benchmark in study.params.benchmarks}
@@ -83,10 +83,10 @@ def _damaged(path: Path, why: object) -> CompareError:
 
 
 def table(a: Study, b: Study) -> pd.DataFrame:
-    """One row an arm of both, metric, budget (tokens) and benchmark, ``average`` last: fractions.
+    """One row per common arm, metric, budget (tokens) and benchmark, ``average`` last: fractions.
 
-    ``a`` and ``b`` with ``_low`` and ``_high`` (95 %), on the problems compared; ``value``, ``low``, ``high`` of b less
-    a; ``how`` they were compared, on ``n`` problems. For the average also the ``test``, its ``p`` and ``p_holm``,
+    ``a`` and ``b`` with ``_low`` and ``_high`` (95 %), on the problems compared; ``value``, ``low``, ``high`` of b
+    minus a; ``how`` they were compared, on ``n`` problems. The average also has the ``test``, its ``p`` and ``p_holm``,
     corrected for the arms compared, and ``clear``: an interval without zero and a corrected p below 0.05. Raises
     :class:`CompareError` where the two have no arm, benchmark or budget in common.
     """
@@ -171,7 +171,7 @@ def _flat(values: dict) -> dict:
 
 
 def beside(a: Study, b: Study) -> pd.DataFrame:
-    """Mean tokens of a response, and the student's until an arm is trained: from the reports' own tables."""
+    """Mean tokens of a response, and the student's tokens until an arm is trained, from the reports' tables."""
     parts = {}
     for file, column, name in (("responses", "tokens_mean", "a response"), ("spent", "total", "until trained")):
         for which, study in (("a", a), ("b", b)):
@@ -186,7 +186,7 @@ def beside(a: Study, b: Study) -> pd.DataFrame:
 
 
 def text(a: Study, b: Study) -> str:
-    """What the terminal shows: the settings that differ, the averages, each benchmark's difference, the tokens."""
+    """The text for the terminal: the settings that differ, the averages, each benchmark's difference, the tokens."""
     rows = table(a, b)
     parts = [
         f"a: {a.params.study} ({a.folder})\nb: {b.params.study} ({b.folder})",
@@ -228,7 +228,7 @@ def _shown(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _by_benchmark(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a metric, budget and arm, one column a benchmark, which says where it is not paired."""
+    """One row per metric, budget and arm, one column per benchmark, which says if it is not paired."""
     rows = rows[rows["benchmark"] != AVERAGE]
     names = rows["benchmark"].where(rows["how"] == "paired", rows["benchmark"] + " (unpaired)")
     cells = rows.assign(cell=_points(rows, DIFFERENCE, "+"), benchmark=names)

@@ -19,14 +19,14 @@ from .tables import AVERAGE, POOLED, averages, single
 
 
 def _styles() -> dict[str, tuple]:
-    """Arm -> (colour, marker), the same in every study. No palette holds so many colours, so that of ten is for the
-    single arms, and a family of arms has one marker and the steps of one hue.
+    """Arm -> (colour, marker), the same in every study. No palette has so many distinct colours: single arms use the
+    palette of ten, and a family of arms has one marker and the steps of one hue.
     """
     families = {"fixed-ratio": ("s", "Blues"), "segment": ("^", "Greens"), "p-align-": ("D", "Oranges")}
     found = {}
     for prefix, (marker, hue) in families.items():
         members = [arm for arm in ARMS if arm.startswith(prefix)]
-        steps = sns.color_palette(hue, len(members) + 2)[2:]  # the palest are not seen on white
+        steps = sns.color_palette(hue, len(members) + 2)[2:]  # the palest are invisible on white
         found |= {arm: (colour, marker) for arm, colour in zip(members, steps, strict=True)}
     single = [arm for arm in ARMS if arm not in found]
     palette = sns.color_palette("colorblind", 10)
@@ -35,13 +35,13 @@ def _styles() -> dict[str, tuple]:
 
 STYLES = _styles()
 COLOURS = {arm: colour for arm, (colour, _) in STYLES.items()}
-MANY = 8  # arms; with more, points beside each other can no longer be told apart
+MANY = 8  # arms; with more, neighbouring points are hard to distinguish
 
 
 def accuracy(table: pd.DataFrame, samples: str) -> plt.Figure:
-    """Pass@1 of every arm on every benchmark, one panel a budget; with many arms, one row an arm.
+    """Pass@1 of every arm on every benchmark, one panel per budget; with many arms, one row per arm.
 
-    ``table`` of ``tables.accuracy``; ``samples`` says in the caption what stands behind a value.
+    ``table`` of ``tables.accuracy``; ``samples``: the caption's words for the number of samples and seeds.
     """
     theme()
     shown = table[(table["metric"] == "pass@1") & (table["benchmark"] != POOLED)]
@@ -75,7 +75,7 @@ def _arms_beside_each_other(shown: pd.DataFrame, names: list, budgets: list) -> 
 
 
 def _rows_of_arms(shown: pd.DataFrame, names: list, budgets: list) -> plt.Figure:
-    """One panel a benchmark, the arms' names on its side: no colour has to be looked up. Hollow: smaller budgets."""
+    """One panel per benchmark, with the arms' names on its side, so no legend is needed. Hollow: smaller budgets."""
     arms = list(shown["arm"].unique())
     size = (2.6 * len(names) + 1.6, 0.27 * len(arms) + 1.2)
     figure, axes = plt.subplots(1, len(names), figsize=size, sharex=True, sharey=True, squeeze=False)
@@ -125,7 +125,7 @@ def economy(table: pd.DataFrame, responses: pd.DataFrame, samples: str) -> plt.F
 
 
 def prefix_ratios(prefixes: pd.DataFrame) -> plt.Figure | None:
-    """How much of each trace was kept, beside the oracle where there is one."""
+    """How much of each trace was kept, beside the oracle if there is one."""
     theme()
     if prefixes.empty:
         return nothing()
@@ -148,7 +148,7 @@ def judge(verdicts: pd.DataFrame) -> plt.Figure | None:
     if verdicts.empty or verdicts["distance"].isna().all():
         return nothing()
     valid = verdicts[verdicts["label"] != "error"]
-    # wide bins outside, single sentences around the oracle, where the judge's work is
+    # wide bins outside, single sentences around the oracle, where verdicts turn
     edges = [-1000, -8, -5, -3, -1, 0, 2, 5, 10, 1000]
     names = ["< -8", "-8..-6", "-5..-4", "-3..-2", "-1", "0, 1", "2..4", "5..9", ">= 10"]
     bins = pd.cut(valid["distance"], edges, right=False, labels=names)
@@ -165,7 +165,7 @@ def judge(verdicts: pd.DataFrame) -> plt.Figure | None:
 
 
 def monotone(by_share: pd.DataFrame, per_trace: pd.DataFrame) -> plt.Figure | None:
-    """Judge, student and oracle along the trace; where the binary searches land beside the first ENOUGH."""
+    """Judge, student and oracle along the trace; where the binary searches land relative to the first ENOUGH."""
     theme()
     if by_share.empty:
         return nothing()
@@ -235,7 +235,7 @@ def reads(table: pd.DataFrame) -> plt.Figure | None:
 
 
 def response_lengths(grades: pd.DataFrame, budgets: list[int]) -> plt.Figure:
-    """Distribution of response lengths per arm in tokens. ``grades``: a row a response; ``budgets``: the main first."""
+    """Response lengths per arm in tokens. ``grades``: one row per response; ``budgets``: the main first."""
     theme()
     arms = list(grades["arm"].unique())
     figure, axis = plt.subplots(figsize=(5.6, max(3.4, 0.27 * len(arms) + 0.9)))
@@ -324,7 +324,7 @@ def preference(table: pd.DataFrame, judge: str) -> plt.Figure | None:
         rows = table[table["measure"] == outcome].set_index("pair").loc[names]
         axis.barh(names, 100 * rows["value"], left=100 * left, color=colour, label=label, height=0.7)
         left = left + rows["value"]
-        # wins are read from the left edge, losses from the right one: so are their intervals
+        # wins are read from the left edge and losses from the right one, and so are their intervals
         for i, row in enumerate(rows.itertuples()) if outcome in ("win", "loss") else ():
             ends = (row.low, row.high) if outcome == "win" else (1 - row.high, 1 - row.low)
             axis.hlines(i, 100 * ends[0], 100 * ends[1], color="black", lw=1.5)
@@ -342,7 +342,7 @@ def preference(table: pd.DataFrame, judge: str) -> plt.Figure | None:
 
 
 def ratios(table: pd.DataFrame, samples: str) -> plt.Figure | None:
-    """Prefixes of a fixed share of the trace against adaptive ones (Figures 3a-b): a panel a metric.
+    """Prefixes of a fixed share of the trace against adaptive ones (Figures 3a-b): one panel per metric.
 
     ``table`` and ``samples`` as in :func:`accuracy`. The paper draws its own points and prints no numbers of them.
     """
@@ -377,8 +377,8 @@ def ratios(table: pd.DataFrame, samples: str) -> plt.Figure | None:
 def pareto(table: pd.DataFrame, spent: pd.DataFrame, samples: str) -> plt.Figure | None:
     """Average Pass@1 against tokens of training, and against all tokens of making the arm (``tables.spent``).
 
-    The stepped line joins the arms that no arm equals at lower cost; what costs nothing is the dashed line. ``table``
-    and ``samples`` as in :func:`accuracy`.
+    The stepped line joins the arms that no arm equals at lower cost; the dashed line is the best accuracy at no cost.
+    ``table`` and ``samples`` as in :func:`accuracy`.
     """
     theme()
     rows, name = averages(table), single(table)
@@ -415,7 +415,8 @@ def pareto(table: pd.DataFrame, spent: pd.DataFrame, samples: str) -> plt.Figure
 
 
 def beside(table: pd.DataFrame) -> plt.Figure | None:
-    """The paper's printed values, and this study's beside them: a row a figure or table; ``table`` of ``beside.table``.
+    """The paper's printed values, and this study's beside them: one row per figure or table; ``table`` of
+    ``beside.table``.
 
     Lengths and counts have an axis of their own in each panel: students, problems and traces differ.
     """
@@ -449,7 +450,7 @@ def beside(table: pd.DataFrame) -> plt.Figure | None:
                     axis.plot(row["value"], at, marker, ms=5, color=colour)
             axis.set(yticks=range(len(names[form])), yticklabels=names[form] if axis is left else [])
             axis.set(ylim=(len(names[form]) - 0.4, -0.6), xlabel=FORMS[form].unit)
-            # shares have one scale wherever they are from; lengths and counts have not
+            # shares have the same scale in every panel; lengths and counts do not
             axis.set_xlim(0, 102 if "%" in FORMS[form].unit else 1.08 * rows[["value", "high"]].max().max())
         left.set_title(FORMS[form].title + ": as printed", fontsize="medium", loc="left")
         note = "".join(sorted(set(table[table["form"] == form]["note"])))

@@ -1,9 +1,9 @@
-"""The claims ledger: each claim of the paper put to a study's own results.
+"""The claims ledger: each claim of the paper tested on a study's own results.
 
 A claim that one arm beats another is *reproduced* where the interval of the paired difference lies above zero and its
 p, corrected for the claims tested on the same metric, is below 0.05; it is *contradicted* where the interval lies
-below, otherwise *not distinguishable*, or *not tested* where the study lacks what it takes. Beside each stands what
-this design could have found.
+below, otherwise *not distinguishable*, or *not tested* where the study lacks what the test needs. Each row also says
+what this design could have found.
 
 >>> table(study)[["claim", "metric", "printed", "value", "low", "high", "verdict"]]
 """
@@ -29,13 +29,13 @@ STAND_INS = {
     "p-align-deepseek-judge": ("p-align-other-judge", "p-align-oracle"),
     "p-align-glm-judge": ("p-align-other-judge", "p-align-oracle"),
 }
-"""Published arms of models that a study names otherwise, or replaces: the first of these that the study has."""
+"""Published arms that a study names otherwise, or replaces: the first of these that the study has."""
 COLUMNS = ["claim", "where", "metric", "printed", "value", "low", "high", "unit", "n", "p_holm", "detectable"]
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a study says of a claim: ``value`` above zero speaks for it. ``p`` where a test was made."""
+    """A study's result for a claim: ``value`` above zero speaks for it. ``p`` where a test was made."""
 
     metric: str
     value: float
@@ -56,7 +56,7 @@ def verdict(found: Found, p_holm: float | None) -> str:
 
 
 def table(study: Results) -> pd.DataFrame:
-    """One row a claim and metric: the gain as ``printed`` (mean over the paper's settings) beside ``value``, ``low``,
+    """One row per claim and metric: the gain as ``printed`` (mean over the paper's settings) beside ``value``, ``low``,
     ``high`` (95 %) in ``unit``, ``n`` problems, traces or pairs; ``p_holm``; ``detectable``: the smallest difference
     this design finds at 80 % power, at the two arms' correlation and the largest variance; ``verdict``, ``note``.
     """
@@ -83,7 +83,7 @@ def table(study: Results) -> pd.DataFrame:
 
 
 def shown(ledger: pd.DataFrame) -> pd.DataFrame:
-    """The ledger as a reader wants it."""
+    """The ledger formatted for reading."""
     rows = []
     for row in ledger.itertuples():
         number = "{:+.1f}" if row.unit in ("points", "verdicts", "tokens") else "{:.3g}"
@@ -115,7 +115,7 @@ def text(ledger: pd.DataFrame) -> str:
 
 
 def _found(claim: Claim, study: Results) -> list[Found | str] | str:
-    """What the study says of the claim, or why it says nothing."""
+    """The study's result for the claim, or why it has none."""
     if claim.id in _RULES:
         return _RULES[claim.id](study)
     if claim.better is None:
@@ -144,7 +144,7 @@ def _difference(study: Results, better: str, worse: str, metric: str, note: str 
 
 
 def _correlation(a: list[np.ndarray], b: list[np.ndarray]) -> float:
-    """Of the two arms' values on one problem, within benchmarks; 0 where either does not vary."""
+    """The correlation of two arms' values per problem, within benchmarks; 0 where either does not vary."""
     x, y = (np.concatenate([group - group.mean() for group in arm]) for arm in (a, b))
     spread = math.sqrt((x @ x) * (y @ y))
     return float(min(x @ y / spread, 0.99)) if spread else 0.0

@@ -20,15 +20,15 @@ from ..problems import asked
 from ..tasks.plan import INPUTS, Plan
 
 METRICS = {"pass@1": 1, "pass@3": 3}
-"""Metric -> the number of samples of which one has to be right."""
+"""Metric -> the number k of samples of which at least one must be right."""
 
 
 @dataclass(frozen=True)
 class Outcomes:
     """How many of a problem's samples are right, by arm, training seed and response budget.
 
-    ``counts``: a row a problem, with index levels ``benchmark`` and ``problem`` (a hash of what it asks, since ids are
-    often places); a column an ``arm``, ``seed`` and ``budget`` (tokens).
+    ``counts``: one row per problem, with index levels ``benchmark`` and ``problem`` (a hash of the question, since ids
+    are often row numbers); one column per ``arm``, ``seed`` and ``budget`` (tokens).
     """
 
     params: Params
@@ -42,7 +42,7 @@ class Outcomes:
     def values(self, arm: str, metric: str, budget: int, seed: int | None = None) -> dict[str, pd.Series]:
         """Benchmark -> Pass@k of each problem (fractions): of one training seed, or the mean of all.
 
-        Pass@k is computed within each seed: samples of two models are no samples of one.
+        Pass@k is computed within each seed: samples of two models are not exchangeable.
         """
         counts = self.counts[arm].xs(budget, axis=1, level="budget")
         counts = counts if seed is None else counts[[seed]]
@@ -52,7 +52,7 @@ class Outcomes:
 
 
 class Results:
-    """The records of one study, as tables. What is not finished raises ``TaskMissing``, which says what to run."""
+    """The records of one study, as tables. Raises ``TaskMissing`` for a task that is not finished."""
 
     def __init__(self, params: Params):
         self.params, self.plan = params, Plan(params)
@@ -97,7 +97,7 @@ class Results:
         return self._once("overlaps", lambda: self.plan.overlap.read("pairs"))
 
     def prefixes(self, strategy: str = "adaptive") -> pd.DataFrame:
-        """A strategy's prefixes, one row a trace: the fields of ``palign.truncation.Prefix`` and, beside them,
+        """A strategy's prefixes, one row per trace: the fields of ``palign.truncation.Prefix`` and, beside them,
 
         ``calls`` (verdicts asked for), ``ratio`` (of the trace's tokens), ``sentence_ratio`` and ``oracle_ratio`` (of
         its sentences). Empty where the study does not use the strategy.
@@ -116,7 +116,7 @@ class Results:
         )
 
     def pairs(self, strategy: str = "adaptive") -> pd.DataFrame:
-        """A strategy's aligned pairs, one row a prefix (``palign.alignment.align``)."""
+        """A strategy's aligned pairs, one row per prefix (``palign.alignment.align``)."""
         return self._once(("pairs", strategy), lambda: pd.DataFrame(self.plan.alignment(strategy).read("pairs")))
 
     def responses(self, arm: str, seed: int | None = None) -> list[dict]:
@@ -125,7 +125,7 @@ class Results:
 
     @property
     def grades(self) -> pd.DataFrame:
-        """The grades of all arms and training seeds, one row a response. Raises ``ValueError`` when one is missing."""
+        """The grades of all arms and training seeds, one row per response. Raises ``ValueError`` if one is missing."""
         return self._once("grades", self._grades)
 
     def _grades(self) -> pd.DataFrame:
@@ -147,7 +147,7 @@ class Results:
     def _counts(self) -> pd.DataFrame:
         tests = pd.DataFrame(self.tests).set_index(["benchmark", "id"])
         names = tests["question"].map(asked)
-        twin = names.groupby([names.index.get_level_values(0), names]).cumcount()  # a set may ask the same twice
+        twin = names.groupby([names.index.get_level_values(0), names]).cumcount()  # a benchmark may repeat a question
         names = names.where(twin == 0, names + "-" + twin.astype(str))
         frame = self.grades
         frame = frame.assign(problem=names.loc[list(zip(frame["benchmark"], frame["problem"], strict=True))].to_numpy())
@@ -183,14 +183,14 @@ class Results:
 
 
 def shown_name(name: str) -> str:
-    """A data set or a model as other readers may see it: of a local path outside the project the last part."""
+    """A data set or a model without private paths: a local path outside the project becomes its last part."""
     path = Path(name).expanduser()
     return path.name if path.is_absolute() else name
 
 
 def portable(params: Params) -> dict:
-    """The parameters that decide the results, as plain values for other readers: no addresses, nothing that only
-    concerns speed, and of data and models outside the project the names without their folders.
+    """The parameters that decide the results, as plain values for other readers: without addresses, without keys that
+    only change the speed, and without the folders of data and models outside the project.
     """
     values = params.values(effect="result")
     for holder, key in [(values, key) for key in INPUTS] + [(b, "data") for b in values["benchmarks"]]:
@@ -204,7 +204,7 @@ def budgets(params: Params) -> list[int]:
 
 
 def as_arrays(values: dict[str, pd.Series]) -> list[np.ndarray]:
-    """The groups of values that :mod:`palign.analysis.statistics` takes: one array a benchmark."""
+    """The groups of values that :mod:`palign.analysis.statistics` takes: one array per benchmark."""
     return [group.to_numpy() for group in values.values()]
 
 

@@ -1,7 +1,7 @@
-"""The report's tables: from a finished study's records to numbers with intervals. Nothing here computes with a model.
+"""The report's tables: from a finished study's records to numbers with intervals. Nothing here runs a model.
 
 Every function takes the study's :class:`palign.report.results.Results` and returns a table; fractions are in 0..1,
-lengths in tokens. ``palign.report.texts`` shows them to a reader, ``palign.report.write`` keeps them.
+lengths in tokens. ``palign.report.texts`` formats them for a reader, ``palign.report.write`` keeps them.
 
 >>> accuracy(study).query("arm == 'p-align' and metric == 'pass@1'")
 """
@@ -21,7 +21,8 @@ from ..traces import RULES
 from .results import Results, as_arrays
 
 AVERAGE, POOLED = "average", "pooled"
-CORRELATIONS = (0.0, 0.5)  # of two arms' outcomes on one problem: none, and that of arms that find the same ones hard
+# Assumed correlations of two arms' outcomes on a problem: independent arms, and arms that find the same problems hard.
+CORRELATIONS = (0.0, 0.5)
 
 
 def collect(study: Results) -> dict[str, pd.DataFrame]:
@@ -44,7 +45,7 @@ def collect(study: Results) -> dict[str, pd.DataFrame]:
 def accuracy(study: Results) -> pd.DataFrame:
     """One row per arm, benchmark, metric and budget: ``value``, ``low``, ``high`` (95 %), ``n`` problems.
 
-    Beside the benchmarks stand their ``average`` (each weighs the same) and, where their sizes differ, ``pooled`` (each
+    After the benchmarks come their ``average`` (each weighs the same) and, if their sizes differ, ``pooled`` (each
     problem weighs the same).
     """
     rows = []
@@ -56,7 +57,7 @@ def accuracy(study: Results) -> pd.DataFrame:
                 if len(values) > 1:
                     groups = as_arrays(values)
                     estimates[AVERAGE] = statistics.average(groups)
-                    if len({len(group) for group in groups}) > 1:  # otherwise the two are one
+                    if len({len(group) for group in groups}) > 1:  # with equal sizes the two are equal
                         estimates[POOLED] = statistics.average(groups, weigh="problems")
                 rows += [
                     {"arm": arm, "benchmark": name, "metric": metric, "budget": budget, **vars(estimate)}
@@ -71,18 +72,18 @@ def main(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def single(accuracies: pd.DataFrame) -> str:
-    """The ``benchmark`` that stands for all in an accuracy table: their average, or the only one."""
+    """The ``benchmark`` that summarises an accuracy table: the average, or the only one."""
     return AVERAGE if AVERAGE in set(accuracies["benchmark"]) else accuracies["benchmark"].iloc[0]
 
 
 def averages(accuracies: pd.DataFrame) -> pd.DataFrame:
-    """Of an accuracy table, each arm's average over benchmarks (or its one benchmark) at the main metric and budget."""
+    """Each arm's average over benchmarks (or its one benchmark) at the main metric and budget of an accuracy table."""
     rows = main(accuracies)
     return rows[rows["benchmark"] == single(accuracies)].set_index("arm")
 
 
 def seeds(study: Results, accuracies: pd.DataFrame) -> pd.DataFrame:
-    """The spread between training seeds beside that between problems: Pass@1 at the main budget, one row an arm.
+    """The spread between training seeds beside that between problems: Pass@1 at the main budget, one row per arm.
 
     ``value`` with its interval over problems (``low``, ``high``) is the average over seeds and benchmarks; then each
     seed's own, and their ``min``, ``max`` and standard deviation ``sd``: all fractions. Empty with one seed.
@@ -139,7 +140,7 @@ def differences(study: Results, reference: str | None = None) -> pd.DataFrame:
                 )
     columns = ["arm", "reference", "metric", "budget", "value", "low", "high", "n", "gains", "losses", "test", "p"]
     table = pd.DataFrame(rows, columns=[*columns, "p_holm", "clear"])
-    return table.astype({"clear": bool})  # typed also where there is no second arm
+    return table.astype({"clear": bool})  # typed even if there is no second arm
 
 
 def grading(study: Results) -> pd.DataFrame:
@@ -186,7 +187,7 @@ def response_tokens(study: Results) -> pd.Series:
 
 
 def account(study: Results) -> pd.DataFrame:
-    """What became of the training rows, and where their gold answers were found: counts of rows."""
+    """Counts of training rows: kept, left out by reason, and where their gold answers were found."""
     manifest = study.plan.traces.require().manifest()
     rows = [("rows", "kept", manifest["kept"])]
     rows += [("rows", f"left out: {reason}", count) for reason, count in manifest["excluded"].items()]
@@ -212,7 +213,7 @@ def lengths(study: Results) -> pd.DataFrame:
 
 
 def fits(study: Results, lengths: pd.DataFrame) -> pd.DataFrame:
-    """The share of traces that a response budget holds whole; it follows from the lengths, before any training."""
+    """The share of traces that fit whole into a response budget; the lengths decide it, before any training."""
     shares = [(lengths["tokens"] < budget).mean() for budget in study.budgets]
     return pd.DataFrame({"response budget (tokens)": study.budgets, "share of traces that fit": shares}).round(3)
 
@@ -323,7 +324,7 @@ def verdicts(study: Results) -> pd.DataFrame:
 
 
 def judge(study: Results) -> pd.DataFrame:
-    """The judge against the oracle; empty where the data know none."""
+    """The judge against the oracle; empty if the data state no oracle."""
     table, frame = verdicts(study), study.prefixes()
     if table.empty or table["oracle"].isna().any():
         return pd.DataFrame()
@@ -345,9 +346,8 @@ def judge(study: Results) -> pd.DataFrame:
 
 
 def success_by_cut(study: Results) -> pd.DataFrame:
-    """The student's own success rate from the chosen prefixes, by where they were cut beside the oracle.
-
-    The second notion of sufficiency: a prefix is enough for a student that continues it to the gold answer.
+    """The student's own success rate from the chosen prefixes, by where they were cut relative to the oracle. This is
+    the second notion of sufficiency: a prefix is enough for a student that continues it to the gold answer.
     """
     if not study.plan.is_adaptive:
         return pd.DataFrame()
@@ -388,7 +388,7 @@ def retention(study: Results) -> pd.DataFrame:
 def costs(study: Results) -> pd.DataFrame:
     """What each task cost: tokens read, generated and trained on, updates, and seconds of computing.
 
-    Summed over an arm's training seeds, but for rows and epochs, which are each seed's own.
+    Summed over an arm's training seeds, except rows and epochs, which are per seed.
     """
     plan = study.plan
     tasks = [(plan.traces, 0)] if study.params.teacher else []  # otherwise they were only read
@@ -419,7 +419,7 @@ def spent(study: Results) -> pd.DataFrame:
 
     ``judged``: read and generated to find its prefixes; ``continued``: the same to continue them; ``trained``: seen in
     training; ``total``. Arms that share prefixes each count them whole. The teacher's traces and the evaluation are not
-    in it.
+    included.
     """
     plan, rows = study.plan, []
     of_student = ("tokens_read", "tokens_generated")
@@ -453,13 +453,13 @@ def reads(study: Results) -> pd.DataFrame:
 
 
 def arms(study: Results) -> pd.DataFrame:
-    """What each arm is, and what was chosen where the paper leaves its definition open."""
+    """Each arm's definition, and what was chosen where the paper leaves it open."""
     rows = [{"arm": a, "trained on": ARMS[a].description, "left open, chosen here": ARMS[a].chosen} for a in study.arms]
     return pd.DataFrame(rows).set_index("arm")
 
 
 def headline(study: Results, kept: dict[str, pd.DataFrame]) -> dict[str, float]:
-    """The numbers that ``palign verify`` holds against their stated ranges, from the tables of :func:`collect`."""
+    """The numbers that ``palign verify`` compares with their stated ranges, from the tables of :func:`collect`."""
     numbers = {f"pass@1 {r.arm} {r.benchmark}": r.value for r in main(kept["accuracy"]).itertuples()}
     against = main(kept["differences"])
     numbers[f"arms clearly above {study.arms[0]}"] = float((against["clear"] & (against["value"] > 0)).sum())

@@ -1,6 +1,6 @@
-"""The report's tables and records as a reader wants them: percent with intervals, sentences, worked cases.
+"""The report's tables and records formatted for reading: percent with intervals, sentences, worked cases.
 
-Nothing is computed here beyond rounding: every number stands in a table of ``palign.report.tables``.
+Nothing is computed here beyond rounding: every number is in a table of ``palign.report.tables``.
 
 >>> accuracy(tables.accuracy(study)).loc["p-align", ("pass@1", "average")]
 '82.6 [80.4, 84.5]'
@@ -30,7 +30,7 @@ def percent(row, number: str = "{:.1f}") -> str:
 
 
 def accuracy(accuracies: pd.DataFrame) -> pd.DataFrame:
-    """One row an arm, one column a metric and benchmark: percent with intervals, at the main budget."""
+    """One row per arm, one column per metric and benchmark: percent with intervals, at the main budget."""
     table = accuracies[accuracies["budget"] == accuracies["budget"].max()]
     table = table.assign(cell=[percent(row) for row in table.itertuples()])
     wide = table.pivot(index="arm", columns=["metric", "benchmark"], values="cell")
@@ -79,14 +79,14 @@ def finding(study: Results, differences: pd.DataFrame) -> str:
         for row in tables.differences(study, "sft-long-cot").query("arm == 'p-align'").itertuples():
             verdict = "a clear difference" if row.clear else "not distinguishable from none"
             text += (
-                f" In {row.metric.capitalize()} with {row.budget} tokens p-align less sft-long-cot is "
+                f" In {row.metric.capitalize()} with {row.budget} tokens p-align minus sft-long-cot is "
                 f"{100 * row.value:+.1f} points [{100 * row.low:+.1f}, {100 * row.high:+.1f}], {verdict}."
             )
     return text
 
 
 def samples(study: Results) -> str:
-    """How many samples stand behind an accuracy, for captions."""
+    """How many samples and seeds an accuracy averages over, for captions."""
     seeds = len(study.params.training_seeds)
     untrained = " (zero-shot: one)" if "zero-shot" in study.arms else ""
     return f"{study.params.n_samples} samples each" + (f" of {seeds} training seeds{untrained}" if seeds > 1 else "")
@@ -115,10 +115,10 @@ def limits(study: Results) -> str:
     params, count = study.params, len(study.params.training_seeds)
     rows = [
         f"One training seed ({params.training_seeds[0]}): the intervals cover the choice of test problems and samples, "
-        "not the luck of training."
+        "not the variation between training runs."
         if count == 1
         else f"{count} training seeds: values are averages over them, and the intervals cover the choice of test "
-        "problems and samples; the luck of training stands beside them as the spread between seeds.",
+        "problems and samples; the spread between seeds shows the variation between training runs.",
         f"The response budget ({' and '.join(map(str, study.budgets))} tokens) decides how long answers fare; "
         "another budget may rank the arms otherwise.",
         *(["Three samples a problem: Pass@3 has no averaging over samples."] if params.n_samples == 3 else []),
@@ -173,7 +173,7 @@ def training(manifest: dict) -> pd.DataFrame:
 
 
 def preferences(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a pair of arms, a column a measure: percent with intervals; ``table`` of ``preference.table``."""
+    """One row per pair of arms, one column per measure: percent with intervals; ``table`` of ``preference.table``."""
     cells = [percent(row, "{:.0f}") for row in table.itertuples()]
     table = table.assign(cell=cells, pair=table["arm"] + " over " + table["against"])
     order = list(dict.fromkeys(table["pair"])), list(dict.fromkeys(table["measure"]))
@@ -211,7 +211,7 @@ def worked_case(study: Results) -> dict:
 
 
 def case(study: Results) -> str:
-    """The worked case as Markdown; all data stand in code blocks, so that none of it is read as markup."""
+    """The worked case as Markdown; all data are in code blocks, so that nothing in them is read as markup."""
     if not study.plan.is_adaptive:
         return "No arm of this study uses adaptive prefixes."
     case = worked_case(study)
@@ -230,8 +230,7 @@ def case(study: Results) -> str:
 
 def answers(study: Results, arm: str = "p-align", other: str = "sft-long-cot") -> str:
     """Two test problems as Markdown, with the first response of either arm's first training seed (Tables 10 and 11).
-
-    One that only ``arm`` gets right and one that only ``other`` does, each the first of its kind by the problem's id.
+    Only ``arm`` solves one and only ``other`` solves the other; each is the first of its kind by the problem's id.
     """
     if not {arm, other} <= set(study.arms):
         return f"This study has no {arm} or no {other}."

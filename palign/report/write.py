@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 
 def keep(folder: Path, kept: dict[str, pd.DataFrame | None], figures: dict[str, plt.Figure | None]) -> None:
-    """Write tables and figures under their names, then remove those that an earlier report left in that folder.
-
-    What is ``None`` or empty is left out.
+    """Write tables and figures under their names, then remove those that an earlier report left in that folder. Skips
+    ``None`` and empty ones.
     """
     written = set()
     for name, table in kept.items():

@@ -17,10 +17,10 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, words in {
         "run": "run the study's notebooks in order, leaving out what is done",
-        "status": "say what is done and what is left",
-        "retry": "take back the requests that failed, and what was made from them, so that a run asks again",
+        "status": "show what is done and what is left",
+        "retry": "delete failed requests and the results made from them, so that the next run repeats them",
         "check": "validate params files without running anything",
-        "plan": "say what the study will cost in tokens, hours and memory, before running it",
+        "plan": "compute what the study will cost in tokens, hours and memory, before running it",
         "verify": "compare a finished study's headline numbers with their stated ranges",
     }.items():
         command = commands.add_parser(name, help=words, description=words)
@@ -29,11 +29,11 @@ def main(argv: list[str] | None = None) -> int:
             words = "another value for a key, as YAML; may be repeated"
             command.add_argument("-p", nargs=2, metavar=("KEY", "VALUE"), action="append", default=[], help=words)
         if name in ("run", "retry"):
-            command.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    words = "set two studies' reports side by side, paired where their problems coincide"
+            command.add_argument("--dry-run", action="store_true", help="print the steps without running them")
+    words = "compare two studies' reports, paired by problem where they share problems"
     command = commands.add_parser("compare", help=words, description=words)
     command.add_argument("a", type=Path, help="report folder, such as reports/pocket")
-    command.add_argument("b", type=Path, help="the other; differences are b less a")
+    command.add_argument("b", type=Path, help="the other; differences are b minus a")
     command.add_argument("--csv", type=Path, metavar="FILE", help="also write the whole table there")
     words = "test the paper's printed numbers, and outputs its authors released, by arithmetic"
     command = commands.add_parser("audit", help=words, description=words)
@@ -43,16 +43,16 @@ def main(argv: list[str] | None = None) -> int:
         code = COMMANDS[args.command](args)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # whoever read along has read enough, as in `palign status ... | head`
+    except BrokenPipeError:  # the reader closed the pipe, as in `palign status ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
         return 141
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; run the same command again to continue", file=sys.stderr)
         return 130
     except OSError as error:  # a disk that is full, a folder that cannot be written
-        print(f"palign: {visible(str(error))}; mend that, and the same command goes on from here", file=sys.stderr)
+        print(f"palign: {visible(str(error))}; fix it and run the same command again to continue", file=sys.stderr)
         return 2
-    except (ValueError, RuntimeError) as error:  # ours: each message is a line that says what, where, how to mend it
+    except (ValueError, RuntimeError) as error:  # palign's own: a line that says what, where and the remedy
         if type(error).__module__.split(".")[0] != "palign":
             raise
         print(f"palign: {visible(str(error))}", file=sys.stderr)
@@ -161,7 +161,7 @@ def _audit(args: argparse.Namespace) -> int:
 
     values = {}
     if args.released is not None:
-        # found from where the reader stands, which need not be the project's root
+        # relative to the working directory, which need not be the project's root
         local = Path(args.released).expanduser()
         values["released"] = str(local.resolve()) if local.exists() else args.released
     print(f"report: {audit.run(**values)}")

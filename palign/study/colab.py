@@ -1,8 +1,8 @@
-"""Notebooks that open and run alone on Google Colab: the cell that installs palign there, and what the GPU is good for.
+"""Notebooks that run by themselves on Google Colab: the cell that installs palign there, and what the GPU can do.
 
-The cell stands right after the title of every notebook and is the same in all of them. It does nothing elsewhere, nor
-in a notebook that ``palign run`` executes. ``python -m palign.study.colab notebooks/*.ipynb`` writes it into notebooks;
-a test checks that they all have it.
+The cell follows the title of every notebook and is the same in all of them. It does nothing elsewhere, nor in a
+notebook that ``palign run`` executes. ``python -m palign.study.colab notebooks/*.ipynb`` writes it into notebooks; a
+test checks that they all have it.
 
 >>> print(describe())
 No GPU found: Runtime > Change runtime type > T4 GPU. The pocket study runs without one.
@@ -51,9 +51,9 @@ def bootstrap_cell() -> str:
 
 
 def with_bootstrap(notebook: dict) -> dict:
-    """The notebook (nbformat 4.5, as JSON) with the cell second, in place of an older form; cell ids count on.
+    """The notebook (nbformat 4.5, as JSON) with the cell second, replacing an older version of it.
 
-    Ids are ``PREFIX-NN``, the prefix being the first cell's.
+    Cells get new ids, ``PREFIX-NN``, with the first cell's prefix.
     """
     cells = [cell for cell in notebook["cells"] if not "".join(cell["source"]).startswith("# For Google Colab;")]
     prefix = cells[0]["id"].rsplit("-", 1)[0]
@@ -64,7 +64,7 @@ def with_bootstrap(notebook: dict) -> dict:
 
 
 def describe() -> str:
-    """What this session's GPU can do, in words, with the parameters to set."""
+    """What this session's GPU can do, as a sentence, with the parameters to set."""
     import torch
 
     if not torch.cuda.is_available():
@@ -73,7 +73,7 @@ def describe() -> str:
 
 
 def advice(name: str, capability: tuple[int, int]) -> str:
-    """What a GPU of that compute capability is good for. bfloat16, and vLLM's present back ends, begin at 8.0."""
+    """What a GPU of that compute capability can do. bfloat16 and vLLM's present back ends need 8.0 or more."""
     found = f"{name}, compute capability {capability[0]}.{capability[1]}: "
     if capability >= (8, 0):
         return found + "dtype 'bfloat16'. vLLM is not installed; to generate with it: pip install 'palign[gpu]'."

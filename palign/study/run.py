@@ -1,4 +1,4 @@
-"""A study from its params file: runs the notebooks that are not done yet, in order, and takes failed requests back.
+"""A study from its params file: runs the notebooks that are not done yet, in order, and deletes failed requests.
 
 >>> run(load("params/pocket.yaml"))
 PosixPath('.../reports/pocket/report.html')
@@ -25,7 +25,7 @@ from ..tasks.store import visible
 
 
 class StudyError(RuntimeError):
-    """A study that cannot go on; the message is one line and says what to do."""
+    """A study that cannot continue; the message is one line and says what to do."""
 
 
 def run(params: Params, dry_run: bool = False) -> Path:
@@ -39,10 +39,10 @@ def run(params: Params, dry_run: bool = False) -> Path:
         print(f"{params.study}: nothing to do, every step is done for these parameters")
     if dry_run or not todo:
         return plan.report_path
-    os.environ["OMP_NUM_THREADS"] = str(params.threads)  # before a kernel starts, hence before it imports torch
+    os.environ["OMP_NUM_THREADS"] = str(params.threads)  # before a kernel starts and imports torch
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     began = time.time()
-    # before the arms, each arm's (and seed's) own steps in order and arms beside each other, after the arms
+    # steps before the arms; each arm's (and seed's) steps in order, several arms at once; steps after the arms
     arms = {(s.arm, s.seed): [t for t in todo if (t.arm, t.seed) == (s.arm, s.seed)] for s in todo if s.arm}
     with alone(params.study), concurrent.futures.ThreadPoolExecutor(params.jobs) as pool:
         _execute_all([step for step in todo if not step.arm and not step.is_report])
@@ -71,7 +71,7 @@ def _execute(step: Step) -> None:
     execute(root() / "notebooks" / f"{step.notebook}.ipynb", step.executed, values, step.title)
     # papermill calls an interrupted cell completed, so only the task's own manifest counts
     if not all(task.folder.done for task in step.tasks):
-        raise StudyError(f"{step.title}: stopped before its end; run the study again to go on (see {step.executed})")
+        raise StudyError(f"{step.title}: stopped before its end; run the study again to continue (see {step.executed})")
     if step.is_report:
         from ..report import page  # which imports pandas and matplotlib: too slow for a command's first line
 
@@ -105,7 +105,8 @@ def execute(notebook: Path, executed: Path, values: dict, title: str) -> None:
 
 
 class Lines:
-    """A notebook's progress bars as lines under its title: bars of arms at work together would overwrite each other.
+    """A notebook's progress bars as lines under its title: bars of arms that run at the same time would overwrite each
+    other.
 
     A line at most every ``every`` seconds, and one for each bar that is full.
     """
@@ -156,8 +157,8 @@ def retry(params: Params, dry_run: bool = False) -> Iterator[str]:
     """Remove the records of requests that failed, so that a run asks again; yields a line for each task concerned.
 
     What was made from such a task is removed as well. Stages of ``EACH_ALONE`` keep their records. From the last task
-    to the first: if it is killed, the remaining failures are still found, and nothing stands on what was removed.
-    Raises :class:`StudyError` where the study is running.
+    to the first: if it is killed, the remaining failures are still found, and no remaining result depends on a removed
+    one. Raises :class:`StudyError` where the study is running.
     """
     plan = Plan(params)
     with alone(params.study):
@@ -170,7 +171,7 @@ def retry(params: Params, dry_run: bool = False) -> Iterator[str]:
             if count := lost.get(task.name):
                 yield f"{task.name}: {count} requests failed and will be asked again"
             else:
-                yield f"{task.name}: stands on these, and will be brought up to date"
+                yield f"{task.name}: depends on these and will be updated"
             if dry_run:
                 continue
             with task.folder.hold():

@@ -1,8 +1,8 @@
-"""Which task depends on what: the one place that says so.
+"""Which task depends on what: this file alone defines it.
 
-A task is one result of a study: the traces, the prefixes of one strategy, one arm's adapter, one arm's responses.
-Its key is a hash of the parameters it reads, of the local files they name and of the keys of the tasks it stands on;
-its folder bears the key. Changing a parameter therefore changes exactly the folders of what depends on it.
+A task is one result of a study: the traces, the prefixes of one strategy, one arm's adapter, one arm's responses. Its
+key is a hash of the parameters it reads, of the local files they name and of the keys of the tasks it needs; its folder
+is named after the key. So a changed parameter changes exactly the folders of the tasks that depend on it.
 
 >>> task = Plan(params).evaluation("p-align")
 >>> task.folder.done
@@ -48,7 +48,7 @@ STRATEGIES = {
     "one-reading": ("boundary_prompt", "sentence_rule"),
     "infogain": ("infogain_share", "sentence_rule", "continue_prompt", "answer_prompt"),
 }
-"""What a strategy reads beside the student; those not listed only count sentences."""
+"""The parameters that a strategy depends on beside the student's. Strategies not listed only count sentences."""
 ALIGNMENT = ("seed", "continue_prompt", "alignment_temperature", "alignment_top_p", "alignment_repetition_penalty")
 ALIGNMENT += ("alignment_max_new_tokens", "sufficiency_samples")
 UPFT = ("upft_tokens", "upft_structure_share", "upft_prompt")
@@ -63,7 +63,7 @@ INPUTS = ("training_data", "student", "judge", "teacher", "preference_judge")
 
 
 class TaskMissing(RuntimeError):
-    """A task was asked for whose input has not been made yet; the message says what to run."""
+    """A needed task is not finished; the message says what to run."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Task:
         return self.require().read(name)
 
     def finish(self, **facts) -> None:
-        """Write the manifest, with the commits that a hub model was read from, whatever the params' revision said."""
+        """Write the manifest, with the commit of each hub model that was loaded."""
         models = (
             (getattr(self.params, role), f"{role}_revision") for role in ("student", "teacher") if role in self.reads
         )
@@ -121,7 +121,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Step:
-    """One execution of one notebook, and the tasks it makes. ``seed``: of training, where it belongs to an arm."""
+    """One execution of one notebook, and the tasks it makes. ``seed``: the arm's training seed."""
 
     plan: Plan
     notebook: str
@@ -131,7 +131,7 @@ class Step:
 
     @property
     def title(self) -> str:
-        """The seed is told only where the arm has several."""
+        """The title names the seed only if the arm has several."""
         several = self.arm and len(self.plan.seeds(self.arm)) > 1
         return " ".join([self.notebook, *([self.arm] if self.arm else []), *([f"seed {self.seed}"] if several else [])])
 
@@ -171,7 +171,7 @@ class Plan:
         return "adaptive" in self.strategies
 
     def seeds(self, arm: str) -> list[int]:
-        """The training seeds of an arm; the first alone where nothing is trained."""
+        """The training seeds of an arm; only the first if nothing is trained."""
         return self.params.training_seeds if ARMS[arm].target else self.params.training_seeds[:1]
 
     @property
@@ -185,7 +185,7 @@ class Plan:
 
     @property
     def traces(self) -> Task:
-        """Without the test questions, unless those decide which training problems stay."""
+        """Does not depend on the benchmarks, unless ``drop_overlap`` removes training problems by them."""
         reads = (*DATA, "seed", "answer_prompt", *TEACHER) if self.params.teacher else DATA
         return self._task("traces", "training", reads, (self.benchmarks,) if self.params.drop_overlap else ())
 
@@ -199,13 +199,13 @@ class Plan:
 
     @property
     def entropy(self) -> Task | None:
-        """``None`` where it is not measured, or no arm has prefixes, which it is to explain."""
+        """``None`` if entropy is not measured or no arm has prefixes."""
         if not self.params.entropy_traces or set(self.strategies) <= {"empty"}:
             return None
         return self._task("entropy", "student", ("seed", *STUDENT, "answer_prompt", "entropy_traces"), (self.traces,))
 
     def alignment(self, strategy: str) -> Task:
-        """Without a prefix the student answers under the answer prompt, and the judge has no part in it."""
+        """Without a prefix the student answers under the answer prompt, and the result does not depend on the judge."""
         reads = (*STUDENT, *ALIGNMENT)
         if strategy == "empty":
             return self._task("alignment", strategy, (*reads, "answer_prompt"), (self.traces,))
@@ -213,14 +213,14 @@ class Plan:
 
     @property
     def sufficiency(self) -> Task | None:
-        """``None`` where the judge is not studied. It stands on the traces alone: no search has a part in it."""
+        """``None`` if the judge is not studied. It depends only on the traces, not on any search."""
         if not self.params.judged_traces or not self.is_adaptive:
             return None
         reads = (*STUDENT, *VERDICTS, *ALIGNMENT, "judged_traces")
         return self._task("sufficiency", "judge", reads, (self.traces,))
 
     def finetuning(self, arm: str, seed: int | None = None) -> Task | None:
-        """``None`` for an arm that is not trained. ``seed``: of training; without one, the study's first."""
+        """``None`` for an arm that is not trained. ``seed``: the training seed; without one, the study's first."""
         spec = ARMS[arm]
         if spec.target is None:
             return None
@@ -229,14 +229,14 @@ class Plan:
         return self._task("finetuning", self._variant(arm, seed), reads, needs)
 
     def evaluation(self, arm: str, seed: int | None = None) -> Task:
-        """``seed`` as in :meth:`finetuning`: it says which adapter answers, not how responses are sampled."""
+        """``seed`` as in :meth:`finetuning`: it selects the adapter and does not change how responses are sampled."""
         trained = self.finetuning(arm, seed)
         needs = (self.benchmarks, *((trained,) if trained else ()))
         variant = self._variant(arm, seed) if trained else arm
         return self._task("evaluation", variant, (*STUDENT, *EVALUATION), needs)
 
     def _variant(self, arm: str, seed: int | None) -> str:
-        """Training seed 0 bears the arm's name alone: a study that adds seeds keeps what it has."""
+        """Seed 0 has only the arm's name, so a study that adds seeds keeps its finished tasks."""
         seed = self.params.training_seeds[0] if seed is None else seed
         return f"{arm}-seed-{seed}" if seed else arm
 
@@ -259,7 +259,7 @@ class Plan:
         return root() / "reports" / self.params.study / "report.html"
 
     def steps(self) -> list[Step]:
-        """All notebooks in order: the shared ones once, fine-tuning and evaluation once an arm and seed, the report."""
+        """All notebooks in order: the shared ones once, fine-tuning and evaluation per arm and seed, the report."""
         found = [Step(self, "01_generation", (self.benchmarks, self.traces, self.overlap))]
         searched = [self.truncation(strategy) for strategy in self.strategies if strategy != "empty"]
         if searched:
@@ -286,7 +286,7 @@ def _present(*tasks: Task | None) -> tuple[Task, ...]:
 def held(stage: str) -> Callable:
     """Decorate the function that makes a stage's result: one process at a time runs it for one task.
 
-    ``stage`` names the task in :class:`Plan`. The function takes ``params`` and what else singles the task out.
+    ``stage`` names the task in :class:`Plan`. The function takes ``params``, then the arguments that identify the task.
     """
 
     def decorate(function: Callable) -> Callable:
@@ -297,7 +297,7 @@ def held(stage: str) -> Callable:
             if task is None:
                 return function(params, *args, **kwargs)
             if task.folder.done:
-                task.require()  # not those of other parameters, copied here
+                task.require()  # raises if the folder was copied from other parameters
                 return function(params, *args, **kwargs)
             with task.folder.hold(), task.folder.claim(task.key):
                 return function(params, *args, **kwargs)
@@ -314,7 +314,7 @@ def _inputs(values: dict) -> list[str]:
 
 
 def _content(name: str) -> str | None:
-    """The content hash of a local input; ``None`` for a hub id, whose revision stands in the params."""
+    """The content hash of a local input; ``None`` for a hub id, whose revision is in the params."""
     path = Path(resolve(name))
     if not path.exists():
         return None

@@ -115,7 +115,7 @@ class RunFolder:
         return self._sizes() == self.manifest()["files"]
 
     def manifest(self) -> dict:
-        """The manifest. Raises :class:`StoreError` for a file that is no manifest or is a newer palign's."""
+        """The manifest. Raises :class:`StoreError` for a file that is not a manifest or is a newer palign's."""
         try:
             manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
         except (ValueError, RecursionError):
@@ -134,9 +134,9 @@ class RunFolder:
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        """Lock the folder against other processes; where another one holds the lock, wait until it ends.
+        """Lock the folder against other processes; if another one holds the lock, wait for it to end.
 
-        The kernel of a killed study lives on for a moment. Without the lock, it and the next run would both append.
+        The kernel of a killed study still runs for a moment. Without the lock, it and the next run would both append.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.with_name(f".{self.path.name}.lock").open("w") as lock:
@@ -160,7 +160,7 @@ class RunFolder:
             if found != key:
                 fault = f"begun as {found[:40]}, not as {key}; delete the folder {self.path} to redo it"
                 raise StoreError(f"{note}: {fault}")
-            if version not in ("", str(VERSION)):  # the first notes had none
+            if version not in ("", str(VERSION)):  # the first key files had no version
                 raise StoreError(
                     f"{note}: version {version[:40]}, this palign reads {VERSION}; use the palign that began this"
                 )

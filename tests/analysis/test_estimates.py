@@ -1,4 +1,4 @@
-"""What a study will cost is said before anything is spent, by formulas that a finished run can be held against."""
+"""The cost of a study is computed before a run, by formulas that a finished run can check."""
 
 import pandas as pd
 import pytest
@@ -18,7 +18,7 @@ PAPER = params.load(PROJECT / "params" / "paper-qwen2.5-7b.yaml")
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_the_head_of_every_params_file_says_what_palign_plan_computes(path):
-    """An estimate that was true of an earlier version of the file misleads whoever rents the machine."""
+    """An estimate that was true of an earlier version of the file misleads the person who rents the machine."""
     stated = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# Expected:")]
     assert stated == [f"# {Estimates(params.load(path)).line()}"], "copy the line that `palign plan` prints"
 

@@ -1,4 +1,4 @@
-"""A preference is counted only where both orders agree; the scripted rubric is symmetric and reads nothing but text."""
+"""A preference is counted only where both orders agree; the scripted rubric is symmetric and reads only text."""
 
 import pytest
 from hypothesis import given
@@ -44,7 +44,7 @@ def test_a_request_that_failed_has_no_verdict():
 
 @given(st.sampled_from(LABELS), st.sampled_from(LABELS))
 def test_the_other_arm_has_the_mirrored_outcome(first, second):
-    """Where one arm is shown first the other is shown second: the same two verdicts, changed about."""
+    """Where one arm is shown first the other is shown second: the same two verdicts, swapped."""
     mirrored = {"win": "loss", "loss": "win"}
     found = outcome(first, second)
     assert outcome(second, first) == mirrored.get(found, found)
@@ -200,7 +200,7 @@ def test_the_best_of_figure_3ds_arms_has_won_over_both_others():
 
 
 def test_the_best_is_counted_over_all_problems():
-    """A problem without a winner counts among the n, or the shares would add up to one whatever the judge said."""
+    """A problem without a winner counts among the n, or the shares would always add up to one."""
     pairs = [("p-align", "sft-long-cot"), ("p-align", "upft"), ("sft-long-cot", "upft")]
     outcomes = [
         {"arm": arm, "against": against, "benchmark": "b", "problem": str(i), "outcome": "win" if i < 3 else "tie"}

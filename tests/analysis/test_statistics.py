@@ -111,7 +111,7 @@ def test_what_is_wrong_is_the_mirror_of_what_is_right(values):
 
 
 def test_samples_of_a_coin_count_almost_as_problems():
-    """Three samples a problem, all problems alike: about three times as many problems of one sample."""
+    """Three samples per problem, all problems alike: about three times as many problems of one sample."""
     rng = np.random.default_rng(3)
     three, one = interval(rng.binomial(3, 0.5, 500) / 3), interval([0, 1] * 750)
     assert three.high - three.low == pytest.approx(one.high - one.low, rel=0.1)
@@ -205,7 +205,7 @@ def test_swapping_the_arms_mirrors_the_interval(arms):
 
 
 def test_pairing_by_problem_is_used():
-    """Hard and easy problems alike in both arms: the spread between problems is no noise in the difference."""
+    """Hard and easy problems alike in both arms: the spread between problems is not noise in the difference."""
     easy_and_hard = np.array([0.0, 1.0] * 30)
     a, b = easy_and_hard.copy(), easy_and_hard.copy()
     a[:12:2] = 1

@@ -18,7 +18,7 @@ INPUTS = st.lists(st.sampled_from(PARTS) | st.binary(max_size=20), max_size=8).m
 
 @pytest.mark.parametrize("name", fuzz.TARGETS)
 def test_a_parser_reads_any_bytes_or_refuses_them_clearly(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(fuzz, "SCRATCH", tmp_path)  # a folder each: a manifest is no file of a folder of records
+    monkeypatch.setattr(fuzz, "SCRATCH", tmp_path)  # one folder each: a manifest does not belong in a folder of records
     monkeypatch.setattr("palign.tasks.store.progress", lambda *_: fuzz.Silent())
     monkeypatch.setattr("os.fsync", lambda _: None)
 

@@ -1,4 +1,4 @@
-"""The GPU acceptance: what of it needs no GPU; the whole of it, and unsloth itself, under the ``gpu`` marker."""
+"""The GPU acceptance: its parts that need no GPU; all of it, and unsloth itself, under the ``gpu`` marker."""
 
 import inspect
 import json
@@ -68,7 +68,7 @@ def test_the_report_states_ratio_memory_and_what_was_left_out(tmp_path):
 
 
 def test_pieces_run_apart_and_those_that_are_done_stay_done(here, monkeypatch, capsys):
-    """A session on a GPU that ends early must not cost what it has measured."""
+    """A GPU session that ends early must not lose its measurements."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(gpu, "machine", lambda: MACHINE)
     outcomes, asked = results([1.0, 0.5]), []
@@ -123,7 +123,7 @@ class TestUnsloth:
     pytestmark = needs_gpu
 
     def test_takes_the_arguments_it_is_given(self, name):
-        """unsloth swallows arguments it does not know; a renamed one would be left out in silence."""
+        """unsloth swallows arguments it does not know; a renamed one would be left out silently."""
         import ast
 
         unsloth = pytest.importorskip("unsloth")

@@ -1,4 +1,4 @@
-"""An endpoint that is busy, broken or slow costs patience, never a record, and the key stays where it was."""
+"""An endpoint that is busy, broken or slow delays a study but loses no record, and the key is never written."""
 
 import json
 import threading
@@ -30,7 +30,7 @@ def answer(text, finish="stop"):
 @pytest.fixture
 def service():
     """A service that follows a script: (status, body) for each POST in turn, the last one for all that follow; a
-    function in place of a body makes it from the request. ``models`` is what it says it serves.
+    function in place of a body makes it from the request. ``models``: the models that it says it serves.
     """
     servers = []
 
@@ -84,7 +84,7 @@ def engine(*urls, **kwargs):
 
 @pytest.fixture
 def one_try(monkeypatch):
-    """Failures that are final at once, where the params open the engine."""
+    """Failures that are final at once, when the params open the engine."""
     monkeypatch.setattr(endpoint, "RETRIES", 0)
 
 
@@ -259,7 +259,7 @@ def of_ids(ids, finish="stop", cached=0):
 
 
 def test_a_served_student_is_asked_by_token_ids_and_told_everything(service):
-    """What is left unsaid vLLM takes from the model's generation config, and Qwen's has top_k 20."""
+    """vLLM takes missing settings from the model's generation config, and Qwen's has top_k 20."""
     tokenizer = load_tokenizer(SERVED)
     ids = tokenizer("Add the brass", add_special_tokens=False).input_ids
     url, seen = service((200, of_ids([*ids, tokenizer.eos_token_id])))
@@ -313,7 +313,7 @@ def test_a_served_students_errors_are_outcomes(service, script, reason):
 
 
 def test_a_traces_nested_prompts_go_to_one_server(service):
-    """Scattered over the servers, none would find the trace's beginning in its cache."""
+    """If they were scattered over the servers, none would find the trace's beginning in its cache."""
     both = [service((200, of_ids([1]))) for _ in range(2)]
     engine = served(*(url for url, _ in both))
     texts = [f"Take {n}. Add the brass. Now five." for n in ("one", "two", "three", "four", "five", "eight")]

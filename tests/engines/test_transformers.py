@@ -1,4 +1,4 @@
-"""A response depends on its prompt and its seed alone; label probabilities are the model's own."""
+"""A response depends only on its prompt and its seed; label probabilities are the model's own."""
 
 import shutil
 
@@ -50,7 +50,7 @@ def test_another_seed_gives_another_response(engine, prompts):
 
 
 def test_sampling_follows_the_models_probabilities(engine, prompts):
-    """The inverse-distribution sampler against the softmax it claims to sample from."""
+    """The inverse-distribution sampler against the softmax it samples from."""
     prompt, n = prompts[0], 2000
     ids = engine.tokenizer(prompt, return_tensors="pt", add_special_tokens=False).input_ids
     with torch.no_grad():
@@ -105,7 +105,7 @@ def test_a_tokenizer_without_a_chat_template_is_refused_before_any_work(engine):
 
 
 class Dying(Engine):
-    """An engine that dies of some prompts, or of everything after a while."""
+    """An engine that crashes on some prompts, or on everything after a while."""
 
     def __init__(self, engine, poison=(), left=10**9):
         self.engine, self.poison, self.left = engine, poison, left
@@ -119,7 +119,7 @@ class Dying(Engine):
 
 
 def test_an_engine_that_dies_of_a_prompt_costs_that_record_alone(engine, prompts):
-    """One prompt too many for the memory used to end the stage, at the same place in every rerun."""
+    """A prompt that did not fit into memory used to end the stage, at the same place in every rerun."""
     expected = engine.generate(prompts, SAMPLING, range(len(prompts)))
     found = generate(Dying(engine, poison=prompts[3:4]), prompts, SAMPLING, range(len(prompts)))
     assert (found[3].finish, found[3].text) == ("engine error", "") and found[3].reason.endswith("no memory left")
@@ -127,13 +127,13 @@ def test_an_engine_that_dies_of_a_prompt_costs_that_record_alone(engine, prompts
 
 
 def test_an_engine_that_is_dead_stops_the_run(engine, prompts):
-    """Its errors are nobody's outcome: recorded, no rerun would ask again."""
+    """Its errors are not outcomes of records: a recorded error would never be asked again."""
     with pytest.raises(EngineStopped, match=r"answers nothing: OutOfMemoryError: no memory left; run the study again"):
         generate(Dying(engine, left=0), prompts, SAMPLING, range(len(prompts)))
 
 
 def test_an_engine_that_dies_in_mid_round_loses_no_record_and_invents_none(small, project):
-    """Batches before it are kept; the rerun asks for the others only, and what comes out is the undisturbed result."""
+    """Batches before it are kept; the rerun asks only for the others, and the result is that of an undisturbed run."""
     loaded = params.validate(small | {"batch_size": 2}, "test")
     problems.collect_benchmarks(loaded)
     evaluation.respond(loaded, "zero-shot")
@@ -153,7 +153,7 @@ def test_an_engine_that_dies_in_mid_round_loses_no_record_and_invents_none(small
 
 
 def test_logits_that_are_no_numbers_are_an_error_and_no_text(engine, prompts):
-    """The sampler would give the vocabulary's last token, for ever."""
+    """The sampler would return the vocabulary's last token at every step."""
     with pytest.MonkeyPatch.context() as patch:
         head = engine.model.get_output_embeddings()
         patch.setattr(head, "forward", lambda hidden: torch.full((*hidden.shape[:-1], head.out_features), torch.nan))

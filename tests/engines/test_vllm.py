@@ -1,6 +1,5 @@
-"""vLLM says what the transformers engine says. Starts vLLM for real, on the pocket student: `make test-vllm`.
-
-Left out, all of it, where vLLM is not installed.
+"""vLLM gives the results of the transformers engine. Starts vLLM on the pocket student: `make test-vllm`. Skipped where
+vLLM is not installed.
 """
 
 import json
@@ -88,7 +87,7 @@ def test_decoded_verdicts_are_the_same(plain, served):
 
 
 def test_label_log_probabilities_are_the_same(plain, served):
-    """Of labels of several tokens, some of which begin alike, and of one that begins as another ends."""
+    """Labels of several tokens, some of which begin alike, and one that begins as another ends."""
     labels = [*LABELS, "[", "[NOT"]
     asked = prompts(plain, 4)
     for ours, theirs in zip(plain.choose(asked, labels), served.choose(asked, labels), strict=True):
@@ -96,7 +95,7 @@ def test_label_log_probabilities_are_the_same(plain, served):
 
 
 def test_nested_prompts_find_their_beginning_in_the_cache(served):
-    """Of a trace's second half, judged at every sentence, what a request reads anew is within a block of its end."""
+    """Each verdict on the second half of a trace prefills at most one block that is not cached."""
     problem = problems(40)[-1]  # one that no other test has read
     parts = RULES["released"].split(problem["trace"])
     judge = judge_of(served)
@@ -123,7 +122,7 @@ def test_a_seed_is_a_requests_own(served):
 
 
 def test_more_prompts_with_seeds_than_one_pass_holds(served):
-    """On a CPU, vLLM died of the first one that it would have read in parts."""
+    """On a CPU, vLLM crashed on the first prompt that it split into chunks."""
     judge = judge_of(served)
     asked = [judge.prompt(p["question"], RULES["released"].split(p["trace"])) for p in problems(80)]
     assert sum(len(served.tokenizer(prompt).input_ids) for prompt in asked) > 1.5 * PROMPTS_A_PASS
@@ -147,7 +146,7 @@ def test_the_manifest_can_say_how_it_ran(served):
 
 
 def test_an_interrupted_call_leaves_nothing_to_the_next(served, monkeypatch):
-    """vLLM keeps the requests of a call that was stopped, and hands their outputs to whoever asks next."""
+    """vLLM keeps the requests of a call that was stopped, and returns their outputs to the next call."""
     asked = prompts(served, 6)
     expected = [c.text for c in served.generate(asked[3:], GREEDY, [0] * 3)]
     core = served.llm.llm_engine
@@ -168,7 +167,7 @@ def test_an_interrupted_call_leaves_nothing_to_the_next(served, monkeypatch):
 
 
 def test_what_vllm_refuses_is_an_engine_error_and_its_death_stops_the_run(served, monkeypatch):
-    """Its own errors are no RuntimeErrors, so a verdict would not have been recorded as failed."""
+    """Its own errors are not RuntimeErrors, so a verdict would not have been recorded as failed."""
     from vllm.v1.engine.exceptions import EngineDeadError
 
     with pytest.raises(EngineError, match="vLLM: "):
@@ -184,7 +183,7 @@ def test_what_vllm_refuses_is_an_engine_error_and_its_death_stops_the_run(served
 
 
 def test_an_over_long_prompt_costs_itself_only(served):
-    """vLLM alone refuses a whole call for one prompt too many tokens long."""
+    """vLLM by itself refuses a whole call if one prompt is too long."""
     good = prompts(served, 2)
     found = served.generate([good[0], "brass " * 600, good[1]], GREEDY, [0, 0, 0])
     assert [c.finish for c in found] == ["stop", "prompt too long", "stop"]
@@ -193,7 +192,7 @@ def test_an_over_long_prompt_costs_itself_only(served):
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory):
-    """One that does something, of a rank that is none of vLLM's."""
+    """An adapter with an effect, of a rank that vLLM does not support."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -304,7 +303,7 @@ def test_served_students_say_what_the_engine_says(servers, plain):
 
 def test_a_served_students_shards_put_together_are_the_whole(servers, served):
     """A study by two servers, one at a time, both at once, or by the engine here: the same records for the same
-    problems, whatever the servers' own generation config says.
+    problems, independent of the servers' generation config.
     """
     sampling = Sampling(max_new_tokens=40, temperature=0.9, top_p=0.95, repetition_penalty=1.05)
     both, *single = (open_engine(SERVED, at(urls)) for urls in (servers, servers[:1], servers[1:]))

@@ -12,7 +12,7 @@ from tests.conftest import PROJECT
 
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory):
-    """A project in which the audit ran once, from the published numbers alone."""
+    """A project in which the audit ran once, from only the published numbers."""
     folder = tmp_path_factory.mktemp("project")
     (folder / "params").mkdir()
     shutil.copytree(PROJECT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))

@@ -23,7 +23,7 @@ def outputs(tmp_path_factory):
 
 
 def test_a_released_response_is_read_as_it_stands(outputs):
-    """An ellipsis is no doubled full stop, and an open block is not a closed one."""
+    """An ellipsis is not a doubled full stop, and an open block is not a closed one."""
     table = outputs.responses
     assert table["closed"].tolist() == [True, False, False, False, False, False]
     assert (table["marker"] == "<Begin_of_Draft>").tolist() == [True, True, False, False, False, False]

@@ -1,4 +1,4 @@
-"""The embedded world is what its records say, and what ships is what its command makes."""
+"""The pocket world agrees with its records, and its command rebuilds the shipped files."""
 
 import hashlib
 import json
@@ -90,7 +90,7 @@ def test_the_pocket_prompts_are_the_ones_the_student_was_trained_with():
 
 @given(seeds)
 def test_success_chance_is_that_of_the_habits_it_describes(seed):
-    """The judge's training label rests on this number: hold it against simulated own words."""
+    """The judge's training label depends on this number: compare it with simulated own words."""
     rng = random.Random(seed)
     problem = draw_problem(rng, rng.randint(2, 4), 0.3)
     trace = teach(problem, rng)

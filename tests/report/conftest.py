@@ -10,8 +10,8 @@ from palign.tasks.plan import Task
 
 @pytest.fixture
 def study(monkeypatch):
-    """``study(sizes, skills)``: the results of a study whose arms answer right with these chances; the luck is the same
-    for every arm. ``drop`` leaves so many grades out.
+    """``study(sizes, skills)``: the results of a study whose arms answer right with these chances; the random numbers
+    are the same for every arm. ``drop`` leaves so many grades out.
     """
 
     def make(sizes: dict[str, int], skills: dict[str, float], drop: int = 0) -> Results:

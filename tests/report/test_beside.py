@@ -1,4 +1,4 @@
-"""The paper's numbers stand beside the study's only where the study has them, and what an arm costs adds up."""
+"""The paper's numbers are shown beside the study's only if the study has them, and an arm's costs add up."""
 
 from dataclasses import replace
 

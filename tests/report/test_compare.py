@@ -1,4 +1,6 @@
-"""Two reports side by side: nothing differs from itself, order has no say, and chance is called chance."""
+"""Two reports compared: a report does not differ from itself, the order of the two does not matter, and chance
+differences are not called clear.
+"""
 
 import numpy as np
 import pandas as pd
@@ -211,7 +213,7 @@ def test_a_report_keeps_what_is_compared(answered, tmp_path):
 
 
 def test_problems_of_one_number_are_not_taken_for_the_same(answered, project):
-    """Ids of many data sets are places: problem 0 of one would have been paired with problem 0 of another."""
+    """Ids of many data sets are row numbers: problem 0 of one would have been paired with problem 0 of another."""
     asked = {
         "one": ["What is 1 + 1?", "What is  2 + 2?", "What is 2 + 2?"],
         "two": ["What is 2 + 2?", "What is 3 + 3?", "What is 4 + 4?"],

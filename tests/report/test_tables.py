@@ -85,7 +85,7 @@ def test_results_opened_after_a_new_grading_are_the_new_ones(small, project):
 
 
 def test_a_study_is_opened_by_its_params_file(small, project):
-    """``palign.open`` is the door of whoever wants a study's records in Python."""
+    """``palign.open`` gives a study's records in Python."""
     import palign
 
     assert palign.open("params/small.yaml").params == Params(**small)

@@ -1,4 +1,4 @@
-"""Every notebook opens alone on Colab: the bootstrap cell, with Colab simulated, and that it does nothing elsewhere."""
+"""Every notebook opens by itself on Colab: the bootstrap cell on a simulated Colab, and nothing happens elsewhere."""
 
 import json
 import os
@@ -17,9 +17,9 @@ NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 
 @pytest.fixture
 def session(tmp_path):
-    """A Colab that is none: google.colab mounts a folder, git and pip are recorders. ``run(source, ...)`` runs a cell.
+    """A simulated Colab: google.colab mounts a folder, git and pip are recorders. ``run(source, ...)`` runs a cell.
 
-    /content and the Drive are folders of the test's own, put in the cell's place by their names.
+    /content and the Drive are folders of the test's own, substituted for the cell's paths by name.
     """
     content = tmp_path / "content"
     (tmp_path / "fake" / "google" / "colab").mkdir(parents=True)
@@ -64,7 +64,7 @@ def bootstrap(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_notebook_has_the_one_cell_after_its_title(path):
-    """A fix made in one notebook's copy and forgotten in the others'. ``python -m palign.colab`` writes them all."""
+    """A fix made in one copy and forgotten in the others. ``python -m palign.study.colab`` writes them all."""
     cells = nbformat.read(path, as_version=4).cells
     assert cells[0].cell_type == "markdown" and cells[0].source.startswith("# ")
     assert cells[1].cell_type == "code" and cells[1].source == colab.bootstrap_cell()
@@ -148,5 +148,5 @@ def test_advice_follows_the_compute_capability(capability, words):
 
 def test_the_cell_needs_nothing_of_the_package_before_it_is_installed():
     source = colab.bootstrap_cell()
-    assert source.index("pip") < source.index("palign import")
+    assert source.index("pip") < source.index("from palign")
     assert json.dumps(source).isascii()

@@ -1,4 +1,6 @@
-"""What failed for want of a service is asked again, and what comes out is what would have been."""
+"""Failed requests are repeated, and the results equal those of an undisturbed run."""
+
+import json
 
 import pytest
 import yaml
@@ -22,15 +24,18 @@ def road(loaded: params.Params) -> None:
 
 
 def results(project) -> dict[str, list[str]]:
-    """Every record but those of time."""
+    """Every record except those of time."""
     files = (path for path in project.glob("runs/**/*.jsonl") if "seconds" not in path.name)
     return {str(path.relative_to(project)): path.read_text().splitlines() for path in files}
 
 
 def lose(folder, name: str, how_many: int, **outcome: str) -> None:
-    """As if so many requests had failed; the manifest vouches for them."""
+    """Make so many requests look as if they had failed, in a task that is done."""
     records = folder.read(name)
     folder.write(name, [r | outcome for r in records[:how_many]] + records[how_many:])
+    manifest = json.loads(folder.manifest_path.read_text())
+    manifest["files"][f"{name}.jsonl"] = (folder.path / f"{name}.jsonl").stat().st_size
+    folder.manifest_path.write_text(json.dumps(manifest))
 
 
 @pytest.fixture
@@ -74,7 +79,7 @@ def test_what_failed_is_asked_again_and_gives_what_would_have_been(loaded, proje
 
 @pytest.mark.parametrize("done", range(4))
 def test_taking_back_can_be_stopped_between_any_two_tasks(loaded, project, done):
-    """Whatever was left of it, doing it again and running the study gives what would have been."""
+    """Whatever a kill leaves, another retry and a run give the results of an undisturbed study."""
     problems.collect_benchmarks(loaded)
     traces.collect(loaded)
     truncation.truncate_all(loaded)

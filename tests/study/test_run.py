@@ -1,4 +1,4 @@
-"""The road as a whole: every notebook under papermill, nothing done twice, nothing lost to a kill."""
+"""A whole study: every notebook runs under papermill, no task runs twice, and a kill loses nothing."""
 
 import json
 import os
@@ -101,7 +101,7 @@ def test_a_study_runs_resumes_and_repeats_itself(small, project, capsys):
 
 
 def test_a_killed_study_goes_on_where_it_was(small, project):
-    """kill -9 in the middle of the run, twice; what was there before is still there after, byte for byte."""
+    """kill -9 in the middle of the run, twice; finished results are still there after it, byte for byte."""
     path = project / "params" / "small.yaml"
     command = [sys.executable, "-m", "palign.study.cli", "run", str(path)]
     for wait_for in ("prefixes.jsonl", "responses.jsonl"):
@@ -131,7 +131,7 @@ def test_two_runs_of_one_study_do_not_write_beside_each_other(small, project, ca
 
 
 def test_notebooks_run_with_plain_papermill_and_a_params_file(small, project):
-    """The way a reader without the command line tool would do it."""
+    """As a reader without the command line tool would run it."""
     for name in ("01_generation", "02_truncation", "03_alignment"):
         subprocess.run(
             [sys.executable, "-m", "papermill", f"notebooks/{name}.ipynb", f"{name}.ipynb", "-f", "params/small.yaml"],
@@ -159,7 +159,7 @@ def test_a_failing_study_names_the_notebook_and_the_fault(small, project, capsys
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_source_notebooks_are_bare(path):
-    """No outputs, no logic of their own: a notebook tells the story, the module holds what is tested."""
+    """Notebooks have no outputs and no logic of their own: the tested code is in the module."""
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -173,7 +173,7 @@ def test_help_and_import_are_light():
 
 
 def test_a_study_of_the_untrained_student_alone_has_a_report(small, project, capsys):
-    """A reader who leaves arms out must not find out in the last notebook."""
+    """A reader who leaves arms out must get the error in the first notebook, not in the last."""
     path = project / "params" / "alone.yaml"
     path.write_text(yaml.safe_dump({**small, "study": "alone", "arms": ["zero-shot"]}))
     assert main(["run", str(path)]) == 0, capsys.readouterr().err
@@ -183,13 +183,13 @@ def test_a_study_of_the_untrained_student_alone_has_a_report(small, project, cap
     # what it has no data for is named once, not shown as an empty frame
     assert "nothing to show" not in page and "<tbody>\n  </tbody>" not in page
     _, _, left_out = page.partition("Left out, since this study has no such data: ")
-    for title in ("The luck of training", "The judge against the oracle"):
+    for title in ("Variation between training seeds", "The judge against the oracle"):
         assert page.count(title) == left_out.count(title) == 1
     assert "Accuracy" not in left_out
 
 
 def test_a_study_of_other_arms_and_several_seeds_has_a_report(small, project, capsys):
-    """No p-align among them: what the notebooks take for granted must be there, or be said to be missing."""
+    """Arms without p-align: the notebooks must show what they need, or say that it is missing."""
     path = project / "params" / "other.yaml"
     arms = ["zero-shot", "segment-middle"]
     values = {**small, "study": "other", "arms": arms, "training_seeds": [0, 1]}
@@ -200,7 +200,7 @@ def test_a_study_of_other_arms_and_several_seeds_has_a_report(small, project, ca
     status = capsys.readouterr().out
     assert "04_finetuning segment-middle seed 1" in status and "05_evaluation zero-shot seed" not in status
     page = (project / "reports" / "other" / "report.html").read_text()
-    assert "2 training seeds" in page and "The luck of training" in page and "boundary_prompt" not in page
+    assert "2 training seeds" in page and "Variation between training seeds" in page and "boundary_prompt" not in page
 
     # values are averages over the seeds, each computed within its own
     opened = Results(loaded)

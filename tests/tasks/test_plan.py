@@ -10,7 +10,7 @@ BASE = Params()
 
 
 def keys(params: Params) -> dict[str, str]:
-    """Without the report and the preferences, which stand on every arm."""
+    """Without the report and the preferences, which depend on every arm."""
     tasks = {task.name: task.key for task in Plan(params).tasks()}
     return {name: key for name, key in tasks.items() if not name.startswith(("report", "preference"))}
 
@@ -112,7 +112,7 @@ EVERY = Params(arms=[arm for arm in ARMS if arm != "p-align-other-judge"])
 
 
 def touched(**values) -> set[str]:
-    """The strategies whose prefixes a change of a study with every arm makes anew."""
+    """The strategies whose prefixes a change recomputes, in a study with every arm."""
     before, after = keys(EVERY), keys(Params(**{"arms": EVERY.arms} | values))
     return {
         name.removeprefix("truncation/") for name in before if "truncation/" in name and before[name] != after[name]
@@ -120,7 +120,7 @@ def touched(**values) -> set[str]:
 
 
 def test_a_strategy_depends_on_what_it_reads_only():
-    """An arm's own prompt must not cost the others their prefixes, nor a fixed ratio anything at all."""
+    """An arm's own prompt must not recompute the other arms' prefixes, and a fixed ratio depends on no prompt."""
     assert touched(search="equation7") == {"adaptive"}
     assert touched(judge_prompt="{question} {prefix}") == {"adaptive", "linear"}
     assert touched(boundary_prompt="{question} {numbered}") == {"one-reading"}
@@ -149,7 +149,7 @@ def test_arms_of_one_strategy_share_its_prefixes_and_continuations():
 
 
 def test_more_training_seeds_keep_what_there_is():
-    """Adding a seed to a finished study must cost that seed alone."""
+    """Adding a seed to a finished study must cost only that seed."""
     more = keys(Params(training_seeds=[0, 1]))
     assert {name: key for name, key in more.items() if name in ALL} == keys(BASE)
     assert set(more) - ALL == {f"{name}-seed-1" for name in (TRAINED | EVALUATED) - {"evaluation/zero-shot"}}

@@ -147,7 +147,7 @@ def test_a_foreign_manifest_is_refused_by_name(tmp_path, text, says):
 
 
 def test_two_processes_take_turns(tmp_path, capfd):
-    """The kernel of a killed study outlives it by a moment, and the next run must not write beside it."""
+    """The kernel of a killed study still runs for a moment, and the next run must not write at the same time."""
     context, folder = multiprocessing.get_context("fork"), RunFolder(tmp_path / "task")
     inside, leave = context.Event(), context.Event()
 
@@ -181,14 +181,14 @@ def test_two_processes_take_turns(tmp_path, capfd):
     ],
 )
 def test_bytes_that_are_no_record_are_refused_by_file_and_number(tmp_path, line):
-    """Python's json reads UTF-16 and runs out of stack; neither may pass for, or take the place of, a clear error."""
+    """Python's json reads UTF-16 and runs out of stack; neither may pass for valid records or hide a clear error."""
     (tmp_path / "a.jsonl").write_bytes(b'{"id": "0"}\n' + line)
     with pytest.raises(StoreError, match=r"a\.jsonl: line 2: not a JSON object; delete the folder"):
         RunFolder(tmp_path).read("a")
 
 
 def test_a_tail_of_nul_bytes_is_redone(tmp_path):
-    """What a power cut leaves on some file systems: the length is on the disk, the bytes are not."""
+    """After a power cut, some file systems have the file's length but not its bytes."""
     folder = RunFolder(tmp_path)
     (tmp_path / "a.jsonl").write_bytes(b'{"id": "x"}\n' + b"\x00" * 512)
     assert [r["id"] for r in folder.fill("a", ["x", "y"], str, lambda b: [{"id": i} for i in b], 1, "test")] == [*"xy"]
@@ -231,7 +231,7 @@ def test_the_results_of_other_parameters_are_refused_by_name(small, project):
 
 
 def test_work_that_a_newer_palign_began_is_refused_and_an_older_note_is_not(tmp_path):
-    """Its records stand without a manifest, which would name its version."""
+    """Its records have no manifest, which would name its version."""
     folder = RunFolder(tmp_path / "task")
     with folder.claim("k"):
         folder.append("a", [{"id": "x"}])
