@@ -7,6 +7,9 @@ PARAMS ?= params/pocket.yaml
 export TOKENIZERS_PARALLELISM = false
 export PYTHONUNBUFFERED = 1
 
+# one OpenMP thread a worker: more of them wait for each other
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal
+
 PIP   := $(VENV)/bin/python -m pip --disable-pip-version-check -q
 STAMP := $(VENV)/.installed
 
@@ -26,10 +29,10 @@ audit: setup ## Test the paper's printed numbers; RELEASED=PATH_OR_HUB_ID adds r
 	$(VENV)/bin/palign audit $(if $(RELEASED),--released $(RELEASED))
 
 quick: lint ## Check style and run the tests that need no model, in less than a minute
-	$(VENV)/bin/python -m pytest -q -n 2 --dist worksteal -m "not model and not slow"
+	$(PYTEST) -q -m "not model and not slow"
 
 test: setup ## Run all tests
-	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
+	$(PYTEST)
 
 test-vllm: .venv-vllm/.installed ## Test the vLLM engine on a CPU, in an environment of its own (.venv-vllm)
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/engines/test_vllm.py

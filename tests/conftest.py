@@ -59,5 +59,10 @@ def small(project) -> dict:
 
 
 def pytest_collection_modifyitems(items):
-    """The notebooks' tests first: they are the longest, and begun last they would keep one worker alone."""
+    """Mark what runs a small study, for `make quick`, and put the notebooks' tests first: they are the longest, and if
+    they started last, one worker would wait for the other.
+    """
+    for item in items:
+        if "small" in item.fixturenames:
+            item.add_marker(pytest.mark.model)
     items.sort(key=lambda item: item.path.name != "test_run.py")

@@ -21,6 +21,8 @@ from palign.params import FineTuning, Machine, validate
 from palign.tasks.plan import Plan
 from tests.conftest import PROJECT
 
+pytestmark = pytest.mark.model
+
 FAKE_UNSLOTH = '''
 """In place of unsloth: says what was loaded before it and what it was called with; the model is a plain PEFT one."""
 import sys

@@ -19,6 +19,8 @@ from palign.truncation import SEARCHES, lockstep, search
 from tests.conftest import POCKET, read_jsonl
 from tests.test_truncation import make_traces
 
+pytestmark = pytest.mark.model
+
 
 @pytest.fixture(scope="module")
 def engine():

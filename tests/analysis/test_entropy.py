@@ -17,6 +17,8 @@ from palign.report import figures
 from palign.tasks.plan import Plan
 from tests.conftest import POCKET
 
+pytestmark = pytest.mark.model
+
 
 @given(st.integers(10, 500), st.integers(1, 10))
 def test_chunks_partition_the_tokens(n, k):

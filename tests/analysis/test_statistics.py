@@ -300,6 +300,14 @@ def test_holm_multiplies_the_smallest_by_all_and_keeps_order(p_values):
         assert by_p == sorted(by_p) and all(c >= p for p, c in zip(p_values, corrected, strict=True))
 
 
+@settings(max_examples=5)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
+def test_holm_is_that_of_statsmodels(p_values):
+    from statsmodels.stats.multitest import multipletests
+
+    assert holm(p_values) == multipletests(p_values, method="holm")[1].tolist()
+
+
 # -- power ------------------------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,8 @@ from benchmarks import gpu
 from palign import finetuning
 from tests.conftest import PROJECT
 
+pytestmark = pytest.mark.model
+
 needs_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 MACHINE = {"gpu": "none", "packages": {"torch": "0"}}
 

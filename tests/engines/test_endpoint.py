@@ -19,6 +19,8 @@ from palign.tasks.plan import Plan
 from palign.traces import RULES
 from tests.conftest import POCKET, read_jsonl, write_jsonl
 
+pytestmark = pytest.mark.model
+
 SAMPLING = Sampling(max_new_tokens=20, temperature=0.6)
 
 

@@ -17,6 +17,8 @@ from palign.tasks.plan import Plan
 from palign.traces import RULES
 from tests.conftest import POCKET
 
+pytestmark = pytest.mark.model
+
 SAMPLING = Sampling(max_new_tokens=40, temperature=0.9, top_p=0.95, repetition_penalty=1.05)
 
 

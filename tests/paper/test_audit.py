@@ -9,6 +9,8 @@ from palign.paper.printed import Audit
 from palign.study.cli import main
 from tests.conftest import PROJECT
 
+pytestmark = pytest.mark.model
+
 
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory):

@@ -17,6 +17,8 @@ from palign.pocket.world import TABLES, draw_problem, draw_problems, teach
 from palign.traces import split
 from tests.conftest import POCKET, read_jsonl
 
+pytestmark = pytest.mark.model
+
 seeds = st.integers(0, 10**6)
 
 

@@ -20,6 +20,8 @@ from palign.study.cli import main
 from palign.tasks.plan import Plan
 from tests.conftest import PROJECT
 
+pytestmark = pytest.mark.model
+
 
 def snapshot(folder):
     """Every result under a folder, without what measures time."""
