@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -153,6 +154,12 @@ def collect(params: Params) -> list[Trace]:
 def load(params: Params) -> list[Trace]:
     """The collected traces. Raises ``TaskMissing`` before :func:`collect`."""
     return [Trace(**record) for record in Plan(params).traces.read("traces")]
+
+
+def sample(items: Sequence[Trace], count: int, seed: int) -> list[Trace]:
+    """``count`` of the traces (all, if there are fewer), drawn at random and in their own order."""
+    chosen = random.Random(seed).sample(range(len(items)), min(count, len(items)))
+    return [items[i] for i in sorted(chosen)]
 
 
 def _gold(value: object, column: str) -> tuple[str | None, str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from . import traces
 from .engines.opening import open_engine
@@ -203,26 +204,40 @@ def _record(
     result: SearchResult | None,
     count: Callable[[str], int],
 ) -> Prefix:
-    kept = rule.join(sentences[: result.sentences]) if result else ""
+    """The record of a prefix found by a search, or of an error."""
     error = next((verdict.reason for _, verdict in verdicts if verdict.label == "error"), None)
-    return Prefix(
-        id=trace.id,
-        question=trace.question,
-        answer=trace.answer,
+    return _prefix(
+        trace,
+        sentences,
+        rule.join(sentences[: result.sentences]) if result else "",
+        rule,
+        count,
         status="ok" if result else f"judge error: {error}",
-        prefix=kept,
         sentences=result.sentences if result else 0,
-        of=len(sentences),
         room=room,
         sufficient=bool(result and result.sufficient),
         verdicts=[(p, verdict.label, verdict.margin) for p, verdict in verdicts],
-        oracle_sentences=traces.sufficient_sentences(trace, rule),
-        prefix_tokens=count(kept),
-        trace_tokens=count(trace.trace),
         tokens_read=sum(verdict.trace_tokens for _, verdict in verdicts),
         tokens_demanded=sum(verdict.demand_tokens for _, verdict in verdicts),
         tokens_of_prompts=sum(verdict.prompt_tokens for _, verdict in verdicts),
         tokens_generated=sum(verdict.new_tokens for _, verdict in verdicts),
+    )
+
+
+def _prefix(
+    trace: Trace, parts: list[str], kept: str, rule: traces.Rule, count: Callable[[str], int], **found: Any
+) -> Prefix:
+    """A record: what follows from the trace, its sentences (``parts``) and the ``kept`` text, with what was ``found``."""
+    return Prefix(
+        id=trace.id,
+        question=trace.question,
+        answer=trace.answer,
+        prefix=kept,
+        of=len(parts),
+        oracle_sentences=traces.sufficient_sentences(trace, rule),
+        prefix_tokens=count(kept),
+        trace_tokens=count(trace.trace),
+        **found,
     )
 
 
@@ -360,23 +375,19 @@ def portions(batch: list[Trace], limit: int | None, tokens: Callable[[Trace], in
         yield portion
 
 
-def of_cut(trace: Trace, sentences: list[str], cut: Cut, rule: traces.Rule, count: Callable[[str], int]) -> Prefix:
+def of_cut(trace: Trace, parts: list[str], cut: Cut, rule: traces.Rule, count: Callable[[str], int]) -> Prefix:
     """The record of a prefix found without a search. The ``prefix`` of a segment may begin later than the trace."""
-    kept = rule.join(sentences[cut.start : cut.end])
-    return Prefix(
-        id=trace.id,
-        question=trace.question,
-        answer=trace.answer,
+    return _prefix(
+        trace,
+        parts,
+        rule.join(parts[cut.start : cut.end]),
+        rule,
+        count,
         status=cut.error or "ok",
-        prefix=kept,
         sentences=cut.end - cut.start,
-        of=len(sentences),
-        room=len(sentences) if cut.room is None else cut.room,
+        room=len(parts) if cut.room is None else cut.room,
         sufficient=cut.sufficient,
         verdicts=list(cut.probes),
-        oracle_sentences=traces.sufficient_sentences(trace, rule),
-        prefix_tokens=count(kept),
-        trace_tokens=count(trace.trace),
         tokens_read=cut.tokens_read,
         tokens_demanded=cut.tokens_demanded,
         tokens_of_prompts=cut.tokens_of_prompts,

@@ -11,7 +11,6 @@ every interval is the trace.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -60,9 +59,7 @@ def measure(params: Params) -> list[dict]:
     task = Plan(params).entropy
     if task is None or task.folder.done:
         return task.read("entropies") if task else []
-    collected = traces.load(params)
-    rng = random.Random(seed_of(params.seed, "entropy"))
-    chosen = rng.sample(range(len(collected)), min(params.entropy_traces, len(collected)))
+    sample = traces.sample(traces.load(params), params.entropy_traces, seed_of(params.seed, "entropy"))
     engine = open_engine(params.model("student"), params.part(Machine))
     if not hasattr(engine, "entropies"):
         raise NoLogits(
@@ -75,7 +72,6 @@ def measure(params: Params) -> list[dict]:
         found = engine.entropies(prompts, [trace.trace for trace in batch])
         return [_record(t.id, engine.count(p), values) for t, p, values in zip(batch, prompts, found, strict=True)]
 
-    sample = [collected[i] for i in sorted(chosen)]
     records = task.folder.fill("entropies", sample, lambda t: t.id, work, params.batch_size, "entropy along traces")
     task.finish(
         engine=engine.settings,

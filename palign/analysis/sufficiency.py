@@ -13,7 +13,6 @@ answer is the prefix's empirical sufficiency. The unit of every interval is the 
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import pairwise
@@ -114,10 +113,7 @@ def measure(params: Params) -> list[dict]:
     task = Plan(params).sufficiency
     if task is None or task.folder.done:
         return task.read("cuts") if task else []
-    collected = traces.load(params)
-    rng = random.Random(seed_of(params.seed, "sufficiency"))
-    chosen = rng.sample(range(len(collected)), min(params.judged_traces, len(collected)))
-    sample = [collected[i] for i in sorted(chosen)]
+    sample = traces.sample(traces.load(params), params.judged_traces, seed_of(params.seed, "sufficiency"))
     engine, rule = open_engine(params.model("student"), params.part(Machine)), traces.RULES[params.sentence_rule]
     judge = Judge(engine, params.judge_prompt, rule, params.verdict, params.verdict_max_new_tokens)
 
