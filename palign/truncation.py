@@ -227,7 +227,7 @@ def _record(
 def _prefix(
     trace: Trace, parts: list[str], kept: str, rule: traces.Rule, count: Callable[[str], int], **found: Any
 ) -> Prefix:
-    """A record: what follows from the trace, its sentences (``parts``) and the ``kept`` text, with what was ``found``."""
+    """A record: ``found``, and what follows from the trace, its sentences (``parts``) and the ``kept`` text."""
     return Prefix(
         id=trace.id,
         question=trace.question,
