@@ -305,7 +305,7 @@ def main() -> int:
     with disk() as folder:
         study = prepare(folder)
         kind = "a disk in memory" if folder.is_mount() else "a folder; its full disk is a limit on the size of files"
-        for name in ("datasets", "peft", "trl.trainer.sft_trainer", "palign.ledger", "palign.beside"):
+        for name in ("datasets", "peft", "trl.trainer.sft_trainer"):
             importlib.import_module(name)  # here, so that no forked study has to
 
         began = time.perf_counter()

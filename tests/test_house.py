@@ -118,6 +118,16 @@ class House:
         ]
 
     @cached_property
+    def benchmark_uses(self) -> list[Use]:
+        """What the benchmarks import: nothing runs all of them, so a dead name in one would not be noticed."""
+        return [
+            use
+            for path in sorted((self.folder.parent / "benchmarks").glob("*.py"))
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            for use in self.read(node, path.name, f"{path.name}:{getattr(node, 'lineno', 0)}", [])
+        ]
+
+    @cached_property
     def graph(self) -> dict[str, set[str]]:
         """The files each file imports."""
         graph = {module: set() for module in self.files}
@@ -217,7 +227,7 @@ def no_circle(house: House) -> list[str]:
 
 
 def imports_point_down(house: House) -> list[str]:
-    """A flat file or a wing that DESIGN.md does not know has no level: the law of the listing says so."""
+    """A flat file or a wing that is not listed has no level here: another law refuses it."""
     level = {wing: number for number, wing in enumerate(ORDER)}
     found = []
     for use in house.uses:
@@ -246,7 +256,7 @@ def pocket_stands_apart(house: House) -> list[str]:
 def names_come_from_where_they_are_defined(house: House) -> list[str]:
     """An import inside a function fails only when it runs; and a name passed on by a second file hides its home."""
     found = []
-    for use in [*house.uses, *(use for _, use in house.notebook_uses)]:
+    for use in [*house.uses, *house.benchmark_uses, *(use for _, use in house.notebook_uses)]:
         if use.target is None:
             found.append(f"{use.place}: no file gives {use.text}")
         elif use.name and use.name not in set(defined(house.trees[use.target].body)):
@@ -428,6 +438,7 @@ TYPE_CHECKED = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    "
         (names_come_from_where_they_are_defined, {"overlap": "from .published import accuracy"}),
         (names_come_from_where_they_are_defined, {"overlap": "import palign.published"}),
         (names_come_from_where_they_are_defined, {"overlap": "from .params import ARMS"}),
+        (names_come_from_where_they_are_defined, {"../benchmarks/scale.py": f"{INSIDE}from palign.traces import load"}),
         (a_wing_begins_with_a_docstring_alone, {"engines/__init__": '"""Engines."""\nfrom .labels import read'}),
         (a_wing_begins_with_a_docstring_alone, {"engines/__init__": '"""Engines."""\nKINDS = 3'}),
         (a_wing_begins_with_a_docstring_alone, {"tasks/__init__": ""}),

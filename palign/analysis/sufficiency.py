@@ -1,4 +1,4 @@
-"""Is the judge monotone, and is it right? No published figure answers this (PAPER.md, section 2).
+"""Is the judge monotone, and is it right? The paper does not measure it.
 
 A binary search finds the shortest ENOUGH prefix only if every longer prefix is ENOUGH as well. Here all prefixes of
 some traces are judged, and the student continues a few prefixes of each: the share of continuations that reach the gold
