@@ -97,13 +97,6 @@ def test_a_search_takes_the_same_way_with_and_without_the_cache(engine, monkeypa
     assert run() == cached
 
 
-def test_a_prompt_that_is_not_of_the_text_is_read_whole(engine):
-    prompt = judge_of(engine).prompt(*DRAFTS[0])
-    (reading,) = CachedReader(engine, ["something else"]).choose([(0, prompt)], LABELS)
-    assert reading.value == pytest.approx(engine.choose([prompt], LABELS)[0], abs=1e-4)
-    assert reading.shared_tokens == 0
-
-
 def test_a_text_longer_than_one_pass_is_read_in_several(engine, monkeypatch):
     monkeypatch.setattr(CachedReader, "COLUMNS", 7)
     test_a_search_takes_the_same_way_with_and_without_the_cache(engine, monkeypatch, "linear", "compare")

@@ -2,10 +2,7 @@
 
 import pytest
 
-from palign.params import Params
 from palign.report import tables, texts
-from palign.report.results import Results
-from palign.tasks.plan import Plan
 
 SIZES = {"easy": 40, "hard": 60}
 
@@ -60,32 +57,3 @@ def test_a_study_of_one_arm_has_nothing_to_compare(study):
 def test_a_tiny_p_is_not_printed_as_none(study):
     shown = texts.differences(tables.differences(study(SIZES, {"zero-shot": 0.1, "rft": 0.9})))
     assert (shown[shown["test"] == "exact McNemar"]["p"] == "< 0.0001").all()
-
-
-def test_results_opened_after_a_new_grading_are_the_new_ones(small, project):
-    """Results load each record once: what is opened later must not see what was loaded before."""
-    params = Params(**small | {"arms": ["zero-shot"], "second_budget": None})
-    plan = Plan(params)
-    problems = [(b.name, str(i)) for b in params.benchmarks for i in range(b.problems)]
-    plan.benchmarks.folder.write("problems", [{"benchmark": b, "id": i, "question": b + i} for b, i in problems])
-    plan.benchmarks.finish()
-
-    def accuracy(right: bool) -> float:
-        task = Plan(params).evaluation("zero-shot")
-        grades = [
-            {"benchmark": b, "problem": i, "sample": sample, "right": right}
-            for b, i in problems
-            for sample in range(params.n_samples)
-        ]
-        task.folder.write("grades", grades)
-        task.finish()
-        return tables.accuracy(Results(params))["value"].mean()
-
-    assert accuracy(False) == 0 and accuracy(True) == 1
-
-
-def test_a_study_is_opened_by_its_params_file(small, project):
-    """``palign.open`` gives a study's records in Python."""
-    import palign
-
-    assert palign.open("params/small.yaml").params == Params(**small)
