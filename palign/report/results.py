@@ -48,7 +48,8 @@ class Outcomes:
         counts = counts if seed is None else counts[[seed]]
         shares = counts.apply(lambda one: statistics.pass_at_k(one.to_numpy(), self.params.n_samples, METRICS[metric]))
         by_benchmark = shares.mean(axis=1)
-        return {b.name: by_benchmark.loc[b.name] for b in self.params.benchmarks}
+        # in one order, whatever that of the file: sums of floats depend on it in their last digits
+        return {b.name: by_benchmark.loc[b.name].sort_index() for b in self.params.benchmarks}
 
 
 class Results:

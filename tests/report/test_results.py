@@ -54,3 +54,12 @@ def test_samples_of_two_seeds_are_not_put_together():
     assert outcomes.values("rft", "pass@3", 8)["set"].tolist() == [0.5, 1.0]
     assert outcomes.values("rft", "pass@1", 8)["set"].tolist() == pytest.approx([0.5, 1 / 3])
     assert outcomes.values("rft", "pass@1", 8, seed=1)["set"].tolist() == pytest.approx([0, 1 / 3])
+
+
+def test_the_order_of_a_file_does_not_reach_the_last_digits():
+    columns = pd.MultiIndex.from_tuples([("rft", 0, 8)], names=["arm", "seed", "budget"])
+    index = pd.MultiIndex.from_tuples([("set", name) for name in "bca"], names=["benchmark", "problem"])
+    counts = pd.DataFrame([[1], [2], [3]], index, columns)
+    params = Params(benchmarks=[Benchmark(name="set", data="set.jsonl", problems=3)])
+    there, back = (Outcomes(params, table).values("rft", "pass@1", 8)["set"] for table in (counts, counts[::-1]))
+    assert there.tolist() == back.tolist() == pytest.approx([1, 1 / 3, 2 / 3])
