@@ -17,10 +17,13 @@ import numpy as np
 import pandas as pd
 
 from ..analysis import statistics
+from ..params import ParamsError
 from ..params import load as load_params
 from ..tasks.store import visible
 from .results import METRICS, Outcomes, budgets, portable
 from .tables import AVERAGE
+
+OLDER = "the report is an older palign's; delete its report.html and run the study again"
 
 
 class CompareError(ValueError):
@@ -40,19 +43,19 @@ class Study:
 
 
 def load(folder: Path) -> Study:
-    """Raises :class:`CompareError` for a folder that holds no report, or one that keeps no outcomes by problem, and
-    :class:`palign.params.ParamsError` for parameters that this palign does not know.
+    """Raises :class:`CompareError` for a folder that holds no report, for one without outcomes by problem, and for one
+    whose parameters this palign does not know.
     """
     problems, params = folder / "tables" / "problems.csv", folder / "params.yaml"
     if not (folder / "headline.json").is_file():
         raise CompareError(f"{folder}: not a study's report folder, which has a headline.json")
     for path in (problems, params):
         if not path.is_file():
-            raise CompareError(
-                f"{path}: no such file: the report is an older palign's; delete its report.html and run the study "
-                "again, which rebuilds only the report"
-            )
-    study = Study(folder, Outcomes(load_params(params), _problems(problems)))
+            raise CompareError(f"{path}: no such file: {OLDER}")
+    try:
+        study = Study(folder, Outcomes(load_params(params), _problems(problems)))
+    except ParamsError as error:
+        raise CompareError(f"{str(error).splitlines()[0]}: {OLDER}") from None
     sizes = {benchmark.name: benchmark.problems for benchmark in study.params.benchmarks}
     try:
         if study.outcomes.counts.groupby(level=0).size().to_dict() != sizes:

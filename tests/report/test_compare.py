@@ -148,6 +148,8 @@ def test_nothing_in_common_is_one_line(tmp_path, capsys, b, words):
         ("tables/problems.csv", b"x,y\n1,2\n", "not a palign report's outcomes by problem"),
         ("params.yaml", b"a: &a [1]\nb: *a\n", "not valid YAML"),
         ("params.yaml", b"study: b\n", "not those of the study's benchmarks"),
+        ("params.yaml", b"study: b\nteacher_cut: keep\n", "unknown key; did you mean"),
+        ("params.yaml", b"study: b\nteacher_cut: keep\n", "an older palign's; delete its report.html"),
         ("params.yaml", b'study: "b\\e[31m"\n', "study"),
     ],
 )
