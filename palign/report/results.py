@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,10 @@ class Results:
 
     def __init__(self, params: Params):
         self.params, self.plan = params, Plan(params)
-        self._loaded: dict[Any, Any] = {}
+        self._loaded: dict[tuple, Any] = {}
 
-    def _once(self, name: Any, load: Callable[[], Any]) -> Any:
+    def _once(self, name: tuple, load: Callable[[], Any]) -> Any:
+        """What a method loads, once for each of its arguments; ``cached_property`` does the same for properties."""
         if name not in self._loaded:
             self._loaded[name] = load()
         return self._loaded[name]
@@ -82,20 +84,20 @@ class Results:
         """The response budgets in tokens, the main one first."""
         return budgets(self.params)
 
-    @property
+    @cached_property
     def tests(self) -> list[dict]:
         """The test problems: ``benchmark``, ``id``, ``question``, ``answer``."""
-        return self._once("tests", lambda: self.plan.benchmarks.read("problems"))
+        return self.plan.benchmarks.read("problems")
 
-    @property
+    @cached_property
     def traces(self) -> list[dict]:
         """The training problems with their traces: the fields of ``palign.traces.Trace``."""
-        return self._once("traces", lambda: self.plan.traces.read("traces"))
+        return self.plan.traces.read("traces")
 
-    @property
+    @cached_property
     def overlaps(self) -> list[dict]:
         """Pairs of a training and a test question that share a run of words (``palign.overlap.find``)."""
-        return self._once("overlaps", lambda: self.plan.overlap.read("pairs"))
+        return self.plan.overlap.read("pairs")
 
     def prefixes(self, strategy: str = "adaptive") -> pd.DataFrame:
         """A strategy's prefixes, one row per trace: the fields of ``palign.truncation.Prefix`` and, beside them,
@@ -124,12 +126,9 @@ class Results:
         """One arm's responses with their texts (``palign.evaluation.respond``), of one training seed."""
         return self._once(("responses", arm, seed), lambda: self.plan.evaluation(arm, seed).read("responses"))
 
-    @property
+    @cached_property
     def grades(self) -> pd.DataFrame:
         """The grades of all arms and training seeds, one row per response. Raises ``ValueError`` if one is missing."""
-        return self._once("grades", self._grades)
-
-    def _grades(self) -> pd.DataFrame:
         expected = {b.name: b.problems * self.params.n_samples for b in self.params.benchmarks}
         frames = []
         for arm, seed in self.plan.runs:
@@ -140,10 +139,10 @@ class Results:
             frames.append(frame)
         return pd.concat(frames, ignore_index=True)
 
-    @property
+    @cached_property
     def outcomes(self) -> Outcomes:
         """Right samples by problem."""
-        return self._once("outcomes", lambda: Outcomes(self.params, self._counts()))
+        return Outcomes(self.params, self._counts())
 
     def _counts(self) -> pd.DataFrame:
         tests = pd.DataFrame(self.tests).set_index(["benchmark", "id"])
@@ -158,25 +157,25 @@ class Results:
         table = pd.concat(counts, axis=1).reorder_levels([1, 2, 0], axis=1)
         return table.rename_axis(columns=["arm", "seed", "budget"])
 
-    @property
+    @cached_property
     def judged(self) -> list[dict]:
-        """Traces of which every prefix was judged (``palign.analysis.sufficiency``); empty if it is 0."""
-        return self._once("judged", lambda: _read(self.plan.sufficiency, "judged"))
+        """Traces of which every prefix was judged (see ``palign.analysis.sufficiency``), if any."""
+        return _read(self.plan.sufficiency, "judged")
 
-    @property
+    @cached_property
     def cuts(self) -> list[dict]:
         """The prefixes of these traces that the student continued."""
-        return self._once("cuts", lambda: _read(self.plan.sufficiency, "cuts"))
+        return _read(self.plan.sufficiency, "cuts")
 
-    @property
+    @cached_property
     def entropies(self) -> list[dict]:
         """The student's entropy along traces (``palign.analysis.entropy``); empty if ``entropy_traces`` is 0."""
-        return self._once("entropies", lambda: _read(self.plan.entropy, "entropies"))
+        return _read(self.plan.entropy, "entropies")
 
-    @property
+    @cached_property
     def preferences(self) -> list[dict]:
         """Outcomes of pairs of responses (``palign.analysis.preference``); empty without a judge."""
-        return self._once("preferences", lambda: _read(self.plan.preference, "outcomes"))
+        return _read(self.plan.preference, "outcomes")
 
     def losses(self, arm: str, seed: int | None = None) -> pd.DataFrame:
         """Training loss (nats a token) by update (``step``); empty for an arm that is not trained."""
