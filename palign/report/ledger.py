@@ -151,10 +151,13 @@ def _correlation(a: list[np.ndarray], b: list[np.ndarray]) -> float:
 
 
 def _calls(study: Results) -> list[Found | str] | str:
-    if not {"adaptive", "linear"} <= set(study.plan.strategies):
+    if "linear" not in study.plan.strategies:
         return "the study has no linear scan"
-    scan, search = (study.prefixes(strategy).set_index("id")["calls"] for strategy in ("linear", "adaptive"))
-    return [_mean_of("verdicts a trace", scan - search, "verdicts", "linear scan less binary search")]
+    calls = tables.calls(study)
+    if "binary search" not in calls:
+        return "the study has no binary search"
+    saved = calls["linear scan"] - calls["binary search"]
+    return [_mean_of("verdicts a trace", saved, "verdicts", "linear scan less binary search")]
 
 
 def _lengths(study: Results) -> list[Found | str] | str:

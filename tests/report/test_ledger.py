@@ -1,6 +1,7 @@
 """A claim is judged by an interval and a corrected test, and where the study cannot tell, it says so."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from palign.report import ledger
@@ -59,3 +60,14 @@ def test_printed_gains_stand_beside_ours_and_power_beside_both(study):
     row = table.loc[(OVER_LONG, "pass@1")]
     assert row["printed"] == pytest.approx((3.69 + 2.80) / 2, abs=0.01)
     assert 5 < row["detectable"] < 30
+
+
+def test_a_linear_scan_is_compared_with_a_binary_search_and_not_with_itself(study, monkeypatch):
+    """With ``search: linear`` the adaptive prefixes are a scan too: their verdicts were compared with themselves."""
+    assert "no linear scan" in ledger._calls(study(SIZES, {"p-align": 0.5}))
+    made, scan = study(SIZES, {"p-align": 0.5, "p-align-no-binary-search": 0.5}), pd.Series({"a": 9, "b": 12, "c": 8})
+    monkeypatch.setattr(ledger.tables, "calls", lambda study: {"linear scan": scan})
+    assert "no binary search" in ledger._calls(made)
+    monkeypatch.setattr(ledger.tables, "calls", lambda study: {"linear scan": scan, "binary search": scan - [5, 7, 6]})
+    (found,) = ledger._calls(made)
+    assert found.value == 6 and found.low > 0
