@@ -1,4 +1,4 @@
-"""From an arm to training rows: one prompt and one completion per problem (paper section 4; arms: ``palign.arms``).
+"""From an arm to training rows: one prompt and one completion per problem (arms: ``palign.arms``).
 
 >>> rows = build(params, "p-align")
 >>> rows[0]

@@ -1,6 +1,6 @@
 """The report's tables and records formatted for reading: percent with intervals, sentences, worked cases.
 
-Nothing is computed here beyond rounding: every number is in a table of ``palign.report.tables``.
+The numbers are those of ``palign.report.tables``, rounded.
 
 >>> accuracy(tables.accuracy(study)).loc["p-align", ("pass@1", "average")]
 '82.6 [80.4, 84.5]'
