@@ -7,7 +7,7 @@ Both trainers get the same tokenised rows and labels, the same LoRA and the same
 Choice(trainer='trl', why='no CUDA device')
 >>> manifest = finetune(params, "p-align")
 >>> manifest["updates"]
-69
+120
 """
 
 from __future__ import annotations

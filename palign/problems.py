@@ -1,6 +1,7 @@
 """Problems with a gold answer: benchmarks and training rows, read by ``datasets`` from a hub or from local files.
 
->>> load_benchmark(Benchmark(name="dial-2", data="palign/pocket/data/dial-2.jsonl", problems=250))
+>>> problems, commit = load_benchmark(Benchmark(name="dial-2", data="palign/pocket/data/dial-2.jsonl", problems=250))
+>>> problems[0]
 Problem(id='...', question='The dial starts at four. ...', answer='2')
 """
 

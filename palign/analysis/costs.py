@@ -3,7 +3,7 @@ the cost of the released code, which reads every prompt from its start.
 
 >>> table = reads(task.read("prefixes"), question_tokens)
 >>> table.loc["trace and question", "value"]
-0.72
+0.598583
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 >>> figure, axis = plt.subplots()
 >>> axis.errorbar(range(len(rows)), 100 * rows["value"], yerr=spread(rows))
 >>> caption(figure, "n = 200 problems. Bars: 95 % intervals over problems.")
->>> save(figure, Path("reports/pocket/figures"), "accuracy")
+>>> paths = save(figure, Path("figures"), "accuracy")
 """
 
 from __future__ import annotations

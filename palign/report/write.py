@@ -1,6 +1,6 @@
 """What a report folder keeps: tables as CSV, figures as SVG and PNG, the parameters and the headline numbers.
 
->>> keep(Path("reports/pocket"), {"accuracy": table}, {"accuracy": figure})
+>>> keep(Path("reports/mine"), {"accuracy": table}, {"accuracy": figure})
 """
 
 from __future__ import annotations

@@ -267,8 +267,8 @@ def visible(text: str) -> str:
 
     ANSI escapes recolour or overwrite a terminal, and marks of writing direction reorder the text beside them.
 
-    >>> visible("a\\x1b[2Jb")
-    'a\\\\x1b[2Jb'
+    >>> visible("a\x1b[2Jb")
+    'a\\x1b[2Jb'
     """
     return _INVISIBLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
