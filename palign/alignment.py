@@ -1,14 +1,12 @@
 """Prefix alignment: the student completes the prefix in its own words, and only right answers are kept (Eq. 8-9).
 
 >>> pairs = align(params, "adaptive")
->>> sum(pair["kept"] for pair in pairs) / len(pairs)      # retention, Table 7
+>>> sum(kept(pair) for pair in pairs) / len(pairs)      # retention, Table 7
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-
-from .engines.base import FAILED, NEVER_ANSWERED, Completion, Sampling, generate, seed_of
+from .engines.base import FAILED, NEVER_ANSWERED, Completion, Engine, Sampling, generate, seed_of
 from .engines.opening import open_engine
 from .grading import grade_all
 from .params import Alignment, Machine, Params
@@ -46,14 +44,33 @@ def sampling_of(settings: Alignment) -> Sampling:
     )
 
 
+def cut(pair: dict) -> bool:
+    """Whether the continuation is right but was cut at its budget: its text ends in the middle, often of a loop."""
+    return pair["outcome"] == "right" and pair["finish"] == "length"
+
+
+def kept(pair: dict, keep_cut: bool = False) -> bool:
+    """Whether the filter keeps a pair for training (Eq. 9): its continuation is right, and was not cut.
+
+    Eq. 9 asks only for a right answer; ``keep_cut`` does the same.
+    """
+    return pair["outcome"] == "right" and (keep_cut or not cut(pair))
+
+
+def _continue(engine: Engine, params: Params, strategy: str, batch: list[tuple[dict, int]]) -> list[Completion]:
+    """One continuation for each (record, number): its seed is made of the study's seed, the record's id and number."""
+    turns = [user_turn(params.continue_prompt, params.answer_prompt, r["question"], r["prefix"]) for r, _ in batch]
+    prompts = [engine.prompt(turn) for turn in turns]
+    seeds = [seed_of(params.seed, "alignment", strategy, r["id"], number) for r, number in batch]
+    return generate(engine, prompts, sampling_of(params.part(Alignment)), seeds)
+
+
 @held("alignment")
 def align(params: Params, strategy: str) -> list[dict]:
-    """Aligned pairs as records: the source's fields, ``continuation``, its ``outcome`` and whether it is ``kept``.
+    """Aligned pairs as records: the source's fields, ``continuation`` and its ``outcome``; :func:`kept` filters them.
 
-    Each prefix gets one continuation; its seed is made of the study's seed and the record's id. ``success_rate`` is the
-    share of right answers among ``sufficiency_samples`` further continuations: it measures how sufficient the prefix is
-    for this student, and does not select pairs. With the strategy ``empty`` there is no prefix: the student answers the
-    question. Resumes after a kill.
+    Each prefix gets one continuation. With the strategy ``empty`` there is no prefix: the student answers the question.
+    Resumes after a kill.
     """
     plan = Plan(params)
     task = plan.alignment(strategy)
@@ -62,51 +79,27 @@ def align(params: Params, strategy: str) -> list[dict]:
     empty = strategy == "empty"
     records = sources(plan.traces.read("traces") if empty else plan.truncation(strategy).read("prefixes"))
     engine = open_engine(params.model("student"), params.part(Machine))
-    sampling = sampling_of(params.part(Alignment))
-
-    def continue_all(batch: list[tuple[dict, int]]) -> list[Completion]:
-        turns = [user_turn(params.continue_prompt, params.answer_prompt, r["question"], r["prefix"]) for r, _ in batch]
-        prompts = [engine.prompt(turn) for turn in turns]
-        seeds = [seed_of(params.seed, "alignment", strategy, r["id"], sample) for r, sample in batch]
-        return generate(engine, prompts, sampling, seeds)
 
     def work(batch: list[dict]) -> list[dict]:
+        completions = _continue(engine, params, strategy, [(record, 0) for record in batch])
         return [
             record | {"continuation": completion.text} | completion.facts
-            for record, completion in zip(batch, continue_all([(r, 0) for r in batch]), strict=True)
+            for record, completion in zip(batch, completions, strict=True)
         ]
 
-    def measure(batch: list[tuple[dict, int]]) -> list[dict]:
-        return [
-            {"id": f"{record['id']}/{sample}", "of": record["id"], "text": completion.text, "finish": completion.finish}
-            for (record, sample), completion in zip(batch, continue_all(batch), strict=True)
-        ]
-
-    filled = task.folder.fill("continuations", records, lambda r: r["id"], work, params.batch_size, "alignment")
-    further = [(r, sample) for r in records for sample in range(1, 1 + params.sufficiency_samples) if r["prefix"]]
-    measured = task.folder.fill(
-        "sufficiency", further, lambda item: f"{item[0]['id']}/{item[1]}", measure, params.batch_size, "success rate"
-    )
-    gold = {record["id"]: record["answer"] for record in records}
+    filled = task.folder.fill("continuations", records, lambda r: r["id"], work, params.batch_size, task.name)
     judged = grade_all([r["continuation"] for r in filled], [r["answer"] for r in filled], False, "grading")
-    right = defaultdict(list)
-    checked = grade_all([s["text"] for s in measured], [gold[s["of"]] for s in measured], False, "grading")
-    for sample, grade in zip(measured, checked, strict=True):
-        if sample.get("finish") not in FAILED:  # a failed request says nothing about the prefix
-            right[sample["of"]].append(grade.right)
-    pairs = []
-    for record, grade in zip(filled, judged, strict=True):
-        of = right[record["id"]]
-        rate = sum(of) / len(of) if of else None
-        outcome = record["finish"] if record["finish"] in NEVER_ANSWERED else grade.outcome
-        pairs.append({**record, "outcome": outcome, "kept": grade.right, "success_rate": rate})
+    pairs = [
+        record | {"outcome": record["finish"] if record["finish"] in NEVER_ANSWERED else grade.outcome}
+        for record, grade in zip(filled, judged, strict=True)
+    ]
     task.folder.write("pairs", pairs)
     task.finish(
         engine=engine.settings,
         pairs=len(pairs),
         never_answered=sum(pair["finish"] in NEVER_ANSWERED for pair in pairs),
-        samples_lost=sum(sample.get("finish") in FAILED for sample in measured),
-        kept=sum(pair["kept"] for pair in pairs),
+        cut=sum(map(cut, pairs)),
+        kept=sum(map(kept, pairs)),
         tokens_read=sum(pair["prompt_tokens"] for pair in pairs),
         tokens_generated=sum(pair["new_tokens"] for pair in pairs),
     )
@@ -117,3 +110,47 @@ def align_all(params: Params) -> None:
     """:func:`align` for every strategy the study's arms need."""
     for strategy in Plan(params).strategies:
         align(params, strategy)
+
+
+@held("success")
+def measure_success(params: Params) -> list[dict]:
+    """How often the student reaches the gold answer from its adaptive prefixes: one record per continuation, with its
+    ``right`` (``None`` where the request failed, which says nothing about the prefix).
+
+    ``sufficiency_samples`` continuations of each prefix, ``of`` a trace; they measure, and select nothing. Empty where
+    there are none. Resumes after a kill.
+    """
+    plan = Plan(params)
+    task = plan.success
+    if task is None or task.folder.done:
+        return task.read("grades") if task else []
+    records = sources(plan.truncation().read("prefixes"))
+    engine = open_engine(params.model("student"), params.part(Machine))
+    items = [(record, sample) for record in records for sample in range(params.sufficiency_samples)]
+
+    def key(item: tuple[dict, int]) -> str:
+        return f"{item[0]['id']}/{item[1]}"
+
+    def work(batch: list[tuple[dict, int]]) -> list[dict]:
+        # number 0 is the continuation to train on
+        completions = _continue(engine, params, "adaptive", [(record, 1 + sample) for record, sample in batch])
+        return [
+            {"id": key(item), "of": item[0]["id"], "sample": item[1], "text": completion.text} | completion.facts
+            for item, completion in zip(batch, completions, strict=True)
+        ]
+
+    filled = task.folder.fill("sufficiency", items, key, work, params.batch_size, task.name)
+    graded = grade_all([r["text"] for r in filled], [record["answer"] for record, _ in items], False, "grading")
+    grades = [
+        {"id": r["id"], "of": r["of"], "sample": r["sample"]}
+        | {"right": None if r["finish"] in FAILED else grade.right}
+        for r, grade in zip(filled, graded, strict=True)
+    ]
+    task.folder.write("grades", grades)
+    task.finish(
+        engine=engine.settings,
+        samples_lost=sum(grade["right"] is None for grade in grades),
+        tokens_read=sum(r["prompt_tokens"] for r in filled),
+        tokens_generated=sum(r["new_tokens"] for r in filled),
+    )
+    return grades

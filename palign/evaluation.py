@@ -10,6 +10,7 @@ from . import traces
 from .behaviour import describe
 from .engines.base import NEVER_ANSWERED, Sampling, generate, seed_of
 from .engines.opening import open_engine
+from .engines.tokenizers import load_tokenizer
 from .grading import grade_all
 from .params import Machine, Params
 from .problems import check_disjoint
@@ -22,9 +23,8 @@ def respond(params: Params, arm: str, seed: int | None = None) -> list[dict]:
     """The arm's responses, ``n_samples`` per problem, and their grades as records. Resumes after a kill.
 
     ``seed``: the adapter's training seed (without one, the study's first); it does not change how responses are
-    sampled. ``cut`` is the response under the budget of ``second_budget`` tokens: the same text cut there, because
-    sampling does not depend on the budget. Where ``grades.jsonl`` is missing, the stored responses are graded and
-    nothing is sampled. Raises ``DataError`` for a trained arm when a training question is also a test question.
+    sampled. ``token_ids`` are those of the response. Where ``grades.jsonl`` is missing, the stored responses are graded
+    and nothing is sampled. Raises ``DataError`` for a trained arm when a training question is also a test question.
     """
     plan = Plan(params)
     task = plan.evaluation(arm, seed)
@@ -53,16 +53,11 @@ def respond(params: Params, arm: str, seed: int | None = None) -> list[dict]:
         prompts = [engine.prompt(fill(params.answer_prompt, question=item["question"])) for item in batch]
         # the seeds are the same for all arms: arms differ in the model, not in the random numbers
         seeds = [seed_of(params.seed, "evaluation", item["id"]) for item in batch]
-        records = []
-        for item, completion in zip(batch, generate(engine, prompts, sampling, seeds), strict=True):
-            record = {key: item[key] for key in ("id", "benchmark", "problem", "sample", "answer")}
-            record |= {"text": completion.text} | completion.facts
-            if params.second_budget is not None:
-                record["cut"] = engine.tokenizer.decode(
-                    completion.token_ids[: params.second_budget], skip_special_tokens=True
-                )
-            records.append(record)
-        return records
+        return [
+            {key: item[key] for key in ("id", "benchmark", "problem", "sample", "answer")}
+            | {"text": completion.text, **completion.facts, "token_ids": completion.token_ids}
+            for item, completion in zip(batch, generate(engine, prompts, sampling, seeds), strict=True)
+        ]
 
     responses = folder.fill("responses", items, lambda item: item["id"], work, params.batch_size, task.name)
     folder.write("grades", _grade(responses, arm))
@@ -77,17 +72,37 @@ def respond(params: Params, arm: str, seed: int | None = None) -> list[dict]:
 
 
 def _grade(responses: list[dict], arm: str) -> list[dict]:
-    """The responses' grades, strict and lenient, their behaviour, and the strict grade under the second budget."""
+    """The responses' grades, strict and lenient, and their behaviour."""
     golds = [record["answer"] for record in responses]
     graded = grade_all([record["text"] for record in responses], golds, describe=f"grading {arm}")
     kept = ("id", "benchmark", "problem", "sample", "finish", "new_tokens")
-    records = [
+    return [
         {key: record[key] for key in kept}
         | {"outcome": grade.outcome, "right": grade.right, "lenient": grade.lenient}
         | describe(record["text"])
         for record, grade in zip(responses, graded, strict=True)
     ]
-    if all("cut" in record for record in responses):
-        for record, grade in zip(records, grade_all([r["cut"] for r in responses], golds, lenient=False), strict=True):
-            record["right_cut"] = grade.right
+
+
+@held("shortened")
+def shorten(params: Params, arm: str, seed: int | None = None) -> list[dict]:
+    """The grades of the same responses under the budget of ``second_budget`` tokens: each text cut there, because
+    sampling does not depend on the budget. Empty without a second budget.
+    """
+    plan = Plan(params)
+    task = plan.shortened(arm, seed)
+    if task is None or task.folder.done:
+        return task.read("grades") if task else []
+    whole = plan.evaluation(arm, seed)
+    long = [r for r in whole.read("responses") if len(r["token_ids"]) > params.second_budget]
+    tokenizer = load_tokenizer(params.model("student"))
+    texts = [tokenizer.decode(r["token_ids"][: params.second_budget], skip_special_tokens=True) for r in long]
+    graded = grade_all(texts, [r["answer"] for r in long], lenient=False, describe=f"grading {task.name}")
+    cut = {record["id"]: grade.right for record, grade in zip(long, graded, strict=True)}
+    records = [
+        {"id": record["id"], "sample": record["sample"], "right": cut.get(record["id"], record["right"])}
+        for record in whole.read("grades")
+    ]
+    task.folder.write("grades", records)
+    task.finish(responses=len(records), cut=len(cut))
     return records

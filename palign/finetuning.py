@@ -20,7 +20,6 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +29,7 @@ from .engines.tokenizers import load_tokenizer
 from .params import FineTuning, Machine, Model, Params, root
 from .prompts import plain, render
 from .tasks.plan import Plan, held
+from .tasks.resolved import Choice, TrainerError, choose, keep_training, on_cuda, precision, training
 from .tasks.store import RunFolder, progress
 
 if TYPE_CHECKING:
@@ -47,47 +47,6 @@ SCALER_TRIES = 16
 
 class NotFinite(RuntimeError):
     """A loss or a gradient that is not finite; training stops, because the model would be useless afterwards."""
-
-
-class TrainerError(ValueError):
-    """A trainer that cannot run here, or rows it cannot train on; the message is one line."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The trainer that runs, ``unsloth`` or ``trl``, and why."""
-
-    trainer: str
-    why: str
-
-
-def on_cuda(device: str) -> bool:
-    """Whether ``device`` (of ``Machine``) means a CUDA device here."""
-    import torch
-
-    return device != "cpu" and torch.cuda.is_available()
-
-
-def choose(trainer: str, device: str) -> Choice:
-    """The trainer that ``trainer`` (of ``FineTuning``) means on this machine.
-
-    Raises :class:`TrainerError` for one that cannot run here.
-    """
-    from importlib.util import find_spec
-
-    if trainer == "trl":
-        return Choice("trl", "asked for")
-    if device == "cpu":
-        lacking = "device is cpu"
-    elif not on_cuda(device):
-        lacking = "no CUDA device"
-    elif find_spec("unsloth") is None:
-        lacking = "unsloth is not installed"
-    else:
-        return Choice("unsloth", "asked for" if trainer == "unsloth" else "CUDA and unsloth are there")
-    if trainer == "unsloth":
-        raise TrainerError(f"trainer: unsloth cannot run here: {lacking}; set trainer: auto or trl")
-    return Choice("trl", lacking)
 
 
 def prepare(params: Params) -> Choice:
@@ -112,22 +71,8 @@ def prepare(params: Params) -> Choice:
     return choice
 
 
-def precision(dtype: str, device: str) -> str:
-    """Type of the base model's weights while training: ``float32``, ``bfloat16``, ``float16`` (CPU also ``auto``).
-
-    On a GPU, ``auto`` and ``bfloat16`` mean bfloat16 from compute capability 8.0 on and float16 below 8.0, where
-    ``torch.cuda.is_bf16_supported()`` may be true because of emulation. A half type also autocasts; the adapter's own
-    weights stay float32.
-    """
-    import torch
-
-    if not on_cuda(device) or dtype in ("float32", "float16"):
-        return dtype
-    return "bfloat16" if torch.cuda.get_device_capability() >= (8, 0) else "float16"
-
-
 def encode(rows: list[dict[str, str]], tokenizer, chat_template_kwargs: dict) -> list[dict]:
-    """Rows as tokens, uncut: ``id``, ``input_ids`` and ``prompt_tokens``, the number of leading tokens without loss.
+    """Rows as tokens, uncut: ``id``, ``answers``, ``input_ids`` and ``prompt_tokens``, the leading tokens without loss.
 
     Prompt and response are tokenised separately, so the prompt's tokens are exactly those of evaluation. Raises
     :class:`TrainerError` where the chat template renders a prompt differently when an answer follows it: training and
@@ -145,15 +90,36 @@ def encode(rows: list[dict[str, str]], tokenizer, chat_template_kwargs: dict) ->
                 "chat_template_kwargs"
             )
         prompt, response = tokenizer([asked, whole[len(asked) :]], add_special_tokens=False).input_ids
-        examples.append({"id": row["id"], "input_ids": prompt + response, "prompt_tokens": len(prompt)})
+        example = {"id": row["id"], "answers": row["answers"], "input_ids": prompt + response}
+        examples.append(example | {"prompt_tokens": len(prompt)})
     return examples
 
 
-def token_lengths(params: Params, arm: str) -> pd.DataFrame:
-    """Token counts of the rows before training starts: tokens per row, and how many rows ``max_length`` cuts.
+def fates(examples: list[dict], max_length: int) -> dict[str, int]:
+    """How many rows of :func:`encode` are longer than ``max_length`` tokens, by what becomes of them.
 
-    One line each for prompt, response and row; quantiles in tokens, ``over max_length`` and ``dropped`` in rows. A row
-    is dropped if its prompt fills ``max_length``, because no response is left to learn.
+    ``cut``: trained without their end. ``left out``: a cut would take away the answer that the target ends in, or the
+    prompt alone fills ``max_length``.
+    """
+    long = [e for e in examples if len(e["input_ids"]) > max_length]
+    out = sum(_left_out(e, max_length) for e in long)
+    return {"cut": len(long) - out, "left out": out}
+
+
+def _left_out(example: dict, max_length: int) -> bool:
+    too_long = example["answers"] and len(example["input_ids"]) > max_length
+    return too_long or example["prompt_tokens"] >= max_length
+
+
+TOLERATED = 0.02
+"""Share of an arm's rows that ``max_length`` may cut or leave out without a warning."""
+
+
+def token_lengths(params: Params, arm: str) -> pd.DataFrame:
+    """Token counts of the rows before training starts: tokens per row, and what ``max_length`` does to rows.
+
+    One line each for prompt, response and row; quantiles in tokens, ``cut`` and ``left out`` (:func:`fates`) in rows.
+    Warns where more than 2 % of the rows go either way.
     """
     import pandas as pd
 
@@ -166,10 +132,13 @@ def token_lengths(params: Params, arm: str) -> pd.DataFrame:
     table = pd.DataFrame({name: tokens.quantile([0, 0.05, 0.5, 0.95, 1]) for name, tokens in parts.items()}).T
     table.columns = ["shortest", "5 %", "median", "95 %", "longest"]
     table = table.round().astype(int)
-    table["rows"] = len(row)
-    table["over max_length"] = [int((tokens > params.max_length).sum()) for tokens in parts.values()]
-    table["dropped"] = int((prompt >= params.max_length).sum())
-    return table
+    found = fates(examples, params.max_length)
+    if sum(found.values()) > TOLERATED * len(examples):
+        print(
+            f"warning: {arm}: of {len(examples)} rows max_length {params.max_length} leaves out {found['left out']} "
+            f"and cuts {found['cut']}; a larger max_length keeps them, and needs more memory"
+        )
+    return table.assign(rows=len(row), **found)
 
 
 def updates(recipe: FineTuning, rows: int, full: int) -> int:
@@ -196,21 +165,22 @@ def finetune(params: Params, arm: str, seed: int | None = None) -> dict | None:
     if folder.done:
         return folder.manifest()
     recipe, model, machine = params.part(FineTuning), params.model("student"), params.part(Machine)
+    keep_training(params)
     choice = prepare(params)
     tokenizer = load_tokenizer(model)
     rows = supervision.build(params, arm, tokenizer)
     if not rows:
         raise ValueError(f"{arm}: no training rows: no continuation was right; see the alignment's pairs")
-    steps = updates(recipe, len(rows), len(traces.load(params)))
     examples = encode(rows, tokenizer, model.chat_template_kwargs)
+    long = fates(examples, recipe.max_length)
+    steps = updates(recipe, len(rows) - long["left out"], len(traces.load(params)))
     drawn = seed_of(params.seed + seed, "finetuning") % 2**31
     trainer = _trainer(recipe, model, machine, folder.path, examples, tokenizer, steps, drawn, choice.trainer)
     lengths = [len(example["input_ids"]) for example in examples]
     read = [len(ids) for ids in trainer.train_dataset["input_ids"]]
-    cut = sum(length > recipe.max_length for length in lengths)
     print(
         f"{arm}: {choice.trainer} ({choice.why}), {steps} updates over {len(read)} rows, the longest {max(lengths)} "
-        f"tokens; {cut} exceed max_length {recipe.max_length} and are cut, {len(rows) - len(read)} are dropped"
+        f"tokens; max_length {recipe.max_length} cuts {long['cut']} rows and leaves out {long['left out']}"
     )
     with _writing(folder.path):
         trainer.train(resume_from_checkpoint=_last_checkpoint(folder.path / "checkpoints"))
@@ -222,19 +192,18 @@ def finetune(params: Params, arm: str, seed: int | None = None) -> dict | None:
         trainer=choice.trainer,
         trainer_why=choice.why,
         training_seed=seed,
-        weights=precision(model.dtype, machine.device),
+        weights=training(params)["weights"],
         autocast="bfloat16" if trainer.args.bf16 else "float16" if trainer.args.fp16 else None,
         rows=len(rows),
         updates=steps,
         epochs=round(trainer.state.epoch, 3),
         longest_row_tokens=max(lengths),
-        rows_cut=cut,
-        rows_dropped=len(rows) - len(read),
+        rows_cut=long["cut"],
+        rows_left_out=long["left out"],
         tokens_trained=round(sum(read) * trainer.state.epoch),
         trainable_parameters=sum(p.numel() for p in parameters),
         last_loss=history[-1]["loss"],
         train_seconds=round(sum(record["seconds"] for record in folder.read("train_seconds")), 1),
-        peak_memory_bytes=_peak_memory(machine.device),
     )
     shutil.rmtree(folder.path / "checkpoints", ignore_errors=True)  # with a manifest, nothing will be resumed
     return folder.manifest()
@@ -261,12 +230,6 @@ def save_adapter(trained, folder: Path, model: Model) -> None:
     # no embedding is trained; otherwise PEFT asks the hub for the base model's embedding size
     trained.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
-
-
-def _peak_memory(device: str) -> int | None:
-    import torch
-
-    return torch.cuda.max_memory_allocated() if on_cuda(device) else None
 
 
 def _last_checkpoint(folder: Path) -> str | None:
@@ -352,7 +315,7 @@ def _trainer(
 ):
     """TRL's trainer on the rows of :func:`encode`, for ``steps`` updates; ``kind``: ``trl`` or ``unsloth``.
 
-    ``seed`` initialises the adapter and orders the data. Raises :class:`TrainerError` when no row has a response left.
+    ``seed`` initialises the adapter and orders the data. Raises :class:`TrainerError` when no row is left.
     """
     import torch
     from datasets import Dataset
@@ -364,7 +327,7 @@ def _trainer(
     cuda, half = on_cuda(machine.device), precision(model.dtype, machine.device)
     labelled = _labelled(examples, recipe.max_length)
     if not labelled:
-        raise TrainerError(f"max_length {recipe.max_length}: every prompt alone fills it, no row has a response left")
+        raise TrainerError(f"max_length {recipe.max_length}: no row fits it with its answer; set a larger one")
     watch = _watch(recipe, half, folder, steps, examples)
 
     class ResponseTrainer(SFTTrainer):
@@ -431,11 +394,13 @@ def _trainer(
 
 
 def _labelled(examples: list[dict], max_length: int) -> list[dict]:
-    """The rows of both trainers: ``input_ids`` and ``labels``, cut at ``max_length``, without rows without response."""
+    """The rows of both trainers: ``input_ids`` and ``labels``, cut at ``max_length``, without those that it leaves out
+    (:func:`fates`).
+    """
     rows = []
     for example in examples:
         ids, prompt = example["input_ids"], example["prompt_tokens"]
-        if prompt < max_length:
+        if not _left_out(example, max_length):
             labels = [IGNORED] * prompt + ids[prompt:]
             rows.append({"input_ids": ids[:max_length], "labels": labels[:max_length]})
     return rows

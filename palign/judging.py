@@ -1,5 +1,8 @@
 """The student as judge: does a prefix already hold the essential steps? (paper section 3, Eq. 4-6)
 
+A decoded verdict is read as the released code reads it: a reply that states ENOUGH is ENOUGH, any other reply is
+NOT_ENOUGH. What states a label is wider here (:func:`label`): the released code knows no thoughts and no decoration.
+
 >>> judge = Judge(engine, params.judge_prompt, RULES["released"])
 >>> session = judge.open([("What is 1+1?", ["One and one.", "Two."])])
 >>> session([(0, 1)])  # the first sentence of the first trace
@@ -24,6 +27,9 @@ from .traces import Rule
 class Verdict:
     """One judgement. ``error`` is an outcome of its own and never counts as NOT_ENOUGH; ``reason`` says what failed.
 
+    ``unparsed``: the reply states no label, so its ``label`` is NOT_ENOUGH (``decode`` only). Such a reply is an
+    answer, not an error: the same prompt would be answered in the same way again.
+
     ``margin``: log-probability of ENOUGH minus that of NOT_ENOUGH in nats (``compare`` only). Costs in tokens:
     ``trace_tokens`` of the question and the trace and ``demand_tokens`` of the rest of the prompt, labels included,
     were read, and ``new_tokens`` were decoded. ``prompt_tokens`` is the length of the whole prompt: what this verdict
@@ -37,16 +43,76 @@ class Verdict:
     new_tokens: int = 0
     margin: float | None = None
     reason: str | None = None
+    unparsed: bool = False
+
+
+_STATES = tuple(name.strip("[]") for name in LABELS)
+
+THINK, THOUGHT = "<think>", "</think>"
+
+_BOX = re.compile(r"\\f?box(?:ed)?\s*\{")
+# LaTeX commands, and underscores at the edge of a word (Markdown's, or those of NOT\_ENOUGH)
+_DECORATION = re.compile(r"\\[a-z]+\*?|(?<![^\W_])_+|_+(?![^\W_])")
+_BETWEEN = r"(?:[^\w.,;:!?]|_)+"  # between the words of a label: spaces, decoration, a line break; no end of a clause
+_DENIED = re.compile(r"(?:\b(?:not|never)|n['\u2019]t)[^\w.,;:!?]*$", re.IGNORECASE)
+
+
+def reply(prompt: str, text: str) -> str:
+    """A reply with the thinking mark that its prompt ended with: some chat templates open the block."""
+    return THINK + text if prompt.rstrip().endswith(THINK) and not text.lstrip().startswith(THINK) else text
+
+
+def answer(text: str) -> str:
+    """A reply without its thoughts: what follows the last ``</think>``; empty while a block is still open.
+
+    >>> answer("Is it [ENOUGH]? No.</think>[NOT_ENOUGH]")
+    '[NOT_ENOUGH]'
+    """
+    rest = text.rpartition(THOUGHT)[2]
+    return "" if THINK in rest else rest
+
+
+def label(text: str, labels: Sequence[str]) -> str | None:
+    r"""The label that a reply states: that of the last line with exactly one; ``None`` where there is no such line.
+
+    Thoughts do not count (see :func:`answer`). Labels are in capitals, with or without decoration: brackets,
+    backslashes, bold, LaTeX. ``NOT ENOUGH`` is NOT_ENOUGH, and a label after "not" is not stated. A single letter is a
+    word of prose too ("A good response"): it needs brackets or a box, or the whole line, or the line after a colon.
+
+    >>> label("A is longer, [B] is right. \\boxed{\\text{B}}", ("A", "B", "TIE"))
+    'B'
+    """
+    plain = _DECORATION.sub(" ", _BOX.sub("[", answer(text)).replace("}", "]"))
+    for name in labels:
+        *words, last = name.split("_")
+        if words:  # "not ENOUGH" in small letters denies ENOUGH as well
+            whole = _BETWEEN.join([*(f"(?i:{word})" for word in words), last])
+            plain = re.sub(rf"(?<!\w){whole}(?!\w)", name, plain)
+    for line in reversed(plain.splitlines()):
+        if len(found := _stated(line, labels)) == 1:
+            return found.pop()
+    return None
+
+
+def _stated(line: str, labels: Sequence[str]) -> set[str]:
+    """The labels that a line states."""
+    words = "|".join(name for name in labels if len(name) > 1)
+    letters = "|".join(name for name in labels if len(name) == 1)
+    found = list(re.finditer(rf"(?<!\w)(?<!\w-)({words})(?!-?\w)", line)) if words else []
+    if letters:
+        found += re.finditer(rf"\[[^\w\[\]]*({letters})[^\w\[\]]*\]", line)
+        tail = line.rpartition(":")[2]
+        found += re.finditer(rf"\A\W*({letters})\W*\Z", tail)
+    return {match[1] for match in found if not _DENIED.search(match.string[: match.start()][-20:])}
 
 
 def parse(text: str) -> str | None:
-    """The label in a decoded verdict; ``None`` where it holds no label, or both.
+    r"""The label, ENOUGH or NOT_ENOUGH, that a decoded verdict states; ``None`` where it states none.
 
-    >>> parse("I think [NOT_ENOUGH].")
+    >>> parse("<think>[ENOUGH]?</think>I say **NOT\\_ENOUGH**.")
     'NOT_ENOUGH'
     """
-    found = set(re.findall(r"\[(ENOUGH|NOT_ENOUGH)\]", text))
-    return found.pop() if len(found) == 1 else None
+    return label(text, _STATES)
 
 
 class Judge:
@@ -54,7 +120,7 @@ class Judge:
 
     ``instruction``: the prompt, with ``{question}`` and ``{prefix}``. ``rule``: joins the sentences of a prefix.
     ``verdict``: how a verdict is read, ``compare`` (the labels' log-probabilities) or ``decode`` (a greedy reply of at
-    most ``max_new_tokens`` tokens).
+    most ``max_new_tokens`` tokens, thoughts included).
     """
 
     def __init__(
@@ -93,7 +159,8 @@ class Session:
     def __call__(self, asked: Sequence[tuple[int, int]]) -> list[Verdict]:
         """Verdicts on (trace index, sentences) pairs. Once a call leaves a trace out, later calls must not ask for it.
 
-        A prompt that fails is read once more, from its start, before it counts as an error.
+        A prompt that fails is read once more, from its start, before it counts as an error; a reply that states no
+        label is not a failure.
         """
         verdicts = self._ask(asked, self.reader)
         failed = [k for k, verdict in enumerate(verdicts) if verdict.label == "error"]
@@ -108,7 +175,8 @@ class Session:
         try:
             if self.judge.verdict == "compare":
                 return [_compared(reading) for reading in reader.choose(prompts, LABELS)]
-            return [_decoded(reading) for reading in reader.generate(prompts, self.judge.max_new_tokens)]
+            readings = reader.generate(prompts, self.judge.max_new_tokens)
+            return [_decoded(reading, prompt) for reading, (_, prompt) in zip(readings, prompts, strict=True)]
         except EngineStopped:  # the engine no longer answers: the run stops without a verdict on any trace
             raise
         except (RuntimeError, OSError) as error:  # out of memory, a server that is gone
@@ -156,12 +224,10 @@ def _compared(reading: Reading) -> Verdict:
     return Verdict("ENOUGH" if margin > 0 else "NOT_ENOUGH", **cost, margin=round(margin, 4))
 
 
-def _decoded(reading: Reading) -> Verdict:
-    completion, label = reading.value, parse(reading.value.text)
-    cost = _cost(reading)
+def _decoded(reading: Reading, prompt: str) -> Verdict:
+    completion, cost = reading.value, _cost(reading)
     cost["new_tokens"] = completion.new_tokens
     if completion.finish in NEVER_ANSWERED:
         return Verdict("error", **cost, reason=": ".join(filter(None, (completion.finish, completion.reason))))
-    if label is None:
-        return Verdict("error", **cost, reason=f"no single label in {completion.text[:80]!r}")
-    return Verdict(label, **cost)
+    stated = parse(reply(prompt, completion.text))
+    return Verdict(stated or "NOT_ENOUGH", **cost, unparsed=stated is None)

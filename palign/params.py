@@ -109,19 +109,26 @@ class Benchmark(Strict):
 class Costs(Strict):
     """What ``palign plan`` computes a study's cost from: expected means, rates in tokens per second, the model's shape.
 
-    ``training_problems``: those with an answer and a trace. ``instruction_tokens``: tokens of a prompt without the
-    question and the prefix. ``judge_calls``: verdicts per trace. ``prefix_share``: the prefix's share of the trace's
-    tokens. ``retention``: share kept by the filter; ``student_right``: the same without a prefix. ``response_tokens``:
-    mean length of a test response, by arm; ``zero-shot`` is also used for the student's own answers to training
-    problems. ``start_seconds``: time from a notebook's start until its engine runs. ``device``: the machine that the
-    rates describe.
+    The report prints each of them beside what the study measured (``palign.report.rates``). ``training_problems``:
+    those with an answer and a trace. ``instruction_tokens``: tokens of a prompt without the question and the prefix;
+    ``verdict_tokens``: tokens read for one more verdict on the same trace, that is the prompt behind the prefix and the
+    labels that are compared. ``trace_spread``: standard deviation of the natural logarithm of a trace's tokens.
+    ``judge_calls``: verdicts of a binary search; those of a scan follow from ``prefix_share`` (the prefix's share of
+    the trace's tokens) and ``sentence_tokens``. ``retention``: share kept by the filter; ``student_right``: the same
+    without a prefix. ``response_tokens``: mean length of a test response, by arm; ``zero-shot`` is also used for the
+    student's own answers to training problems. ``start_seconds``: time from a notebook's start until its engine runs.
+    ``device``: the machine that the rates describe. ``process_gb``: resident memory of a process that trains, without
+    its model, in 10^9 bytes (``null``: not known); ``gpu_memory_gb``: the GPU's memory, ``null`` where there is none.
     """
 
     device: str
     training_problems: Positive
     question_tokens: Positive
     instruction_tokens: Positive
+    verdict_tokens: Positive
     trace_tokens: Positive
+    trace_spread: Annotated[float, Field(ge=0)]
+    sentence_tokens: Annotated[float, Field(gt=0)]
     judge_calls: Annotated[float, Field(gt=0)]
     prefix_share: Fraction
     continuation_tokens: Positive
@@ -132,6 +139,8 @@ class Costs(Strict):
     generate_tokens_per_second: Positive
     train_tokens_per_second: Positive
     start_seconds: Annotated[int, Field(ge=0)]
+    process_gb: Annotated[float, Field(gt=0)] | None
+    gpu_memory_gb: Annotated[float, Field(gt=0)] | None
     parameters_billion: Annotated[float, Field(gt=0)]
     layers: Positive
     heads: Positive
@@ -142,9 +151,11 @@ class Costs(Strict):
     vocabulary: Positive
 
     @model_validator(mode="after")
-    def _zero_shot(self) -> Costs:
+    def _complete(self) -> Costs:
         if "zero-shot" not in self.response_tokens:
             raise ValueError("costs: response_tokens: needs zero-shot, the untrained student's mean response in tokens")
+        if self.process_gb is None and self.gpu_memory_gb is None:
+            raise ValueError("costs: process_gb: null; without a GPU the process's memory is the machine's")
         return self
 
 
@@ -153,7 +164,10 @@ POCKET_COSTS = {
     "training_problems": 320,
     "question_tokens": 25,
     "instruction_tokens": 20,
+    "verdict_tokens": 32,
     "trace_tokens": 140,
+    "trace_spread": 0.22,
+    "sentence_tokens": 5.1,
     "judge_calls": 4.8,
     "prefix_share": 0.31,
     "continuation_tokens": 31,
@@ -164,6 +178,8 @@ POCKET_COSTS = {
     "generate_tokens_per_second": 4000,
     "train_tokens_per_second": 3300,
     "start_seconds": 16,
+    "process_gb": 0.75,
+    "gpu_memory_gb": None,
     "parameters_billion": 0.0008,
     "layers": 4,
     "heads": 4,
@@ -288,8 +304,16 @@ class Truncation(Strict):
         "read a verdict by label log-probability, or by decoding", default="compare"
     )
     verdict_max_new_tokens: Positive = _field("token budget of a decoded verdict", default=16)
-    judge: str | None = _field("another model as judge, for p-align-other-judge: hub id or local folder", default=None)
+    judge: str | None = _field(
+        "another model as judge, for p-align-other-judge: hub id, local folder or endpoint:NAME", default=None
+    )
     judge_revision: str | None = _field("revision of a hub judge", default=None)
+    judge_verdict: Literal["compare", "decode"] = _field("how its verdicts are read", default="compare")
+    judge_max_new_tokens: Positive = _field("token budget of its decoded verdict, thoughts included", default=16)
+    judge_max_model_len: Positive = _field("its longest prompt plus verdict in tokens", default=1024)
+    judge_chat_template_kwargs: dict[str, Any] = _field(
+        "switches of its chat template", default={"enable_thinking": False}
+    )
     boundary_prompt: str = _field(
         "instruction to name the boundary in the {numbered} sentences on {question}, for p-align-no-adaptive-read",
         default="{question}\nDraft: {numbered}\nAfter which number is only routine work left? Reply [number].",
@@ -313,6 +337,9 @@ class Alignment(Strict):
     alignment_top_p: Fraction = _field("nucleus of continuations", default=0.9)
     alignment_repetition_penalty: float = _field("repetition penalty of continuations", default=1.05, ge=1)
     alignment_max_new_tokens: Positive = _field("token budget of a continuation", default=256)
+    keep_cut_continuations: bool = _field(
+        "train on a right continuation that its budget cut, as Eq. 9 would", default=False
+    )
     sufficiency_samples: Annotated[int, Field(ge=0)] = _field(
         "further continuations per prefix, only to measure the student's success rate from it", default=4
     )
@@ -344,7 +371,9 @@ class FineTuning(Strict):
     lora_r: Positive = _field("LoRA rank", default=16)
     lora_alpha: Positive = _field("LoRA alpha", default=16)
     lora_dropout: Fraction = _field("LoRA dropout", default=0.05)
-    max_length: Positive = _field("longest training row in tokens; longer rows are cut and counted", default=512)
+    max_length: Positive = _field(
+        "longest training row in tokens; longer ones are left out if they end in an answer, else cut", default=512
+    )
     training_seeds: list[Annotated[int, Field(ge=0)]] = _field(
         "every trained arm is trained and evaluated once per seed", default=[0], min_length=1
     )
@@ -384,7 +413,11 @@ class Report(Strict):
         default="{question}\nResponse A: {first}\nResponse B: {second}\nWhich response is better? A good one is "
         "complete and logical, reflects on its steps, repeats nothing and is concise. Reply [A], [B] or [TIE].",
     )
-    preference_max_new_tokens: Positive = _field("token budget of a verdict", default=256)
+    preference_max_new_tokens: Positive = _field("token budget of a verdict, thoughts included", default=256)
+    preference_max_model_len: Positive = _field("that judge's longest prompt plus verdict in tokens", default=1024)
+    preference_chat_template_kwargs: dict[str, Any] = _field(
+        "switches of that judge's chat template", default={"enable_thinking": False}
+    )
     costs: Costs = _field(
         "lengths and rates to expect; `palign plan` computes the study's cost from them",
         default_factory=lambda: Costs(**POCKET_COSTS),
@@ -410,8 +443,7 @@ class Params(Report, Evaluation, FineTuning, Alignment, Truncation, Machine, Stu
     """One study. The order of its keys is that of the pipeline; each key's description gives its unit."""
 
     def model(self, role: Literal["student", "teacher", "judge", "preference_judge"]) -> Model:
-        """The model of that role. A judge uses the student's engine and settings; a teacher has its own template
-        switches and context length.
+        """The model of that role. Teacher and judges have template switches and a context length of their own.
 
         Raises :class:`ParamsError` where the study names none.
         """
@@ -429,9 +461,9 @@ class Params(Report, Evaluation, FineTuning, Alignment, Truncation, Machine, Stu
             )
         if role == "preference_judge" and self.engine == "endpoint":
             own["engine"] = "transformers"  # the servers at endpoint_urls serve the student
-        return Model(
-            **own, dtype=self.dtype, max_model_len=self.max_model_len, chat_template_kwargs=self.chat_template_kwargs
-        )
+        prefix = {"student": "", "judge": "judge_", "preference_judge": "preference_"}[role]
+        limits = {name: getattr(self, prefix + name) for name in ("max_model_len", "chat_template_kwargs")}
+        return Model(**own, dtype=self.dtype, **limits)
 
     def part(self, group: type[Group]) -> Group:
         """The keys of one group, for functions that need no other keys."""
@@ -471,24 +503,18 @@ class Params(Report, Evaluation, FineTuning, Alignment, Truncation, Machine, Stu
                 refuse("judge", f"{arm} needs another model, a hub id or local folder; leave the arm out or name one")
             if ARMS[arm].strategy == "oracle" and "sufficient_chars" not in self.training_columns:
                 refuse("training_columns", f"{arm} needs sufficient_chars, which only artificial data state")
-        budgets = ("max_new_tokens", "alignment_max_new_tokens", "verdict_max_new_tokens", "preference_max_new_tokens")
-        for key in budgets:
-            if getattr(self, key) >= self.max_model_len:
-                refuse(
-                    key, f"{getattr(self, key)} leaves no room for a prompt within max_model_len {self.max_model_len}"
-                )
-        if self.teacher_max_new_tokens >= self.teacher_max_model_len:
-            refuse(
-                "teacher_max_new_tokens",
-                f"{self.teacher_max_new_tokens} leaves no room for a prompt within teacher_max_model_len "
-                f"{self.teacher_max_model_len}",
-            )
+        contexts = {"max_model_len": ("max_new_tokens", "alignment_max_new_tokens", "verdict_max_new_tokens")}
+        contexts |= {f"{who}_max_model_len": (f"{who}_max_new_tokens",) for who in ("teacher", "judge", "preference")}
+        for context, keys in contexts.items():
+            for key in keys:
+                budget, limit = getattr(self, key), getattr(self, context)
+                if budget >= limit:
+                    refuse(key, f"{budget} leaves no room for a prompt within {context} {limit}")
         if self.second_budget is not None and self.second_budget >= self.max_new_tokens:
             refuse("second_budget", f"{self.second_budget} must be smaller than max_new_tokens {self.max_new_tokens}")
-        if self.verdict == "compare" and any(
-            model and model.startswith(SERVICE) for model in (self.student, self.judge)
-        ):
-            refuse("verdict", "an endpoint gives no label log-probabilities to compare; set verdict: decode")
+        for model, key in ((self.student, "verdict"), (self.judge, "judge_verdict")):
+            if model and model.startswith(SERVICE) and getattr(self, key) == "compare":
+                refuse(key, f"an endpoint gives no label log-probabilities to compare; set {key}: decode")
         trained = [arm for arm in self.arms if ARMS[arm].target]
         if self.student.startswith(SERVICE) and trained:
             refuse("student", f"an endpoint cannot be fine-tuned, and the arms {trained} are; leave them out")

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .engines.base import Engine, Reading, said
+from .engines.base import Engine, EngineStopped, Reading, said
 from .judging import room
 from .problems import DataError
 from .prompts import fill, plain
@@ -183,7 +183,8 @@ def cutter(
     """The strategy as a function of a trace and its sentences.
 
     ``read`` finds the cut of ``infogain`` and ``one-reading``; where it fails, the error is that of one trace. The
-    other strategies only count sentences. Raises ``ValueError`` for an unknown strategy.
+    other strategies only count sentences. Raises ``ValueError`` for an unknown strategy, and the function passes on
+    ``EngineStopped``.
     """
     kind, _, which = strategy.partition("-")
     if kind == "fixed":
@@ -198,6 +199,8 @@ def cutter(
     def guarded(trace: Trace, sentences: Sequence[str]) -> Cut:
         try:
             return read(trace, sentences)
+        except EngineStopped:  # the engine no longer answers: the run stops, and no trace gets an outcome
+            raise
         except (RuntimeError, OSError) as error:  # out of memory, a server that is gone
             return Cut(error=f"engine error: {said(error)}")
 

@@ -2,13 +2,14 @@
 
 >>> rows = build(params, "p-align")
 >>> rows[0]
-{'id': '1f0c', 'prompt': 'The dial starts ...', 'completion': '<Begin_of_Prefix>...'}
+{'id': '1f0c', 'prompt': 'The dial starts ...', 'completion': '<Begin_of_Prefix>...', 'answers': True}
 """
 
 from __future__ import annotations
 
 import random
 
+from .alignment import kept
 from .arms import ARMS
 from .engines.base import seed_of
 from .params import FineTuning, Params
@@ -29,8 +30,9 @@ OF_TRACES = {
 """Targets made of a training problem and its trace."""
 
 
-def build(params: Params, arm: str, tokenizer=None) -> list[dict[str, str]]:
-    """The rows of ``arm``: ``id``, ``prompt`` (the user's turn) and ``completion`` (the assistant's).
+def build(params: Params, arm: str, tokenizer=None) -> list[dict]:
+    """The rows of ``arm``: ``id``, ``prompt`` (the user's turn), ``completion`` (the assistant's) and ``answers``:
+    whether the completion ends in an answer, which a cut would take away.
 
     Only UPFT needs the ``tokenizer``. Raises ``ValueError`` for an arm that is not trained.
     """
@@ -39,19 +41,23 @@ def build(params: Params, arm: str, tokenizer=None) -> list[dict[str, str]]:
         raise ValueError(f"{arm} is not trained")
     if target in OF_PAIRS:
         pairs = plan.alignment(ARMS[arm].strategy).read("pairs")
-        return [_row(params.answer_prompt, pair, OF_PAIRS[target](pair)) for pair in pairs if pair["kept"]]
+        return [
+            _row(params.answer_prompt, pair, OF_PAIRS[target](pair), answers=target != "prefix")
+            for pair in pairs
+            if kept(pair, params.keep_cut_continuations)
+        ]
     traces = plan.traces.read("traces")
     if target in OF_TRACES:
         return [_row(params.answer_prompt, trace, OF_TRACES[target](trace)) for trace in traces]
     return [_upft(params.part(FineTuning), trace, tokenizer, params.seed) for trace in traces]
 
 
-def _row(instruction: str, record: dict, completion: str) -> dict[str, str]:
+def _row(instruction: str, record: dict, completion: str, answers: bool = True) -> dict:
     prompt = fill(instruction, question=record["question"])
-    return {"id": record["id"], "prompt": prompt, "completion": completion}
+    return {"id": record["id"], "prompt": prompt, "completion": completion, "answers": answers}
 
 
-def _upft(recipe: FineTuning, trace: dict, tokenizer, seed: int) -> dict[str, str]:
+def _upft(recipe: FineTuning, trace: dict, tokenizer, seed: int) -> dict:
     """Unsupervised prefix fine-tuning (Ji et al. 2025, arXiv 2503.02875).
 
     Most rows ask for the first ``upft_tokens`` tokens of the trace, under a task prompt of their own. A share of
@@ -62,4 +68,4 @@ def _upft(recipe: FineTuning, trace: dict, tokenizer, seed: int) -> dict[str, st
     if random.Random(seed_of(seed, "upft", trace["id"])).random() < recipe.upft_structure_share:
         return _row(recipe.answer_prompt, trace, trace["trace"])
     ids = tokenizer(trace["trace"], add_special_tokens=False).input_ids[: recipe.upft_tokens]
-    return _row(recipe.upft_prompt, trace, tokenizer.decode(ids))
+    return _row(recipe.upft_prompt, trace, tokenizer.decode(ids), answers=False)

@@ -71,23 +71,19 @@ def equation7(m: int) -> Search:
     return SearchResult(low, low < m)
 
 
-SCAN_BLOCK = 8
-"""Prefixes that a scan asks for at once: one more verdict on the same trace costs little."""
-
-
 def linear(m: int) -> Search:
-    """The first ENOUGH, from the shortest prefix upwards (Table 2, without binary search; Table 5).
-
-    It asks for blocks of prefixes and ignores verdicts after the first ENOUGH.
-    """
-    for start in range(1, m + 1, SCAN_BLOCK):
-        asked = range(start, min(start + SCAN_BLOCK, m + 1))
-        for p, enough in zip(asked, (yield asked), strict=True):
-            if enough:
-                return SearchResult(p, True)
+    """The first ENOUGH, from the shortest prefix upwards (Table 2, without binary search; Table 5)."""
+    for p in range(1, m + 1):
+        (enough,) = yield [p]
+        if enough:
+            return SearchResult(p, True)
     return SearchResult(m, False)
 
 
+SCAN_BLOCK = 8
+"""Prefixes of a trace that are judged at once for a scan: one more verdict on a trace that is being read costs little.
+What lies behind the first ENOUGH costs tokens, and is no part of the result.
+"""
 EVERY_BLOCK = 32
 """Prefixes that one pass of :func:`every` reads: its memory does not grow with the trace."""
 
@@ -120,11 +116,13 @@ class Prefix:
     """A truncated trace. ``status`` is ``ok``, or the reason why there is no prefix; an error never selects one.
 
     ``sentences`` of ``of`` are kept. The search went over 1..``room``, which is less than ``of`` where the whole trace
-    does not fit the context. ``verdicts``: (sentences, label, margin) in the order asked. ``oracle_sentences``: the
-    length of the shortest truly sufficient prefix, if the data state it. ``prefix_tokens`` and ``trace_tokens`` are
-    counted by the student's tokenizer. For all verdicts together, ``tokens_read`` tokens of the question and the trace
-    and ``tokens_demanded`` other prompt tokens were read and ``tokens_generated`` decoded; reading every prompt from
-    its start would take ``tokens_of_prompts``. For prefixes without a search see ``palign.strategies.Cut``.
+    does not fit the context. ``verdicts``: (sentences, label, margin) in the order asked; a scan's end with its first
+    ENOUGH. ``unparsed`` of them stated no label and count as NOT_ENOUGH. ``oracle_sentences``: the length of the
+    shortest truly sufficient prefix, if the data state it. ``prefix_tokens`` and ``trace_tokens`` are counted by the
+    student's tokenizer. For all verdicts together, also those that a scan did not use, ``tokens_read`` tokens of the
+    question and the trace and ``tokens_demanded`` other prompt tokens were read and ``tokens_generated`` decoded;
+    reading every prompt from its start would take ``tokens_of_prompts``. For prefixes without a search see
+    ``palign.strategies.Cut``.
     """
 
     id: str
@@ -137,6 +135,7 @@ class Prefix:
     room: int
     sufficient: bool
     verdicts: list[tuple[int, str, float | None]]
+    unparsed: int
     oracle_sentences: int | None
     prefix_tokens: int
     trace_tokens: int
@@ -156,41 +155,55 @@ def lockstep(
     open_session: Callable,
     count: Callable[[str], int],
     rule: traces.Rule = traces.RULES["released"],
+    ahead: int = 1,
 ) -> list[Prefix]:
     """Advance one search per trace in rounds of one judge call; an error verdict ends the search of its trace.
 
     ``open_session`` takes (question, sentences) pairs and returns a :data:`Session`; ``count`` returns a text's tokens.
+    ``ahead``: how many prefixes are judged at once where a search asks for one, itself and the next longer ones; a
+    verdict that no search asks for is a cost and nothing else.
     """
     sentences = [rule.split(trace.trace) for trace in batch]
     session = open_session([(trace.question, parts) for trace, parts in zip(batch, sentences, strict=True)])
     searches = [start(room) for room in session.room]
-    verdicts: list[list[tuple[int, Verdict]]] = [[] for _ in batch]
+    at_hand: list[dict[int, Verdict]] = [{} for _ in batch]
+    used: list[list[tuple[int, Verdict]]] = [[] for _ in batch]
     results: dict[int, SearchResult | None] = {}
     pending: dict[int, Sequence[int]] = {}
 
-    def advance(i: int, enough: list[bool] | None) -> None:
-        try:
-            pending[i] = searches[i].send(enough)
-        except StopIteration as stop:
-            results[i] = stop.value
+    def advance(i: int, asked: Sequence[int]) -> None:
+        """Answer a search from the verdicts at hand, until it needs others or ends. It begins with nothing asked."""
+        while all(p in at_hand[i] for p in asked):
+            found = [(p, at_hand[i][p]) for p in asked]
+            used[i] += found
+            if any(verdict.label == "error" for _, verdict in found):
+                results[i] = None
+                return
+            try:
+                asked = searches[i].send([verdict.label == "ENOUGH" for _, verdict in found] or None)
+            except StopIteration as stop:
+                results[i] = stop.value
+                return
+        pending[i] = asked
 
     for i, room in enumerate(session.room):
         if room:
-            advance(i, None)
+            advance(i, [])
         else:
-            verdicts[i], results[i] = [(1, Verdict("error", reason="prompt too long"))], None
+            used[i], results[i] = [(1, Verdict("error", reason="prompt too long"))], None
     while pending:
-        asked, pending = pending, {}
-        answers = iter(session([(i, p) for i, lengths in asked.items() for p in lengths]))
-        for i, lengths in asked.items():
-            found = [(p, next(answers)) for p in lengths]
-            verdicts[i] += found
-            if any(verdict.label == "error" for _, verdict in found):
-                results[i] = None
-            else:
-                advance(i, [verdict.label == "ENOUGH" for _, verdict in found])
+        waiting, pending = pending, {}
+        asked = [
+            (i, p)
+            for i, lengths in waiting.items()
+            for p in (*lengths, *range(lengths[-1] + 1, min(lengths[-1] + ahead, session.room[i] + 1)))
+        ]
+        for (i, p), verdict in zip(asked, session(asked), strict=True):
+            at_hand[i][p] = verdict
+        for i, lengths in waiting.items():
+            advance(i, lengths)
     return [
-        _record(trace, sentences[i], rule, session.room[i], verdicts[i], results[i], count)
+        _record(trace, sentences[i], rule, session.room[i], used[i], [*at_hand[i].values()], results[i], count)
         for i, trace in enumerate(batch)
     ]
 
@@ -200,12 +213,13 @@ def _record(
     sentences: list[str],
     rule: traces.Rule,
     room: int,
-    verdicts: list[tuple[int, Verdict]],
+    used: list[tuple[int, Verdict]],
+    paid: list[Verdict],
     result: SearchResult | None,
     count: Callable[[str], int],
 ) -> Prefix:
-    """The record of a prefix found by a search, or of an error."""
-    error = next((verdict.reason for _, verdict in verdicts if verdict.label == "error"), None)
+    """The record of a prefix found by a search, or of an error; ``paid``: every verdict, whether used or not."""
+    error = next((verdict.reason for _, verdict in used if verdict.label == "error"), None)
     return _prefix(
         trace,
         sentences,
@@ -216,11 +230,12 @@ def _record(
         sentences=result.sentences if result else 0,
         room=room,
         sufficient=bool(result and result.sufficient),
-        verdicts=[(p, verdict.label, verdict.margin) for p, verdict in verdicts],
-        tokens_read=sum(verdict.trace_tokens for _, verdict in verdicts),
-        tokens_demanded=sum(verdict.demand_tokens for _, verdict in verdicts),
-        tokens_of_prompts=sum(verdict.prompt_tokens for _, verdict in verdicts),
-        tokens_generated=sum(verdict.new_tokens for _, verdict in verdicts),
+        verdicts=[(p, verdict.label, verdict.margin) for p, verdict in used],
+        unparsed=sum(verdict.unparsed for _, verdict in used),
+        tokens_read=sum(verdict.trace_tokens for verdict in paid),
+        tokens_demanded=sum(verdict.demand_tokens for verdict in paid),
+        tokens_of_prompts=sum(verdict.prompt_tokens for verdict in paid),
+        tokens_generated=sum(verdict.new_tokens for verdict in paid),
     )
 
 
@@ -276,7 +291,7 @@ def judged(
         return records
 
     def stop(how_many: str, record: dict) -> None:
-        folder.write(name, [record for record in folder.read(name) if record["status"] == "ok"])
+        folder.discard(name, lambda record: record["status"] != "ok")
         raise JudgeFailed(
             f"{describe}: {how_many} failed to be judged, one by {record['status']}; fix it and run the same command "
             "again to continue"
@@ -294,9 +309,10 @@ def truncate(params: Params, strategy: str) -> list[dict]:
     """The prefixes of all training traces as records, in the traces' order. Resumes after a kill.
 
     ``adaptive``: the search that ``search`` names, by the student's verdicts. ``linear``: a scan, independent of
-    ``search``. ``judge``: the same search as ``adaptive``, by the verdicts of the model ``judge``. The other strategies
-    are those of ``palign.strategies``. Raises :class:`JudgeFailed` when too many traces could not be judged, and
-    ``DataError`` if the data do not state the oracle.
+    ``search``. ``judge``: the same search as ``adaptive``, by the verdicts of the model ``judge``, with its own budget,
+    context and template switches. The other strategies are those of ``palign.strategies``. Raises
+    :class:`JudgeFailed` when too many traces could not be judged, and ``DataError`` if the data do not state the
+    oracle.
     """
     task = Plan(params).truncation(strategy)
     if task.folder.done:
@@ -314,7 +330,10 @@ def truncate(params: Params, strategy: str) -> list[dict]:
     elif strategy == "one-reading":
         read = OneReading(engine, params.boundary_prompt)
     if strategy in SEARCHED:
-        judge = Judge(engine, params.judge_prompt, rule, params.verdict, params.verdict_max_new_tokens)
+        how = (params.verdict, params.verdict_max_new_tokens)
+        if strategy == "judge":
+            how = (params.judge_verdict, params.judge_max_new_tokens)
+        judge = Judge(engine, params.judge_prompt, rule, *how)
         start = linear if strategy == "linear" else SEARCHES[params.search]
 
         def work(batch: list[Trace]) -> list[dict]:
@@ -332,6 +351,7 @@ def truncate(params: Params, strategy: str) -> list[dict]:
         **({"engine": engine.settings} if engine else {}),
         traces=len(records),
         failed=sum(record["status"] != "ok" for record in records),
+        unparsed=sum(record["unparsed"] for record in records),
         tokens_read=sum(record["tokens_read"] + record["tokens_demanded"] for record in records),
         tokens_generated=sum(record["tokens_generated"] for record in records),
     )
@@ -354,7 +374,8 @@ def searched(
     """
     limit = judge.engine.cache_tokens and judge.engine.cache_tokens // 2
     found = portions(batch, limit, lambda trace: count(trace.question) + count(trace.trace))
-    return [prefix for part in found for prefix in lockstep(part, start, judge.open, count, judge.rule)]
+    ahead = SCAN_BLOCK if start is linear else 1
+    return [prefix for part in found for prefix in lockstep(part, start, judge.open, count, judge.rule, ahead)]
 
 
 def portions(batch: list[Trace], limit: int | None, tokens: Callable[[Trace], int]) -> Iterator[list[Trace]]:
@@ -388,6 +409,7 @@ def of_cut(trace: Trace, parts: list[str], cut: Cut, rule: traces.Rule, count: C
         room=len(parts) if cut.room is None else cut.room,
         sufficient=cut.sufficient,
         verdicts=list(cut.probes),
+        unparsed=0,
         tokens_read=cut.tokens_read,
         tokens_demanded=cut.tokens_demanded,
         tokens_of_prompts=cut.tokens_of_prompts,

@@ -4,6 +4,7 @@ import pytest
 
 from palign import alignment, finetuning, supervision, traces, truncation
 from palign.arms import ARMS
+from palign.engines.base import Completion
 from palign.engines.tokenizers import load_tokenizer
 from palign.params import FineTuning, validate
 from palign.prompts import BEGIN, END, fill, mark, render
@@ -35,11 +36,11 @@ def test_p_align_learns_kept_pairs_only_with_their_prefix_marked(params, collect
     truncation.truncate(params, "adaptive")
     pairs = alignment.align(params, "adaptive")
     rows = supervision.build(params, "p-align")
-    assert [row["id"] for row in rows] == [pair["id"] for pair in pairs if pair["kept"]]
+    right = [pair["id"] for pair in pairs if pair["outcome"] == "right" and pair["finish"] == "stop"]
+    assert [row["id"] for row in rows] == right
     golds = {trace.id: trace.answer for trace in collected}
     for pair in pairs:
         assert pair["answer"] == golds[pair["id"]]
-        assert pair["kept"] == (pair["outcome"] == "right")
     by_id = {pair["id"]: pair for pair in pairs}
     for row in rows:
         pair = by_id[row["id"]]
@@ -79,7 +80,7 @@ def test_training_seeds_differ_in_the_adapter_and_the_first_is_todays(params, co
 def test_rft_learns_the_students_own_answers_without_markers(params, collected):
     pairs = alignment.align(params, "empty")
     rows = supervision.build(params, "rft")
-    assert [row["completion"] for row in rows] == [pair["continuation"] for pair in pairs if pair["kept"]]
+    assert [row["completion"] for row in rows] == [pair["continuation"] for pair in pairs if alignment.kept(pair)]
     assert not any(BEGIN in row["completion"] for row in rows)
 
 
@@ -119,9 +120,50 @@ def test_training_and_evaluation_render_the_same_template(params, collected, arm
         assert labels[len(prompt) : len(prompt) + len(target)] == target
 
 
-def test_longer_rows_than_max_length_are_counted(params, collected):
-    facts = finetuning.finetune(params.model_copy(update={"max_length": 60, "num_train_epochs": 1.0}), "sft-long-cot")
-    assert facts["rows"] == 12 and facts["rows_cut"] == 12 and facts["longest_row_tokens"] > 60
+def test_a_row_that_would_lose_its_answer_is_left_out(params, collected, tmp_path):
+    """A trace cut at max_length was trained without its answer and its end: the arm learnt to stop half-way."""
+    rows = supervision.build(params, "sft-long-cot")
+    trainer = trainer_of(params.model_copy(update={"max_length": 150}), tmp_path, rows)
+    end = load_tokenizer(params.model("student")).eos_token_id
+    kept = [row["input_ids"] for row in trainer.train_dataset]
+    assert 0 < len(kept) < 12 and all(end in ids[-2:] for ids in kept)
+    facts = finetuning.finetune(params.model_copy(update={"max_length": 150, "num_train_epochs": 1.0}), "sft-long-cot")
+    assert facts["rows"] == 12 == facts["rows_left_out"] + len(kept) and facts["rows_cut"] == 0
+
+
+def test_a_row_without_an_answer_is_cut_and_counted(params, collected, tmp_path):
+    """UPFT's beginnings of traces end in the middle anyway."""
+    tokenizer = load_tokenizer(params.model("student"))
+    begun = params.model_copy(update={"upft_tokens": 60, "upft_structure_share": 0.0, "max_length": 70})
+    rows = supervision.build(begun, "upft", tokenizer)
+    examples = finetuning.encode(rows, tokenizer, params.chat_template_kwargs)
+    found = finetuning.fates(examples, 70)
+    assert found["cut"] > 0 == found["left out"]
+    assert len(trainer_of(begun, tmp_path, rows).train_dataset) == 12
+
+
+def test_a_continuation_that_its_budget_cut_is_left_out_unless_it_is_asked_for(params, collected, monkeypatch):
+    """A right box half-way through a loop was trained with an end behind half a sentence; Eq. 9 asks for the box only."""
+    truncation.truncate(params, "adaptive")
+
+    def loops(engine, params, strategy, batch):
+        """Every second continuation repeats itself until its budget ends."""
+        texts = [f"Thus \\boxed{{{record['answer']}}}." for record, _ in batch]
+        ends = ["length" if i % 2 else "stop" for i in range(len(batch))]
+        return [
+            Completion(f"{text} Thus" if end == "length" else text, end, 9, 9)
+            for text, end in zip(texts, ends, strict=True)
+        ]
+
+    monkeypatch.setattr(alignment, "_continue", loops)
+    pairs = alignment.align(params, "adaptive")
+    cut = {pair["id"] for pair in pairs if pair["finish"] == "length"}
+    keep = params.model_copy(update={"keep_cut_continuations": True})
+    ids, with_cut = ({row["id"] for row in supervision.build(p, "p-align")} for p in (params, keep))
+    assert with_cut == {pair["id"] for pair in pairs} and ids == with_cut - cut and cut
+    assert Plan(keep).alignment("adaptive").key == Plan(params).alignment("adaptive").key, "nothing is continued anew"
+    assert Plan(keep).finetuning("p-align").key != Plan(params).finetuning("p-align").key
+    assert Plan(params).alignment("adaptive").folder.manifest()["cut"] == len(cut)
 
 
 def test_equal_updates_give_every_arm_the_steps_of_a_full_set(params):

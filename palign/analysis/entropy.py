@@ -31,10 +31,6 @@ if TYPE_CHECKING:
 CHUNKS = 10
 
 
-class NoLogits(RuntimeError):
-    """An engine that does not give its predictions for a given text; the message is one line."""
-
-
 def bounds(n: int, k: int = CHUNKS) -> list[int]:
     """Where ``k`` contiguous chunks of ``n`` tokens begin and end: ``k + 1`` positions; sizes differ by 1 at most."""
     return [n * i // k for i in range(k + 1)]
@@ -52,25 +48,26 @@ def chunk_means(values: Sequence[float], k: int = CHUNKS) -> list[float]:
 def measure(params: Params) -> list[dict]:
     """The student's entropy along a sample of the traces, one record per trace; resumes after a kill.
 
-    A record holds the trace's ``tokens``, its ``prompt_tokens``, the ``mean`` and ten ``chunks`` (nats), and a
-    ``status``: ``ok``, ``too short`` for ten chunks, or ``too long`` for the context; the last two have no values.
-    Empty where ``entropy_traces`` is 0. Raises :class:`NoLogits` for an engine that gives no entropies.
+    A record holds the trace's ``tokens``, its ``prompt_tokens``, its number in the ``sample``, the ``mean`` and ten
+    ``chunks`` (nats), and a ``status``: ``ok``, ``too short`` for ten chunks, or ``too long`` for the context; the last
+    two have no values. transformers reads, whatever the study's ``engine``: the others do not give their predictions
+    for a given text. Empty where ``entropy_traces`` is 0.
     """
     task = Plan(params).entropy
     if task is None or task.folder.done:
         return task.read("entropies") if task else []
     sample = traces.sample(traces.load(params), params.entropy_traces, seed_of(params.seed, "entropy"))
-    engine = open_engine(params.model("student"), params.part(Machine))
-    if not hasattr(engine, "entropies"):
-        raise NoLogits(
-            f"entropy_traces: engine {params.engine} does not give its predictions for a given text; "
-            "set entropy_traces: 0, or engine: transformers"
-        )
+    numbers = {trace.id: number for number, trace in enumerate(sample)}
+    student = params.model("student").model_copy(update={"engine": "transformers"})
+    engine = open_engine(student, params.part(Machine))
 
     def work(batch: list[traces.Trace]) -> list[dict]:
         prompts = [engine.prompt(fill(params.answer_prompt, question=trace.question)) for trace in batch]
         found = engine.entropies(prompts, [trace.trace for trace in batch])
-        return [_record(t.id, engine.count(p), values) for t, p, values in zip(batch, prompts, found, strict=True)]
+        return [
+            {"id": trace.id, "sample": numbers[trace.id]} | _record(engine.count(prompt), values)
+            for trace, prompt, values in zip(batch, prompts, found, strict=True)
+        ]
 
     records = task.folder.fill("entropies", sample, lambda t: t.id, work, params.batch_size, "entropy along traces")
     task.finish(
@@ -82,8 +79,8 @@ def measure(params: Params) -> list[dict]:
     return records
 
 
-def _record(name: str, prompt_tokens: int, values: list[float] | None) -> dict:
-    record = {"id": name, "prompt_tokens": prompt_tokens, "tokens": len(values or [])}
+def _record(prompt_tokens: int, values: list[float] | None) -> dict:
+    record = {"prompt_tokens": prompt_tokens, "tokens": len(values or [])}
     if values is None or len(values) < CHUNKS:
         return record | {"status": "too long" if values is None else "too short", "mean": None, "chunks": None}
     return record | {"status": "ok", "mean": float(np.mean(values)), "chunks": chunk_means(values)}

@@ -17,6 +17,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
@@ -26,6 +27,7 @@ from ..behaviour import describe
 from ..engines.base import Completion, Engine, Sampling, generate, seed_of
 from ..engines.opening import open_engine
 from ..grading import last_box
+from ..judging import label, reply
 from ..params import Machine, Params
 from ..prompts import BEGIN, END, fill
 from ..tasks.plan import Plan, held
@@ -49,14 +51,12 @@ STEPS = 2
 
 ANSWERED = ("stop", "length")
 """Values of a completion's ``finish`` with which there is a verdict to read."""
-_LABEL = re.compile(r"\[(A|B|TIE)\]")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 
 def verdict(text: str) -> str | None:
-    """The one label of ``[A]``, ``[B]``, ``[TIE]`` that a judge's answer holds; ``None`` for none or several."""
-    found = set(_LABEL.findall(text))
-    return found.pop() if len(found) == 1 else None
+    """A, B or TIE, as a judge's answer states it (see :func:`palign.judging.label`); ``None`` where it states none."""
+    return label(text, ("A", "B", "TIE"))
 
 
 def _verdict(answer: Completion) -> str | None:
@@ -127,7 +127,8 @@ def _ask_model(engine: Engine, instruction: str, max_new_tokens: int, seed: int)
             first, second = item["shown"]
             prompts.append(engine.prompt(fill(instruction, question=item["question"], first=first, second=second)))
         seeds = [seed_of(seed, "preference", item["id"]) for item in batch]
-        return generate(engine, prompts, Sampling(max_new_tokens), seeds)
+        answers = generate(engine, prompts, Sampling(max_new_tokens), seeds)
+        return [replace(a, text=reply(prompt, a.text)) for a, prompt in zip(answers, prompts, strict=True)]
 
     return ask
 
@@ -161,7 +162,7 @@ def compare(params: Params) -> list[dict]:
 
     It compares the first samples of each arm's first training seed. ``first`` and ``second`` are the verdicts when the
     arm's response is shown there. ``outcome`` is the arm's over ``against``: ``inconsistent`` where the two orders do
-    not agree, ``unparseable`` where a verdict does not have exactly one label. Resumes after a kill. Empty where there
+    not agree, ``unparseable`` where a verdict states no label. Resumes after a kill. Empty where there
     is no judge or a single arm. Raises ``TaskMissing`` before all arms are evaluated.
     """
     plan = Plan(params)

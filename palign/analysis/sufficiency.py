@@ -105,10 +105,10 @@ def _bin(fractions: np.ndarray, bins: int) -> np.ndarray:
 def measure(params: Params) -> list[dict]:
     """Judge every prefix of a sample of the traces, continue some, and grade: one record per continued prefix.
 
-    Three files: ``judged`` (one prefix record per trace, with all verdicts), ``continuations`` (one per sample) and
+    Three files: ``judged`` (one prefix record per trace, with all verdicts), ``continuations`` (one per attempt) and
     ``cuts`` (one per continued prefix: ``of`` the trace, ``sentences``, ``label``, ``margin``, ``right`` of
-    ``samples``). Resumes after a kill. Empty where ``judged_traces`` is 0. Raises ``JudgeFailed`` when too few traces
-    could be judged.
+    ``samples``); ``sample`` is the trace's number in the sample. Resumes after a kill. Empty where ``judged_traces`` is
+    0. Raises ``JudgeFailed`` when too few traces could be judged.
     """
     task = Plan(params).sufficiency
     if task is None or task.folder.done:
@@ -117,8 +117,13 @@ def measure(params: Params) -> list[dict]:
     engine, rule = open_engine(params.model("student"), params.part(Machine)), traces.RULES[params.sentence_rule]
     judge = Judge(engine, params.judge_prompt, rule, params.verdict, params.verdict_max_new_tokens)
 
+    numbers = {trace.id: number for number, trace in enumerate(sample)}
+
     def work(batch: list[traces.Trace]) -> list[dict]:
-        return [asdict(prefix) for prefix in lockstep(batch, every, judge.open, engine.count, rule)]
+        return [
+            asdict(prefix) | {"sample": numbers[prefix.id]}
+            for prefix in lockstep(batch, every, judge.open, engine.count, rule)
+        ]
 
     judged = truncation.judged(task.folder, "judged", sample, work, params.batch_size, "judging all prefixes")
     good = {record["id"]: record for record in judged if record["status"] == "ok"}
@@ -143,7 +148,8 @@ def measure(params: Params) -> list[dict]:
         seeds = [seed_of(params.seed, "sufficiency", key(item)) for item in batch]
         completions = generate(engine, [prompt(record, p) for record, p, _ in batch], sampling, seeds)
         return [
-            {"id": key(item), "of": item[0]["id"], "sentences": item[1], "text": completion.text} | completion.facts
+            {"id": key(item), "of": item[0]["id"], "sample": item[0]["sample"], "sentences": item[1]}
+            | {"text": completion.text, **completion.facts}
             for item, completion in zip(batch, completions, strict=True)
         ]
 
@@ -174,7 +180,8 @@ def _cuts(good: dict[str, dict], continued: list[dict]) -> list[dict]:
     records = []
     for (name, p), right in found.items():
         _, label, margin = good[name]["verdicts"][p - 1]
-        cut = {"id": f"{name}/{p}", "of": name, "sentences": p, "share": p / good[name]["of"], "label": label}
+        cut = {"id": f"{name}/{p}", "of": name, "sample": good[name]["sample"], "sentences": p, "label": label}
+        cut |= {"share": p / good[name]["of"]}
         records.append(cut | {"margin": margin, "right": sum(right), "samples": len(right)})
     return records
 

@@ -8,7 +8,8 @@ get, label log-probabilities, seeds, budgets and adapters included.
 
 Several requests are sent at once. One is repeated, after growing pauses, when the service is busy (429), fails (5xx),
 sends a malformed answer, closes the connection or is too slow. One that fails for good is recorded as ``endpoint
-error``, and the run goes on. Several addresses share the work: a prompt is always sent to the same one, and a trace's
+error``, and the run goes on. A refused key (401, 403) stops the run at once: no request would be answered. Several
+addresses share the work: a prompt is always sent to the same one, and a trace's
 nested prompts to one together, so that the server finds their beginning in its cache.
 
 The key is read from the environment variable ``PALIGN_API_KEY`` when a request is sent, and is never stored.
@@ -19,21 +20,22 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import time
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 from ..params import SERVICE, Machine, Model
 from ..prompts import render
 from ..tasks.store import fingerprint
-from .base import Completion, Engine, EngineError, Reader, Reading, Sampling
+from .base import Completion, Engine, EngineError, EngineStopped, Reader, Reading, Sampling
 from .labels import Answer, Request, TokenEngine, completion_of
 from .tokenizers import Characters, load_tokenizer
 
 KEY = "PALIGN_API_KEY"
 BUSY = {408, 409, 429}
+REFUSED = ("HTTP 401", "HTTP 403")
 TIMEOUT = 600.0
 """Seconds until a request counts as too slow. The OpenAI client uses the same value: a busy server needs minutes for a
 long response.
@@ -87,10 +89,12 @@ class Service:
     ) -> list[tuple[Any, str]]:
         """For each (shard, body), in the order asked: what ``parse`` makes of the JSON answer and an empty reason, or
         ``None`` and the reason.
+
+        Raises :class:`EngineStopped` where the service refuses the key; requests not yet sent are then not sent.
         """
         import httpx
 
-        limits = httpx.Limits(max_connections=self.concurrency)
+        limits, stop = httpx.Limits(max_connections=self.concurrency), threading.Event()
         with (
             httpx.Client(timeout=self.timeout, limits=limits) as client,
             ThreadPoolExecutor(self.concurrency) as pool,
@@ -98,22 +102,44 @@ class Service:
 
             def one(request: tuple[str, dict]) -> tuple[Any, str]:
                 shard, body = request
-                return self.ask(client, "POST", self.url(shard) + path, body, lambda answer: parse(answer.json()))
+                url = self.url(shard) + path
+                return self.ask(client, "POST", url, body, lambda answer: parse(answer.json()), stop)
 
-            return list(pool.map(one, requests))
+            futures = [pool.submit(one, request) for request in requests]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)  # in the order asked, a slow request could hide a refusal
+                return [future.result() for future in futures]
+            finally:  # also where the user interrupts: without it, the pool would work off its queue first
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
 
-    def ask(self, client, method: str, url: str, body: dict | None, parse: Callable) -> tuple[Any, str]:
-        """Ask until there is an answer, an error that a retry cannot fix, or no retry left.
+    def ask(
+        self,
+        client,
+        method: str,
+        url: str,
+        body: dict | None,
+        parse: Callable,
+        stop: threading.Event | None = None,
+    ) -> tuple[Any, str]:
+        """Ask until there is an answer, an error that a retry cannot fix, no retry left, or ``stop`` is set.
 
         ``parse`` turns the HTTP response into the value. Returns it and an empty reason, or ``None`` and the reason.
+        Raises :class:`EngineStopped`, and sets ``stop``, where the service refuses the key.
         """
-        reason = "never asked"
+        reason, stop = "never asked", stop or threading.Event()
         for attempt in range(self.retries + 1):
-            if attempt:
-                time.sleep(min(LONGEST_PAUSE, self.pause * 2**attempt) * random.uniform(0.5, 1.0))
+            pause = min(LONGEST_PAUSE, self.pause * 2**attempt) * random.uniform(0.5, 1.0)
+            if stop.wait(pause) if attempt else stop.is_set():
+                break
             value, reason, again = self._try(client, method, url, body, parse)
             if value is not None:
                 return value, ""
+            if reason in REFUSED:
+                stop.set()
+                known = os.environ.get(KEY, "").strip()
+                why = f"refuses the key; set {KEY}" if known else f"asks for a key and {KEY} is not set; set it"
+                raise EngineStopped(f"{url}: {reason}: the service {why}")
             if not again:
                 break
         return None, reason

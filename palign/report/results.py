@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .. import alignment
 from ..analysis import statistics
+from ..engines.base import NEVER_ANSWERED
 from ..params import Params
 from ..problems import asked
 from ..tasks.plan import INPUTS, Plan
@@ -24,12 +26,26 @@ METRICS = {"pass@1": 1, "pass@3": 3}
 """Metric -> the number k of samples of which at least one must be right."""
 
 
+ANSWERED = "answered"
+"""The name of the column that counts a problem's answered samples, beside those of :func:`right_in`."""
+
+TOLERATED = 0.01
+"""The largest share of an arm's responses that may be missing if it is to be compared with another arm."""
+
+
+def right_in(budget: int) -> str:
+    """The name of the column that counts a problem's right samples under a response budget in tokens."""
+    return f"right in {budget} tokens"
+
+
 @dataclass(frozen=True)
 class Outcomes:
-    """How many of a problem's samples are right, by arm, training seed and response budget.
+    """How many of a problem's samples were answered and how many are right, by arm, training seed and response budget.
 
     ``counts``: one row per problem, with index levels ``benchmark`` and ``problem`` (a hash of the question, since ids
-    are often row numbers); one column per ``arm``, ``seed`` and ``budget`` (tokens).
+    are often row numbers); column levels ``arm``, ``seed`` and ``count``, which is :data:`ANSWERED` or a name that
+    :func:`right_in` gives. A sample without a response (``palign.engines.base.NEVER_ANSWERED``) is missing: it is
+    neither right nor wrong.
     """
 
     params: Params
@@ -40,17 +56,75 @@ class Outcomes:
         """The metrics that the study's number of samples allows."""
         return [name for name, k in METRICS.items() if k <= self.params.n_samples]
 
-    def values(self, arm: str, metric: str, budget: int, seed: int | None = None) -> dict[str, pd.Series]:
-        """Benchmark -> Pass@k of each problem (fractions): of one training seed, or the mean of all.
+    def values(self, arm: str, metric: str, budget: int, seed: int | None = None) -> dict[str, pd.DataFrame]:
+        """Benchmark -> Pass@k of each problem (fractions): one row per problem, one column per training seed.
 
-        Pass@k is computed within each seed: samples of two models are not exchangeable.
+        Pass@k is computed within each seed, since samples of two models are not exchangeable, and within the answered
+        samples. It is NaN where fewer than k of them were answered. ``seed``: only that one.
         """
-        counts = self.counts[arm].xs(budget, axis=1, level="budget")
-        counts = counts if seed is None else counts[[seed]]
-        shares = counts.apply(lambda one: statistics.pass_at_k(one.to_numpy(), self.params.n_samples, METRICS[metric]))
-        by_benchmark = shares.mean(axis=1)
+        return self._each(arm, metric, budget, lambda right, answered: (right, answered), seed)
+
+    def pair(self, a: str, b: str, metric: str, budget: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """The values of two arms, as :func:`aligned` gives them."""
+        return aligned(self.values(a, metric, budget), self.values(b, metric, budget))
+
+    def bounds(self, arm: str, metric: str, budget: int) -> dict[str, tuple[float, float]]:
+        """Benchmark -> its Pass@k, over all problems, if every missing response were wrong, and if each were right."""
+        n = self.params.n_samples
+        worst = self._each(arm, metric, budget, lambda right, answered: (right, n))
+        best = self._each(arm, metric, budget, lambda right, answered: (right + n - answered, n))
+        return {name: (worst[name].to_numpy().mean(), best[name].to_numpy().mean()) for name in worst}
+
+    @cached_property
+    def missing(self) -> pd.DataFrame:
+        """How many responses were never answered: one row per arm, one column per benchmark."""
+        lacking = self.params.n_samples - self.counts.xs(ANSWERED, axis=1, level="count")
+        return lacking.groupby(level="benchmark").sum().T.groupby(level="arm").sum().reindex(self.params.arms)
+
+    @cached_property
+    def asked(self) -> pd.Series:
+        """How many responses each arm was asked for: problems x samples x training seeds."""
+        seeds = self.counts.xs(ANSWERED, axis=1, level="count").columns.get_level_values("arm").value_counts()
+        return (seeds * len(self.counts) * self.params.n_samples).reindex(self.params.arms)
+
+    @cached_property
+    def incomplete(self) -> dict[str, float]:
+        """Arms of which more than :data:`TOLERATED` of the responses are missing -> that share."""
+        shares = self.missing.sum(axis=1) / self.asked
+        return shares[shares > TOLERATED].to_dict()
+
+    def check(self) -> None:
+        """Raises ``ValueError`` where a count is no whole number, or more are right than answered, or than asked."""
+        every = self.counts.to_numpy()
+        if not (every % 1 == 0).all():  # nan compares false
+            raise ValueError(f"counts must be whole numbers, not {every[every % 1 != 0][0]}")
+        answered = self.counts.xs(ANSWERED, axis=1, level="count")
+        if (answered > self.params.n_samples).any(axis=None):
+            raise ValueError(f"more than {self.params.n_samples} responses to a problem")
+        for name in self.counts.columns.unique("count").drop(ANSWERED):
+            right = self.counts.xs(name, axis=1, level="count")[answered.columns]
+            if ((right < 0) | (right > answered)).any(axis=None):
+                raise ValueError(f"{name}: counts must be between 0 and that of the answered samples")
+
+    def _each(
+        self, arm: str, metric: str, budget: int, of: Callable, seed: int | None = None
+    ) -> dict[str, pd.DataFrame]:
+        """Pass@k by problem and seed, where ``of`` makes the right and all samples from the right and answered ones."""
+        right = self.counts[arm].xs(right_in(budget), axis=1, level="count")
+        answered = self.counts[arm].xs(ANSWERED, axis=1, level="count")
+        right, n = of(right, answered) if seed is None else of(right[[seed]], answered[[seed]])
+        values = _pass_at_k(right.to_numpy(), np.broadcast_to(n, right.shape), METRICS[metric])
+        table = pd.DataFrame(values, right.index, right.columns)
         # in one order, whatever that of the file: sums of floats depend on it in their last digits
-        return {b.name: by_benchmark.loc[b.name].sort_index() for b in self.params.benchmarks}
+        return {b.name: table.loc[b.name].sort_index() for b in self.params.benchmarks}
+
+
+def _pass_at_k(right: np.ndarray, n: np.ndarray, k: int) -> np.ndarray:
+    """``statistics.pass_at_k`` where ``n`` differs between problems; NaN where it is below ``k``."""
+    values = np.full(right.shape, np.nan)
+    for size in np.unique(n[n >= k]):
+        values[n == size] = statistics.pass_at_k(right[n == size], int(size), k)
+    return values
 
 
 class Results:
@@ -119,8 +193,24 @@ class Results:
         )
 
     def pairs(self, strategy: str = "adaptive") -> pd.DataFrame:
-        """A strategy's aligned pairs, one row per prefix (``palign.alignment.align``)."""
-        return self._once(("pairs", strategy), lambda: pd.DataFrame(self.plan.alignment(strategy).read("pairs")))
+        """A strategy's aligned pairs, one row per prefix: those of ``palign.alignment.align`` and beside them
+
+        ``kept`` (for training), ``cut`` (right, but cut at the budget) and ``success_rate``, the share of right answers
+        among further continuations, measured for the adaptive prefixes only, else NaN.
+        """
+        return self._once(("pairs", strategy), lambda: self._pairs(strategy))
+
+    def _pairs(self, strategy: str) -> pd.DataFrame:
+        records, keep_cut = self.plan.alignment(strategy).read("pairs"), self.params.keep_cut_continuations
+        found = [
+            {"cut": alignment.cut(record), "kept": alignment.kept(record, keep_cut), "success_rate": None}
+            for record in records
+        ]
+        frame = pd.DataFrame(records).assign(**pd.DataFrame(found))
+        if strategy == "adaptive" and self.plan.success:
+            tried = pd.DataFrame(self.plan.success.read("grades")).dropna(subset="right")
+            frame["success_rate"] = frame["id"].map(tried["right"].astype(float).groupby(tried["of"]).mean())
+        return frame.astype({"success_rate": float})
 
     def responses(self, arm: str, seed: int | None = None) -> list[dict]:
         """One arm's responses with their texts (``palign.evaluation.respond``), of one training seed."""
@@ -133,6 +223,9 @@ class Results:
         frames = []
         for arm, seed in self.plan.runs:
             frame = pd.DataFrame(self.plan.evaluation(arm, seed).read("grades")).assign(arm=arm, seed=seed)
+            if shortened := self.plan.shortened(arm, seed):
+                right = {record["id"]: record["right"] for record in shortened.read("grades")}
+                frame["right_cut"] = frame["id"].map(right)
             counts = frame.groupby("benchmark").size().to_dict()
             if counts != expected:
                 raise ValueError(f"{arm} seed {seed}: responses {counts}, expected {expected}")
@@ -141,7 +234,7 @@ class Results:
 
     @cached_property
     def outcomes(self) -> Outcomes:
-        """Right samples by problem."""
+        """Answered and right samples by problem."""
         return Outcomes(self.params, self._counts())
 
     def _counts(self) -> pd.DataFrame:
@@ -150,12 +243,13 @@ class Results:
         twin = names.groupby([names.index.get_level_values(0), names]).cumcount()  # a benchmark may repeat a question
         names = names.where(twin == 0, names + "-" + twin.astype(str))
         frame = self.grades
+        frame = frame.assign(**{ANSWERED: ~frame["finish"].isin(NEVER_ANSWERED)})
         frame = frame.assign(problem=names.loc[list(zip(frame["benchmark"], frame["problem"], strict=True))].to_numpy())
-        groups = frame.groupby(["benchmark", "problem", "arm", "seed"], sort=False)
         columns = dict(zip(self.budgets, ("right", "right_cut"), strict=False))
-        counts = {budget: groups[column].sum().unstack(["arm", "seed"]) for budget, column in columns.items()}
-        table = pd.concat(counts, axis=1).reorder_levels([1, 2, 0], axis=1)
-        return table.rename_axis(columns=["arm", "seed", "budget"])
+        frame = frame.assign(**{right_in(b): frame[column] & frame[ANSWERED] for b, column in columns.items()})
+        groups = frame.groupby(["benchmark", "problem", "arm", "seed"], sort=False)
+        counts = groups[[ANSWERED, *map(right_in, columns)]].sum().unstack(["arm", "seed"])
+        return counts.reorder_levels([1, 2, 0], axis=1).rename_axis(columns=["arm", "seed", "count"])
 
     @cached_property
     def judged(self) -> list[dict]:
@@ -203,9 +297,23 @@ def budgets(params: Params) -> list[int]:
     return [params.max_new_tokens, *([params.second_budget] if params.second_budget is not None else [])]
 
 
-def as_arrays(values: dict[str, pd.Series]) -> list[np.ndarray]:
-    """The groups of values that :mod:`palign.analysis.statistics` takes: one array per benchmark."""
-    return [group.to_numpy() for group in values.values()]
+def answered(records: pd.DataFrame) -> pd.DataFrame:
+    """The responses or pairs to which the model gave a response."""
+    return records[~records["finish"].isin(NEVER_ANSWERED)]
+
+
+def as_arrays(values: dict[str, pd.DataFrame]) -> list[np.ndarray]:
+    """The groups of values that :mod:`palign.analysis.statistics` takes: one array of shape (problems, seeds) per
+    benchmark, without the problems that lack a value in some seed. A group may be empty.
+    """
+    return [group.dropna().to_numpy() for group in values.values()]
+
+
+def aligned(a: dict[str, pd.DataFrame], b: dict[str, pd.DataFrame]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """As :func:`as_arrays`, for each benchmark of ``a`` on the problems that both have a value of in every seed."""
+    both = {name: a[name].dropna().index.intersection(b[name].dropna().index).sort_values() for name in a}
+    x, y = ([values[name].loc[index].to_numpy() for name, index in both.items()] for values in (a, b))
+    return x, y
 
 
 def _read(task, name: str) -> list[dict]:

@@ -1,8 +1,12 @@
 """Which task depends on what: this file alone defines it.
 
 A task is one result of a study: the traces, the prefixes of one strategy, one arm's adapter, one arm's responses. Its
-key is a hash of the parameters it reads, of the local files they name and of the keys of the tasks it needs; its folder
-is named after the key. So a changed parameter changes exactly the folders of the tasks that depend on it.
+key is a hash of the parameters it reads, of the local files they name (their whole content), of the commits of the hub
+inputs, of its stage's version and of the keys of the tasks it needs; its folder is named after the key. So a changed
+parameter changes exactly the folders of the tasks that depend on it: ``params/reruns.csv`` lists them.
+
+What is only measured (success rates, entropy, the judge's verdicts on all prefixes, a second budget) is a task beside:
+no adapter depends on it. How many samples a task holds is not in its key: more of them are added to those there are.
 
 >>> task = Plan(params).evaluation("p-align")
 >>> task.folder.done
@@ -17,7 +21,9 @@ from functools import cached_property, lru_cache, wraps
 from pathlib import Path
 
 from ..arms import ARMS
-from ..params import SERVICE, Data, FineTuning, Params, resolve, root
+from ..params import Data, Params, resolve, root
+from ..prompts import BEGIN, END, LABELS
+from . import resolved
 from .store import RunFolder, StoreError, digest, fingerprint
 
 NOTEBOOKS = {
@@ -27,36 +33,51 @@ NOTEBOOKS = {
     "truncation": "02_truncation",
     "entropy": "02_truncation",
     "alignment": "03_alignment",
+    "success": "03_alignment",
     "sufficiency": "03_alignment",
     "finetuning": "04_finetuning",
     "evaluation": "05_evaluation",
+    "shortened": "05_evaluation",
     "preference": "06_report",
     "report": "06_report",
 }
 """The notebook that makes a stage's results."""
 
+VERSIONS = dict.fromkeys(NOTEBOOKS, 1)
+"""Each stage's version, to be raised when a change of its code changes results: old ones are then not reused."""
+
+CONSTANTS = {"truncation": LABELS, "sufficiency": LABELS, "finetuning": (BEGIN, END)}
+"""Texts in the code that a stage's results depend on."""
+
 # What each stage reads. The benchmarks are a task of their own, and `study` and `training_seeds` name folders only.
 DATA = tuple(name for name in Data.model_fields if name != "benchmarks")
 TEACHER = ("teacher", "teacher_revision", "teacher_chat_template_kwargs")
 TEACHER += ("teacher_max_new_tokens", "teacher_max_model_len")
-STUDENT = ("student", "student_revision", "engine", "dtype", "max_model_len", "chat_template_kwargs")
+TOKENIZER = ("student", "student_revision")
+READER = (*TOKENIZER, "dtype", "max_model_len", "chat_template_kwargs")
+STUDENT = (*READER, "engine")
 VERDICTS = ("judge_prompt", "sentence_rule", "verdict", "verdict_max_new_tokens")
+JUDGE = ("judge", "judge_revision", "judge_verdict", "judge_max_new_tokens", "judge_max_model_len")
+JUDGE += ("judge_chat_template_kwargs",)
 STRATEGIES = {
-    "adaptive": (*VERDICTS, "search"),
-    "linear": VERDICTS,
-    "judge": (*VERDICTS, "search", "judge", "judge_revision"),
-    "one-reading": ("boundary_prompt", "sentence_rule"),
-    "infogain": ("infogain_share", "sentence_rule", "continue_prompt", "answer_prompt"),
+    "adaptive": (*STUDENT, *VERDICTS, "search"),
+    "linear": (*STUDENT, *VERDICTS),
+    "judge": (*TOKENIZER, "engine", "dtype", *JUDGE, "judge_prompt", "sentence_rule", "search"),
+    "one-reading": (*STUDENT, "boundary_prompt", "sentence_rule"),
+    "infogain": (*STUDENT, "infogain_share", "sentence_rule", "continue_prompt", "answer_prompt"),
 }
-"""The parameters that a strategy depends on beside the student's. Strategies not listed only count sentences."""
+"""The parameters that a strategy depends on. Strategies not listed only count sentences, and tokens of the prefix."""
 ALIGNMENT = ("seed", "continue_prompt", "alignment_temperature", "alignment_top_p", "alignment_repetition_penalty")
-ALIGNMENT += ("alignment_max_new_tokens", "sufficiency_samples")
+ALIGNMENT += ("alignment_max_new_tokens",)
 UPFT = ("upft_tokens", "upft_structure_share", "upft_prompt")
-FINETUNING = tuple(name for name in FineTuning.model_fields if name not in (*UPFT, "training_seeds", "save_steps"))
-EVALUATION = ("seed", "answer_prompt", "n_samples", "temperature", "top_p", "repetition_penalty", "max_new_tokens")
-EVALUATION += ("second_budget",)
+FINETUNING = ("seed", *TOKENIZER, "chat_template_kwargs", "answer_prompt", "load_in_4bit", "num_train_epochs")
+FINETUNING += ("equal_updates", "learning_rate", "lr_scheduler_type", "warmup_ratio", "per_device_train_batch_size")
+FINETUNING += ("gradient_accumulation_steps", "lora_r", "lora_alpha", "lora_dropout", "max_length")
+EVALUATION = ("seed", "answer_prompt", "temperature", "top_p", "repetition_penalty", "max_new_tokens")
 PREFERENCE = ("seed", "preference_judge", "preference_judge_revision", "preference_problems", "preference_prompt")
-PREFERENCE += ("preference_max_new_tokens",)
+PREFERENCE += ("preference_max_new_tokens", "preference_max_model_len", "preference_chat_template_kwargs")
+PREFERENCE += ("engine", "dtype")
+REPORT = ("arms", "n_samples", "second_budget", "sufficiency_samples", "judged_traces", "entropy_traces")
 
 INPUTS = ("training_data", "student", "judge", "teacher", "preference_judge")
 """Parameters that name a data set or a model, beside the benchmarks' data."""
@@ -68,23 +89,30 @@ class TaskMissing(RuntimeError):
 
 @dataclass(frozen=True)
 class Task:
-    """One result of a study. ``reads``: the parameters that it depends on, beside the tasks it ``needs``."""
+    """One result of a study. ``reads``: the parameters that it depends on, beside the tasks it ``needs``.
+
+    ``amount``: how many samples (or sampled traces) the study asks of it.
+    """
 
     params: Params
     stage: str
     variant: str
     reads: tuple[str, ...]
     needs: tuple[Task, ...] = ()
+    amount: int = 0
 
     @cached_property
     def key(self) -> str:
         values = self.params.values(*self.reads) if self.reads else {}
         local = {name: _content(name) for name in _inputs(values)}
-        return digest([self.stage, self.variant, values, local, [task.key for task in self.needs]])[:12]
+        code = [self.stage, VERSIONS[self.stage], CONSTANTS.get(self.stage)]
+        chosen = resolved.training(self.params) if self.stage == "finetuning" else None
+        return digest([code, self.variant, values, local, chosen, [task.key for task in self.needs]])[:12]
 
     @cached_property
     def folder(self) -> RunFolder:
-        return RunFolder(root() / "runs" / self.params.study / self.stage / f"{self.variant}-{self.key}")
+        path = root() / "runs" / self.params.study / self.stage / f"{self.variant}-{self.key}"
+        return RunFolder(path, self.amount)
 
     @property
     def name(self) -> str:
@@ -109,13 +137,7 @@ class Task:
         return self.require().read(name)
 
     def finish(self, **facts) -> None:
-        """Write the manifest, with the commit of each hub model that was loaded."""
-        models = (
-            (getattr(self.params, role), f"{role}_revision") for role in ("student", "teacher") if role in self.reads
-        )
-        revisions = {model: getattr(self.params, key) for model, key in models if model}
-        commits = {model: commit for model, revision in revisions.items() if (commit := commit_of(model, revision))}
-        facts |= {"model_revisions": commits} if commits else {}
+        """Write the manifest, with the task's key and the parameters, in which each known commit is pinned."""
         self.folder.finish(self.params.model_dump(mode="json"), task=self.name, key=self.key, **facts)
 
 
@@ -154,11 +176,13 @@ class Plan:
     """The tasks of one study, each made once."""
 
     def __init__(self, params: Params):
-        self.params = params
+        self.params = resolved.pinned(params)
         self._made: dict[tuple, Task] = {}
 
-    def _task(self, stage: str, variant: str, reads: tuple[str, ...], needs: tuple[Task, ...] = ()) -> Task:
-        return self._made.setdefault((stage, variant), Task(self.params, stage, variant, reads, needs))
+    def _task(
+        self, stage: str, variant: str, reads: tuple[str, ...], needs: tuple[Task, ...] = (), amount: int = 0
+    ) -> Task:
+        return self._made.setdefault((stage, variant), Task(self.params, stage, variant, reads, needs, amount))
 
     @property
     def strategies(self) -> list[str]:
@@ -194,15 +218,20 @@ class Plan:
         return self._task("overlap", "train-test", (), (self.traces, self.benchmarks))
 
     def truncation(self, strategy: str = "adaptive") -> Task:
-        reads = STRATEGIES.get(strategy, ("sentence_rule",))
-        return self._task("truncation", strategy, (*STUDENT, *reads), (self.traces,))
+        reads = STRATEGIES.get(strategy, (*TOKENIZER, "sentence_rule"))
+        return self._task("truncation", strategy, reads, (self.traces,))
 
     @property
     def entropy(self) -> Task | None:
-        """``None`` if entropy is not measured or no arm has prefixes."""
-        if not self.params.entropy_traces or set(self.strategies) <= {"empty"}:
+        """``None`` if entropy is not measured, no arm has prefixes, or a service runs the student.
+
+        It is read by transformers, whatever ``engine`` generates.
+        """
+        params = self.params
+        if not params.entropy_traces or set(self.strategies) <= {"empty"} or params.model("student").is_service:
             return None
-        return self._task("entropy", "student", ("seed", *STUDENT, "answer_prompt", "entropy_traces"), (self.traces,))
+        reads = ("seed", *READER, "answer_prompt")
+        return self._task("entropy", "student", reads, (self.traces,), params.entropy_traces)
 
     def alignment(self, strategy: str) -> Task:
         """Without a prefix the student answers under the answer prompt, and the result does not depend on the judge."""
@@ -212,19 +241,31 @@ class Plan:
         return self._task("alignment", strategy, reads, (self.truncation(strategy),))
 
     @property
+    def success(self) -> Task | None:
+        """How often the student succeeds from the adaptive prefixes; ``None`` if it is not measured."""
+        samples = self.params.sufficiency_samples
+        if not samples or not self.is_adaptive:
+            return None
+        return self._task("success", "adaptive", (*STUDENT, *ALIGNMENT), (self.truncation(),), samples)
+
+    @property
     def sufficiency(self) -> Task | None:
         """``None`` if the judge is not studied. It depends only on the traces, not on any search."""
         if not self.params.judged_traces or not self.is_adaptive:
             return None
-        reads = (*STUDENT, *VERDICTS, *ALIGNMENT, "judged_traces")
-        return self._task("sufficiency", "judge", reads, (self.traces,))
+        reads = (*STUDENT, *VERDICTS, *ALIGNMENT)
+        return self._task("sufficiency", "judge", reads, (self.traces,), self.params.judged_traces)
 
     def finetuning(self, arm: str, seed: int | None = None) -> Task | None:
         """``None`` for an arm that is not trained. ``seed``: the training seed; without one, the study's first."""
         spec = ARMS[arm]
         if spec.target is None:
             return None
-        reads = ("seed", *STUDENT, *FINETUNING, *(UPFT if spec.target == "upft" else ()))
+        reads = FINETUNING
+        if spec.target == "upft":
+            reads += UPFT
+        if spec.strategy:
+            reads += ("keep_cut_continuations",)
         needs = (self.traces, *((self.alignment(spec.strategy),) if spec.strategy else ()))
         return self._task("finetuning", self._variant(arm, seed), reads, needs)
 
@@ -233,7 +274,14 @@ class Plan:
         trained = self.finetuning(arm, seed)
         needs = (self.benchmarks, *((trained,) if trained else ()))
         variant = self._variant(arm, seed) if trained else arm
-        return self._task("evaluation", variant, (*STUDENT, *EVALUATION), needs)
+        return self._task("evaluation", variant, (*STUDENT, *EVALUATION), needs, self.params.n_samples)
+
+    def shortened(self, arm: str, seed: int | None = None) -> Task | None:
+        """The grades of the same responses under the second budget; ``None`` without one."""
+        if self.params.second_budget is None:
+            return None
+        whole = self.evaluation(arm, seed)
+        return self._task("shortened", whole.variant, ("second_budget",), (whole,), self.params.n_samples)
 
     def _variant(self, arm: str, seed: int | None) -> str:
         """Seed 0 has only the arm's name, so a study that adds seeds keeps its finished tasks."""
@@ -251,8 +299,8 @@ class Plan:
     @property
     def report(self) -> Task:
         needs = [self.evaluation(arm, seed) for arm, seed in self.runs]
-        needs += [task for task in (self.entropy, self.sufficiency, self.preference) if task]
-        return self._task("report", self.params.study, ("arms",), tuple(needs))
+        needs += [task for task in (self.entropy, self.success, self.sufficiency, self.preference) if task]
+        return self._task("report", self.params.study, REPORT, tuple(needs))
 
     @property
     def report_path(self) -> Path:
@@ -266,11 +314,12 @@ class Plan:
             found.append(Step(self, "02_truncation", _present(*searched, self.entropy)))
         if self.strategies:
             aligned = map(self.alignment, self.strategies)
-            found.append(Step(self, "03_alignment", _present(*aligned, self.sufficiency)))
+            found.append(Step(self, "03_alignment", _present(*aligned, self.success, self.sufficiency)))
         for arm, seed in self.runs:
             if trained := self.finetuning(arm, seed):
                 found.append(Step(self, "04_finetuning", (trained,), arm, seed))
-            found.append(Step(self, "05_evaluation", (self.evaluation(arm, seed),), arm, seed))
+            graded = _present(self.evaluation(arm, seed), self.shortened(arm, seed))
+            found.append(Step(self, "05_evaluation", graded, arm, seed))
         found.append(Step(self, "06_report", _present(self.preference, self.report)))
         return found
 
@@ -287,11 +336,13 @@ def held(stage: str) -> Callable:
     """Decorate the function that makes a stage's result: one process at a time runs it for one task.
 
     ``stage`` names the task in :class:`Plan`. The function takes ``params``, then the arguments that identify the task.
+    It gets the parameters with every known commit pinned; what is not yet known of the hub's commits is looked up.
     """
 
     def decorate(function: Callable) -> Callable:
         @wraps(function)
         def alone(params: Params, *args, **kwargs):
+            params = resolved.settled(params)
             task = getattr(Plan(params), stage)
             task = task(*args, **kwargs) if callable(task) else task
             if task is None:
@@ -324,17 +375,5 @@ def _content(name: str) -> str | None:
 
 @lru_cache(maxsize=64)
 def _fingerprint(path: Path, unchanged: tuple) -> str:
-    """Remembered as long as no file's time or size changes."""
-    return fingerprint(path)
-
-
-def commit_of(model: str, revision: str | None) -> str | None:
-    """The commit of a hub model in the local cache, which every engine loads through; ``None`` for a local folder, and
-    for a service's model.
-    """
-    from huggingface_hub import try_to_load_from_cache
-
-    if model.startswith(SERVICE) or Path(resolve(model)).exists():
-        return None
-    path = try_to_load_from_cache(model, "config.json", revision=revision)
-    return Path(path).parent.name if isinstance(path, str) else None
+    """Remembered as long as no file's time or size changes: here of all inputs, in ``runs/`` of large files."""
+    return fingerprint(path, root() / "runs" / ".hashes.json")

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
 import platform
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -45,15 +47,43 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def fingerprint(path: Path, whole_up_to: int = 256 * 2**20) -> str:
-    """Hash of a file or of a folder's files. A file of more than ``whole_up_to`` bytes counts by name and size only."""
+LARGE = 8 * 2**20
+"""Bytes from which on a file's hash is remembered: reading a model of 15 GB takes half a minute."""
+
+
+def fingerprint(path: Path, remembered: Path | None = None) -> str:
+    """Hash of a file, or of a folder's files: of their names and whole contents.
+
+    ``remembered``: a JSON file that keeps the hashes of large files by path, size and time of change.
+    """
     files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
-    parts = []
+    known = _json(remembered) if remembered else {}
+    parts, new = [], {}
     for file in files:
-        size = file.stat().st_size
-        content = hashlib.sha256(file.read_bytes()).hexdigest() if size <= whole_up_to else ""
-        parts.append([str(file.relative_to(path)) if path.is_dir() else "", size, content])
+        state, name = file.stat(), str(file.resolve())
+        stamp = [state.st_size, state.st_mtime_ns]
+        found = known.get(name)
+        if isinstance(found, list) and found[:2] == stamp:
+            content = found[2]
+        else:
+            with file.open("rb") as opened:
+                content = hashlib.file_digest(opened, "sha256").hexdigest()
+            # a file that was changed a moment ago could change again within the clock's resolution
+            if state.st_size >= LARGE and time.time_ns() - state.st_mtime_ns > 2e9:
+                new[name] = [*stamp, content]
+        parts.append([str(file.relative_to(path)) if path.is_dir() else "", state.st_size, content])
+    if remembered and new:
+        write_atomically(remembered, json.dumps(_json(remembered) | new, ensure_ascii=False) + "\n")
     return digest(parts)
+
+
+def _json(path: Path) -> dict:
+    """The JSON object in a file; empty where there is none, since all that is in it can be computed again."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def write_atomically(path: Path, text: str | Iterable[str]) -> None:
@@ -96,23 +126,59 @@ def stream_jsonl(path: Path) -> Iterator[tuple[dict, int]]:
             yield record, len(line)
 
 
-class RunFolder:
-    """The folder of one task's results: JSONL files, and a manifest once the task is complete."""
+@contextlib.contextmanager
+def lock(path: Path, wait: str | None = None) -> Iterator[bool]:
+    """Hold the lock file ``path``; gives whether it is held.
 
-    def __init__(self, path: Path):
-        self.path = path
+    Where another process holds it: ``False`` or, with a line ``wait`` to print, the lock once that process ends. A file
+    system without locks (some network drives) is said once, and counts as held.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                yield False
+                return
+            print(wait, file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            _without_locks(error.strerror or str(error))
+        yield True
+
+
+@functools.cache
+def _without_locks(why: str) -> None:
+    print(f"no file locks here ({why}): start each study once at a time", file=sys.stderr)
+
+
+UNVOUCHED = ("manifest.json", "key", "checkpoints")
+"""Files of a task's folder that no later task reads."""
+
+
+class RunFolder:
+    """The folder of one task's results: JSONL files and others, and a manifest once the task is complete.
+
+    ``amount``: how many samples (or sampled traces) the study asks of it; records hold their number as ``sample``. A
+    folder that holds more serves too: they are not read, and stay.
+    """
+
+    def __init__(self, path: Path, amount: int = 0):
+        self.path, self.amount = path, amount
         self.manifest_path = path / "manifest.json"
 
     @property
     def done(self) -> bool:
-        """Whether there is a manifest, and every file has the size that the manifest states.
+        """Whether there is a manifest of at least the ``amount``, and every file has the size that it states.
 
         Where a file is missing, cut or longer, the task is not done: its rerun keeps the good records and adds the
         others.
         """
         if not self.manifest_path.exists():
             return False
-        return self._sizes() == self.manifest()["files"]
+        manifest = self.manifest()
+        return manifest.get("amount", 0) >= self.amount and self._sizes() == manifest["files"]
 
     def manifest(self) -> dict:
         """The manifest. Raises :class:`StoreError` for a file that is not a manifest or is a newer palign's."""
@@ -130,7 +196,12 @@ class RunFolder:
         return manifest
 
     def _sizes(self) -> dict[str, int]:
-        return {path.name: path.stat().st_size for path in sorted(self.path.glob("*.jsonl"))}
+        names = {path: path.relative_to(self.path) for path in sorted(self.path.rglob("*")) if path.is_file()}
+        return {
+            name.as_posix(): path.stat().st_size
+            for path, name in names.items()
+            if name.parts[0] not in UNVOUCHED and not name.name.startswith(".")
+        }
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
@@ -138,13 +209,8 @@ class RunFolder:
 
         The kernel of a killed study still runs for a moment. Without the lock, it and the next run would both append.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.with_name(f".{self.path.name}.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                print(f"{self.path}: another process is at work here; waiting for it", file=sys.stderr)
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = f"{self.path}: another process is at work here; waiting for it"
+        with lock(self.path.with_name(f".{self.path.name}.lock"), waiting):
             yield
 
     @contextlib.contextmanager
@@ -173,9 +239,26 @@ class RunFolder:
                 self.path.rmdir()
 
     def read(self, name: str) -> list[dict]:
-        """All complete records of ``name``.jsonl in the order written; an empty list when there is no such file."""
+        """The complete records of ``name``.jsonl in the order written, without samples beyond the ``amount``; an empty
+        list when there is no such file.
+        """
+        return [record for record in self._all(name) if not self._beyond(record)]
+
+    def _all(self, name: str) -> list[dict]:
         path = self.path / f"{name}.jsonl"
         return read_jsonl(path)[0] if path.exists() else []
+
+    def _beyond(self, record: dict) -> bool:
+        number = record.get("sample")
+        return bool(self.amount) and isinstance(number, int) and number >= self.amount
+
+    def discard(self, name: str, unwanted: Callable[[dict], bool]) -> int:
+        """Remove ``unwanted`` records from ``name``.jsonl and return how many there were."""
+        records = self._all(name)
+        good = [record for record in records if not unwanted(record)]
+        if len(good) < len(records):
+            self.write(name, good)
+        return len(records) - len(good)
 
     def append(self, name: str, records: Iterable[dict]) -> None:
         """Append records in one write, after removing a last line that a kill cut short."""
@@ -226,10 +309,11 @@ class RunFolder:
                 bar.update(len(batch))
         if absent := set(keys) - self._ids(name, set(keys)):
             raise StoreError(f"{self.path / name}.jsonl: {len(absent)} records missing; delete the folder to redo it")
-        by_key = {record["id"]: record for record in self.read(name)}
-        records = [by_key[k] for k in keys]
-        if list(by_key) != keys:  # after a resumption: the file becomes the same as without one
-            self.write(name, records)
+        by_key = {record["id"]: record for record in self._all(name)}
+        found = list(by_key)
+        records = [by_key.pop(k) for k in keys]
+        if found[: len(keys)] != keys:  # after a resumption: the file becomes the same as without one
+            self.write(name, [*records, *by_key.values()])
         return records
 
     def _ids(self, name: str, known: set[str]) -> set[str]:
@@ -237,6 +321,8 @@ class RunFolder:
         path, found = self.path / f"{name}.jsonl", set()
         for number, (record, _) in enumerate(stream_jsonl(path) if path.exists() else (), start=1):
             own = record.get("id")
+            if self._beyond(record):
+                continue
             if not isinstance(own, str) or own not in known:
                 fault = f"id {str(own)[:80]!r} is foreign: it belongs to other data or parameters"
             elif own in found:
@@ -253,9 +339,18 @@ class RunFolder:
 
     def finish(self, params: dict, **facts: Any) -> None:
         """Write the manifest, atomically and last: parameters, code, packages, hardware and the task's ``facts``."""
-        manifest = {"params": params, **facts, "seconds": self.seconds(), "provenance": provenance()}
-        manifest |= {"version": VERSION, "files": self._sizes()}
+        manifest = {"params": params, **facts, "seconds": self.seconds(), "peak_memory_bytes": peak_memory()}
+        manifest |= {"provenance": provenance(), "version": VERSION, "amount": self.amount, "files": self._sizes()}
         write_atomically(self.manifest_path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+
+
+def peak_memory() -> int:
+    """Bytes: of the GPU, where this process used one, else the process's largest resident set."""
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else 1024 * largest  # Linux counts in KiB
 
 
 ENVIRONMENT = ("OMP_NUM_THREADS", "HF_HUB_OFFLINE", "VLLM_BATCH_INVARIANT")

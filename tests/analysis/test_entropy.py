@@ -37,8 +37,8 @@ def test_chunk_means_weighted_by_size_are_the_mean(values):
 def test_fewer_tokens_than_chunks_have_none():
     with pytest.raises(ValueError, match="9 tokens"):
         entropy.chunk_means([0.0] * 9)
-    assert entropy._record("a", 5, [0.0] * 9)["status"] == "too short"
-    assert entropy._record("a", 5, None)["status"] == "too long"
+    assert entropy._record(5, [0.0] * 9)["status"] == "too short"
+    assert entropy._record(5, None)["status"] == "too long"
 
 
 @pytest.fixture(scope="module")
@@ -96,17 +96,19 @@ def test_the_task_runs_resumes_and_makes_its_table(small, project):
     assert entropy.measure(loaded) == records  # whatever batch a trace is in
 
 
-def test_an_engine_without_logits_is_told_in_one_line(small, project, monkeypatch):
-    loaded = params.load(project / "params" / "small.yaml")
-    traces.collect(loaded)
-    monkeypatch.setattr(entropy, "open_engine", lambda *args: object())
-    with pytest.raises(entropy.NoLogits, match="set entropy_traces: 0, or engine: transformers"):
-        entropy.measure(loaded)
+def test_more_traces_are_added_to_those_there_are(small, project):
+    """A larger sample used to begin anew, under another key."""
+    few, more = (params.validate({**small, "entropy_traces": n}, "test") for n in (4, 6))
+    traces.collect(few)
+    first = entropy.measure(few)
+    assert not Plan(more).entropy.folder.done
+    assert entropy.measure(more)[:4] == first and len(entropy.measure(more)) == 6
+    assert entropy.measure(few) == first, "a folder that holds more serves a study that asks for less"
 
 
 def test_a_study_may_leave_it_out(small, project):
     for values in ({"entropy_traces": 0}, {"arms": ["zero-shot", "rft"]}):
         loaded = params.validate({**small, **values}, "test")
         assert Plan(loaded).entropy is None and entropy.measure(loaded) == []
-    assert entropy.by_chunk([]).empty and entropy.by_chunk([entropy._record("a", 5, None)]).empty
+    assert entropy.by_chunk([]).empty and entropy.by_chunk([entropy._record(5, None)]).empty
     figures.plt.close(figures.entropy(entropy.by_chunk([])))

@@ -1,10 +1,16 @@
 """Changing a parameter reruns exactly what depends on it."""
 
+import csv
+
 import pytest
 
 from palign.arms import ARMS
 from palign.params import POCKET_COSTS, Costs, Params, effect_of
-from palign.tasks.plan import Plan, TaskMissing
+from palign.tasks import plan
+from palign.tasks.plan import NOTEBOOKS, Plan, TaskMissing
+from tests.conftest import PROJECT
+
+RERUNS = PROJECT / "params" / "reruns.csv"
 
 BASE = Params()
 
@@ -22,7 +28,8 @@ def changed(**values) -> set[str]:
 
 ALL = set(keys(BASE))
 TRAINED = {name for name in ALL if name.startswith("finetuning/")}
-EVALUATED = {name for name in ALL if name.startswith("evaluation/")}
+EVALUATED = {name for name in ALL if name.startswith(("evaluation/", "shortened/"))}
+LEARNT = {name for name in EVALUATED if not name.endswith("/zero-shot")}
 
 
 def test_a_study_of_the_same_parameters_is_the_same():
@@ -36,12 +43,115 @@ def test_speed_parameters_change_nothing(field):
     assert changed(**{field: others.get(field, 7)}) == set()
 
 
-def test_every_other_parameter_is_read_by_some_task():
+WHOLE = Params(arms=list(ARMS), judge="a/judge", teacher="a/teacher", preference_judge="b/judge")
+"""A study that has every task."""
+OTHERWISE = {
+    "training_columns": {"question": "q", "answer": "a"},
+    "training_answers": "solution",
+    "training_limit": 5,
+    "benchmarks": WHOLE.benchmarks[:2],
+    "trust_remote_code": ["a/model"],
+    "engine": "vllm",
+    "dtype": "bfloat16",
+    "device": "cpu",
+    "endpoint_urls": ["http://a/v1"],
+    "sentence_rule": "reversible",
+    "search": "equation7",
+    "verdict": "decode",
+    "judge_verdict": "decode",
+    "trainer": "unsloth",
+    "lr_scheduler_type": "linear",
+    "training_seeds": [0, 1],
+    "protocol": "own",
+    "arms": WHOLE.arms[:-1],
+    "costs": Costs(**POCKET_COSTS | {"layers": 5}),
+}
+"""Another value of each parameter whose kind does not suggest one."""
+
+
+def another(name: str):
+    value = getattr(WHOLE, name)
+    if name in OTHERWISE:
+        return OTHERWISE[name]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    return {"a": 1} if isinstance(value, dict) else f"{value or ''} other"
+
+
+STAGES = list(NOTEBOOKS)
+
+
+def reruns() -> list[list[str]]:
+    """What each parameter reruns, by stage: all tasks, some, none, or none of those there are (it adds others)."""
+    before, rows = {task.name: task for task in Plan(WHOLE).tasks()}, []
+    for name in Params.model_fields:
+        if name == "study":  # it names the folder of all tasks
+            continue
+        plan = Plan(WHOLE.model_copy(update={name: another(name)}))
+        after = {task.name: task for task in plan.tasks()}
+        row = [name]
+        for stage in STAGES:
+            own = [n for n in before if n.startswith(f"{stage}/")]
+            changed = [n for n in own if n in after and after[n].key != before[n].key]
+            adds = any(n.startswith(f"{stage}/") and n not in before for n in after)
+            adds |= any(n in after and after[n].amount > before[n].amount for n in own)
+            some = " ".join(n.removeprefix(f"{stage}/") for n in changed)
+            row.append("all" if changed and len(changed) == len(own) else some or ("adds" if adds else ""))
+        rows.append(row)
+    return [["parameter", *STAGES], *rows]
+
+
+def test_every_parameter_reruns_what_the_committed_table_says():
+    """`python -m tests.tasks.test_plan` writes the table anew: read its difference before you commit it."""
+    with RERUNS.open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == reruns()
+
+
+def test_every_parameter_that_changes_results_reruns_something():
     """One that no task names would leave stale results in place when it changes."""
-    whole = Params(arms=list(ARMS), judge="a/judge", teacher="a/teacher")
-    read = {name for task in Plan(whole).tasks() for name in task.reads}
-    names = {name for name in Params.model_fields if effect_of(name) == "result"}
-    assert read == names - {"study", "training_seeds"}  # these two name folders
+    for name, *stages in reruns()[1:]:
+        assert any(stages) == (effect_of(name) == "result"), name
+
+
+MEASURED = {"sufficiency_samples": 8, "second_budget": 64, "entropy_traces": 300, "judged_traces": 99, "n_samples": 16}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_what_is_only_measured_reruns_nothing_that_exists(name):
+    """More samples threw the first three away; more success rates retrained every arm."""
+    values = {name: MEASURED[name], "protocol": "own"}
+    assert {n for n in changed(**values) if not n.startswith("shortened/")} == set()
+
+
+def test_entropy_is_read_whatever_engine_generates():
+    """`-p engine transformers -p entropy_traces 200` was a study of its own."""
+    tasks = Plan(Params(engine="vllm")).entropy, Plan(Params()).entropy
+    assert tasks[0].key == tasks[1].key
+    service = Params(student="endpoint:x", verdict="decode", second_budget=None, arms=["zero-shot"])
+    assert Plan(service).entropy is None
+
+
+def test_settings_of_generation_do_not_retrain_arms_that_generate_nothing():
+    generated = {"finetuning/p-align", "finetuning/rft"}
+    for values in ({"engine": "vllm"}, {"max_model_len": 2048}):
+        assert {name for name in changed(**values) if name.startswith("finetuning/")} == generated
+
+
+def test_the_version_of_a_stage_is_in_its_keys(monkeypatch):
+    before = keys(BASE)
+    monkeypatch.setitem(plan.VERSIONS, "alignment", plan.VERSIONS["alignment"] + 1)
+    after = keys(BASE)
+    stages = {name.split("/")[0] for name in before if before[name] != after[name]}
+    assert stages == {"alignment", "finetuning", "evaluation", "shortened"}
+    assert before["truncation/adaptive"] == after["truncation/adaptive"]
+
+
+def test_the_labels_and_the_markers_are_in_the_keys_of_what_reads_them(monkeypatch):
+    before = keys(BASE)
+    monkeypatch.setitem(plan.CONSTANTS, "finetuning", ("<a>", "</a>"))
+    assert {name for name, key in keys(BASE).items() if key != before[name]} == TRAINED | LEARNT
 
 
 def test_evaluation_parameters_rerun_evaluation_only():
@@ -49,34 +159,11 @@ def test_evaluation_parameters_rerun_evaluation_only():
 
 
 def test_learning_rate_reruns_training_and_the_trained_arms_evaluation():
-    assert changed(learning_rate=1.0e-3) == TRAINED | EVALUATED - {"evaluation/zero-shot"}
-
-
-def test_upft_parameters_touch_upft_only():
-    assert changed(upft_tokens=8) == {"finetuning/upft", "evaluation/upft"}
-
-
-def test_the_search_touches_only_what_stands_on_prefixes():
-    expected = {"truncation/adaptive", "alignment/adaptive", "finetuning/p-align", "evaluation/p-align"}
-    assert changed(search="equation7") == expected
-
-
-def test_alignment_sampling_touches_both_strategies():
-    arms = {f"{stage}/{arm}" for stage in ("finetuning", "evaluation") for arm in ("p-align", "rft")}
-    aligned = {"alignment/adaptive", "alignment/empty", "sufficiency/judge"}
-    assert changed(alignment_temperature=0.9) == aligned | arms
-
-
-def test_the_study_of_the_judge_touches_nothing_else():
-    assert changed(judged_traces=2) == {"sufficiency/judge"}
-
-
-def test_entropy_along_traces_touches_nothing_else():
-    assert changed(entropy_traces=7) == {"entropy/student"}
+    assert changed(learning_rate=1.0e-3) == TRAINED | LEARNT
 
 
 def test_training_data_do_not_touch_the_untrained_student():
-    assert changed(training_limit=5) == ALL - {"benchmarks/test", "evaluation/zero-shot"}
+    assert changed(training_limit=5) == ALL - {"benchmarks/test", "evaluation/zero-shot", "shortened/zero-shot"}
 
 
 def test_benchmarks_touch_evaluation_and_overlap_only():
@@ -138,7 +225,15 @@ def test_another_judge_is_part_of_its_own_arm_only():
         "alignment/judge",
         "finetuning/p-align-other-judge",
         "evaluation/p-align-other-judge",
+        "shortened/p-align-other-judge",
     }
+
+
+@pytest.mark.parametrize("name", plan.JUDGE)
+def test_the_other_judges_own_settings_leave_the_students_search_alone(name):
+    one, two = keys(WHOLE), keys(WHOLE.model_copy(update={name: another(name)}))
+    searched = {task for task in one if task.startswith("truncation/") and one[task] != two[task]}
+    assert searched == {"truncation/judge"}
 
 
 def test_arms_of_one_strategy_share_its_prefixes_and_continuations():
@@ -152,7 +247,7 @@ def test_more_training_seeds_keep_what_there_is():
     """Adding a seed to a finished study must cost only that seed."""
     more = keys(Params(training_seeds=[0, 1]))
     assert {name: key for name, key in more.items() if name in ALL} == keys(BASE)
-    assert set(more) - ALL == {f"{name}-seed-1" for name in (TRAINED | EVALUATED) - {"evaluation/zero-shot"}}
+    assert set(more) - ALL == {f"{name}-seed-1" for name in TRAINED | LEARNT}
     assert keys(Params(training_seeds=[1]))["finetuning/p-align-seed-1"] == more["finetuning/p-align-seed-1"]
 
 
@@ -167,3 +262,8 @@ def test_a_title_tells_the_seed_only_where_there_are_several():
         "06_report",
     ]
     assert "04_finetuning rft" in {step.title for step in Plan(Params(arms=["rft"], training_seeds=[3])).steps()}
+
+
+if __name__ == "__main__":
+    with RERUNS.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(reruns())
