@@ -112,7 +112,8 @@ def verdicts(data: bytes) -> None:
     from palign.judging import parse
 
     label = parse(_text(data))
-    assert label in (None, "ENOUGH", "NOT_ENOUGH") and (label is None or f"[{label}]" in _text(data))
+    assert label in (None, "ENOUGH", "NOT_ENOUGH")
+    assert label is None or all(word in _text(data).upper() for word in label.split("_"))
 
 
 def prompts(data: bytes) -> None:

@@ -11,6 +11,8 @@ WITHOUT_A_STUDY = [
     "analysis.sufficiency.evenly_spread",
     "behaviour",
     "grading",
+    "judging.answer",
+    "judging.label",
     "judging.parse",
     "overlap",
     "problems",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from palign import traces, truncation
 from palign.arms import ARMS
-from palign.engines.base import Engine, PlainReader
+from palign.engines.base import Engine, EngineStopped, PlainReader
 from palign.engines.opening import open_engine
 from palign.params import Machine, Model, Params, validate
 from palign.problems import DataError
@@ -154,6 +154,18 @@ def test_a_reading_that_fails_is_an_error_and_no_prefix(strategy, failure):
     assert cut.error and "\n" not in cut.error and cut.end == 0
     record = truncation.of_cut(trace, traces.split(trace.trace), cut, PLAIN, len)
     assert record.status == cut.error and record.prefix == ""
+
+
+@pytest.mark.parametrize("strategy", ["infogain", "one-reading"])
+def test_an_engine_that_is_gone_stops_the_run(strategy):
+    """It used to become the error of one trace after another, until all had failed."""
+
+    def logprob(prompt, label):
+        raise EngineStopped("the service refuses the key")
+
+    trace = trace_of(4)
+    with pytest.raises(EngineStopped):
+        cutter(strategy, PLAIN, reading(strategy, Fake(logprob)))(trace, traces.split(trace.trace))
 
 
 def test_a_prompt_that_does_not_fit_is_told():

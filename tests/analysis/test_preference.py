@@ -25,7 +25,8 @@ GOOD = STEPS + r" The answer is \boxed{0}."
     "text, label",
     [
         *[("[A]", "A"), ("A is shorter, so [B].", "B"), ("[TIE]", "TIE"), ("[A], yes: [A]", "A")],
-        *[(text, None) for text in ("", "[A] or [B]", "[A][TIE]", "A", "[a]", "[C]")],
+        *[("<think>[A]? [B]?</think>[B]", "B"), ("Both end.\n**A**", "A"), (r"\[B\]", "B")],
+        *[(text, None) for text in ("", "[A] or [B]", "[A][TIE]", "A good one", "[a]", "[C]", "<think>[A]")],
     ],
 )
 def test_a_verdict_is_exactly_one_label(text, label):
@@ -161,6 +162,15 @@ def test_a_judge_that_always_says_a_prefers_nothing(answered, monkeypatch):
     assert len(engine.prompts) == 2 * len(records) == 2 * 2 * 8
     manifest = Plan(loaded).preference.folder.manifest()
     assert manifest["tokens_read"] == 9 * len(engine.prompts) and manifest["judge"] == "made-up/judge"
+
+
+def test_a_judge_whose_template_opens_its_thoughts_is_read_behind_them(answered, monkeypatch):
+    """Cut in its thoughts, it has given no verdict, whatever labels they hold."""
+    monkeypatch.setattr(Scripted, "prompt", lambda self, user: f"{user}<think>\n")
+    _, records, _ = judged(answered, monkeypatch, lambda prompt: "Reply [A]?")
+    assert {r["outcome"] for r in records} == {"unparseable"}
+    kept = Plan(answered.model_copy(update={"preference_judge": "made-up/judge"})).preference.folder.read("verdicts")
+    assert {r["text"] for r in kept} == {"<think>Reply [A]?"}
 
 
 def test_a_judge_that_says_nothing_is_counted_as_such(answered, monkeypatch):

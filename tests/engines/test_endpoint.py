@@ -2,21 +2,23 @@
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from palign import evaluation, problems
 from palign.engines import endpoint
-from palign.engines.base import EngineError, Sampling
+from palign.engines.base import EngineError, EngineStopped, Sampling, generate
 from palign.engines.endpoint import KEY, ChatEngine, ServedEngine, Service
 from palign.engines.opening import open_engine
 from palign.engines.tokenizers import load_tokenizer
 from palign.judging import Judge
 from palign.params import Machine, Model, Params, validate
 from palign.prompts import LABELS
+from palign.strategies import OneReading, cutter
 from palign.tasks.plan import Plan
-from palign.traces import RULES
+from palign.traces import RULES, Trace
 from tests.conftest import POCKET, read_jsonl, write_jsonl
 
 pytestmark = pytest.mark.model
@@ -32,7 +34,8 @@ def answer(text, finish="stop"):
 @pytest.fixture
 def service():
     """A service that follows a script: (status, body) for each POST in turn, the last one for all that follow; a
-    function in place of a body makes it from the request. ``models``: the models that it says it serves.
+    function in place of a body makes it from the request. ``models``: the models that it says it serves, or the status
+    with which it refuses to say.
     """
     servers = []
 
@@ -41,7 +44,7 @@ def service():
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
-                self.send_response(200)
+                self.send_response(models if isinstance(models, int) else 200)
                 self.end_headers()
                 found = {"/v1/models": {"data": models}, "/version": {"version": "0.0"}}[self.path]
                 self.wfile.write(json.dumps(found).encode())
@@ -138,9 +141,73 @@ def test_a_lasting_fault_costs_its_own_item_only(service):
 
 
 def test_what_asking_again_cannot_mend_is_not_asked_again(service):
-    url, seen = service((401, "no key"))
+    url, seen = service((404, "no such model"))
     (found,) = engine(url).generate(["?"], SAMPLING, [0])
-    assert (found.finish, found.reason, len(seen)) == ("endpoint error", "HTTP 401", 1)
+    assert (found.finish, found.reason, len(seen)) == ("endpoint error", "HTTP 404", 1)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("key", ["secret-123", ""])
+def test_a_refused_key_stops_the_run_at_once(service, monkeypatch, status, key):
+    """A wrong key used to run the whole study to its end, every response counted as wrong."""
+    monkeypatch.setenv(KEY, key)
+    url, seen = service((status, "the key secret-123 is wrong"), delay=0.01)
+    why = (
+        f"the service refuses the key; set {KEY}" if key else f"the service asks for a key and {KEY} is not set; set it"
+    )
+    with pytest.raises(EngineStopped, match=f"HTTP {status}: {why}$") as error:
+        generate(engine(url, concurrency=2), ["?"] * 500, SAMPLING, [0] * 500)
+    assert "secret" not in str(error.value) and len(seen) < 10
+
+
+def test_a_refused_key_does_not_wait_for_a_busy_address(service):
+    """One address is asked again for a minute; the other has refused the key long before."""
+    busy, waiting = service((503, ""))
+    refusing, _ = service((401, ""), delay=0.2)
+    both = engine(busy, refusing, retries=6, pause=30.0, concurrency=4)
+    prompts = sorted(
+        (f"question {i}" for i in range(40)), key=lambda prompt: both.service.url(prompt) != both.service.urls[0]
+    )
+    start = time.monotonic()
+    with pytest.raises(EngineStopped):
+        both.generate([*prompts[:3], *prompts[::-1]], SAMPLING, [0] * 43)
+    assert time.monotonic() - start < 10 and len(waiting) == 3
+
+
+def test_a_refused_key_is_no_outcome_of_a_record(service, project, small, one_try):
+    """It passes through the stages: the judge's, the evaluation's. A rerun with the right key finds nothing to mend."""
+    url, _ = service((401, ""))
+    values = small | CHAT | {"student": "endpoint:m", "endpoint_urls": [url], "judged_traces": 0, "entropy_traces": 0}
+    params = Params(**values)
+    problems.collect_benchmarks(params)
+    with pytest.raises(EngineStopped):
+        evaluation.respond(params, "zero-shot")
+    assert not list(Plan(params).evaluation("zero-shot").folder.path.glob("responses*"))
+    judge = judge_of(open_engine(params.model("student"), params.part(Machine)), "decode")
+    with pytest.raises(EngineStopped):
+        judge.open([("1+1?", ["One and one.", "Two."])])([(0, 1)])
+
+
+def test_a_served_student_whose_key_is_refused_stops_too(service, tmp_path, one_try):
+    url, _ = service((401, ""), models=[{"id": STUDENT}])
+    tokens = served(url)
+    for ask in (
+        lambda: tokens.generate(["Take two."], SAMPLING, [0]),
+        lambda: tokens.choose(["Take two."], LABELS),
+        lambda: judge_of(tokens).open([("1+1?", ["One and one.", "Two."])])([(0, 1)]),
+        lambda: open_engine(SERVED, Machine(endpoint_urls=[url]), tmp_path),  # loads the adapter
+        lambda: cutter("one-reading", RULES["released"], OneReading(tokens, Params().boundary_prompt))(
+            Trace("t", "1+1?", "2", "One and one. Two."), ["One and one.", "Two."]
+        ),
+    ):
+        with pytest.raises(EngineStopped, match=KEY):
+            ask()
+
+
+def test_opening_a_served_student_says_that_the_key_is_refused(service, one_try):
+    closed, _ = service((200, ""), models=403)
+    with pytest.raises(EngineStopped, match=f"/models: HTTP 403: .*{KEY}"):
+        open_engine(SERVED, Machine(endpoint_urls=[closed]))
 
 
 def test_a_service_that_is_too_slow_is_an_error(service):
