@@ -165,12 +165,11 @@ def reads(bench: Bench) -> None:
         calls = sum(len(record.verdicts) for record in records)
         read, demanded = sum(r.tokens_read for r in records), sum(r.tokens_demanded for r in records)
         anew = sum(r.tokens_of_prompts for r in records)
-        chosen = sum(record.sentences for record in records)
-        rows.append((search, read / texts, demanded / calls, (read + demanded) / texts, anew / texts))
-        rows[-1] += (calls / len(records), (chosen if search == "linear" else calls) / len(records))
+        rows.append((search, read / texts, demanded / texts, (read + demanded) / texts, anew / texts))
+        rows[-1] += (calls / len(records),)
     show(
         f"1, 3. {bench.name}: {len(bench.traces)} traces, {texts / len(bench.traces):.0f} tokens with the question",
-        ("search", "reads/token", "demand/verdict", "with demands", "every prompt anew", "verdicts", "calls/trace"),
+        ("search", "reads/token", "demands/token", "with demands", "every prompt anew", "calls/trace"),
         rows,
     )
     print("  'every prompt anew', row 'released': the released algorithm. Calls in Table 5: 7.4, and 137-153 (linear).")

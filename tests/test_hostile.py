@@ -87,11 +87,18 @@ def test_a_service_whose_tokens_nobody_knows_is_sent_none_in_common_use():
 def test_training_and_evaluation_read_hostile_rows_alike(engine):
     tokenizer, kwargs = engine.tokenizer, engine.source.chat_template_kwargs
     text = "".join(HOSTILE)
-    rows = [{"id": "1", "prompt": fill(Params().answer_prompt, question=text), "completion": mark(text, text)}]
+    rows = [
+        {
+            "id": "1",
+            "prompt": fill(Params().answer_prompt, question=text),
+            "completion": mark(text, text),
+            "answers": True,
+        }
+    ]
     (example,) = finetuning.encode(rows, tokenizer, kwargs)
     asked = tokenizer(engine.prompt(rows[0]["prompt"])).input_ids
     assert example["input_ids"][: example["prompt_tokens"]] == asked
-    harmless = [{"id": "1", "prompt": "x", "completion": "y"}]
+    harmless = [{"id": "1", "prompt": "x", "completion": "y", "answers": True}]
     (other,) = finetuning.encode(harmless, tokenizer, kwargs)
     assert controls(tokenizer, example["input_ids"]) == controls(tokenizer, other["input_ids"])
 

@@ -14,7 +14,7 @@ from palign.params import Benchmark, validate
 from palign.problems import DataError, integer_answer, solution_answer
 from palign.report import tables
 from palign.report.results import Results
-from palign.tasks.plan import Plan, commit_of
+from palign.tasks.plan import Plan
 from tests.conftest import write_jsonl
 
 S1K = {
@@ -238,22 +238,6 @@ def test_the_commit_of_a_hub_set_is_read_from_its_download_addresses():
     assert problems._commit(info) is None
     info.download_checksums = {f"hf://datasets/x/y@{commit}/test.jsonl": {}, f"hf://datasets/x/y@{commit}/b.jsonl": {}}
     assert problems._commit(info) == commit
-
-
-def test_the_commit_of_a_hub_model_is_read_from_the_cache(project, monkeypatch):
-    import huggingface_hub.file_download as hub
-
-    commit = "b" * 40
-    folder = project / "hub" / "models--made-up--student"
-    (folder / "snapshots" / commit).mkdir(parents=True)
-    (folder / "snapshots" / commit / "config.json").write_text("{}")
-    (folder / "refs").mkdir()
-    (folder / "refs" / "main").write_text(commit)
-    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(project / "hub"), raising=False)
-    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(project / "hub"))
-    assert commit_of("made-up/student", None) == commit
-    assert commit_of("made-up/other", None) is None
-    assert commit_of("hub", None) is None  # a local folder
 
 
 TEACHER = {

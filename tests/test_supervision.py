@@ -143,7 +143,7 @@ def test_a_row_without_an_answer_is_cut_and_counted(params, collected, tmp_path)
 
 
 def test_a_continuation_that_its_budget_cut_is_left_out_unless_it_is_asked_for(params, collected, monkeypatch):
-    """A right box half-way through a loop was trained with an end behind half a sentence; Eq. 9 asks for the box only."""
+    """A right box half-way through a loop was trained with an end behind it; Eq. 9 asks for the box only."""
     truncation.truncate(params, "adaptive")
 
     def loops(engine, params, strategy, batch):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palign.judging import Verdict, parse
+from palign.judging import Verdict
 from palign.tasks.store import RunFolder
 from palign.traces import Trace
 from palign.truncation import (
@@ -83,12 +83,12 @@ def test_equation_7_as_written(m, seed):
 
 
 @given(m=lengths, seed=st.randoms(use_true_random=False))
-def test_the_scan_finds_the_first_enough_of_any_judge_and_looks_little_further(m, seed):
+def test_the_scan_finds_the_first_enough_of_any_judge_and_asks_no_further(m, seed):
     verdicts = {p: seed.random() < 0.1 for p in range(1, m + 1)}
     asked, result = probes(linear(m), verdicts.__getitem__)
     first = next((p for p in range(1, m + 1) if verdicts[p]), None)
     assert (result.sentences, result.sufficient) == (first or m, first is not None)
-    assert asked == list(range(1, len(asked) + 1)) and len(asked) < result.sentences + SCAN_BLOCK
+    assert asked == list(range(1, result.sentences + 1))
     assert search(every(m), verdicts.__getitem__) == result
 
 
@@ -132,6 +132,38 @@ def test_lockstep_gives_what_each_search_gives_alone(cases, strategy):
     assert {r.id: r.sentences for r in records} == boundaries
 
 
+@given(m=lengths, boundary=lengths, ahead=st.integers(1, 12))
+def test_looking_ahead_costs_tokens_and_is_no_part_of_the_record(m, boundary, ahead):
+    """Table 5 counts verdicts up to the first ENOUGH: whole blocks were counted, 12.95 where it is 8.9."""
+    boundary = min(boundary, m)
+    (record,) = lockstep(make_traces({"a": m}), linear, scripted({"a": boundary}), len, ahead=ahead)
+    expected = [(p, "ENOUGH" if p == boundary else "NOT_ENOUGH", None) for p in range(1, boundary + 1)]
+    assert record.verdicts == expected and record.sentences == boundary
+    assert record.tokens_read == min(m, -(-boundary // ahead) * ahead), "one token a verdict, whole blocks of them"
+
+
+class behind(scripted):
+    """A judge that fails on every prefix longer than the boundary."""
+
+    @property
+    def judge(self):
+        judge = super().judge
+        limits = {i: self.boundaries[question] for i, (question, _) in enumerate(self.drafts)}
+
+        def failing(asked):
+            failed = Verdict("error", reason="out of memory")
+            return [failed if p > limits[i] else v for (i, p), v in zip(asked, judge(asked), strict=True)]
+
+        failing.room = self.room
+        return failing
+
+
+def test_a_failure_behind_the_first_enough_is_nobodys():
+    """It used to lose the trace, although the scan had found its prefix."""
+    (record,) = lockstep(make_traces({"a": 50}), linear, behind({"a": 3}), len, ahead=SCAN_BLOCK)
+    assert (record.status, record.sentences, len(record.verdicts)) == ("ok", 3, 3)
+
+
 def test_an_error_is_never_a_verdict():
     """Counted as NOT_ENOUGH, errors would silently turn P-ALIGN into training on whole traces."""
     records = lockstep(make_traces({"a": 8, "b": 8}), released, scripted({"a": 3, "b": 3}, fail="b"), len)
@@ -154,21 +186,6 @@ def test_a_trace_longer_than_the_context_is_searched_as_far_as_that_reaches():
 def test_a_trace_of_one_sentence_is_judged_once():
     (record,) = lockstep(make_traces({"a": 1}), released, scripted({"a": 1}), len)
     assert (record.sentences, record.of, len(record.verdicts), record.sufficient) == (1, 1, 1, True)
-
-
-@pytest.mark.parametrize(
-    "text, label",
-    [
-        ("[ENOUGH]", "ENOUGH"),
-        ("I say [NOT_ENOUGH].", "NOT_ENOUGH"),
-        ("[ENOUGH] and again [ENOUGH]", "ENOUGH"),
-        ("[ENOUGH] or [NOT_ENOUGH]", None),
-        ("NOT_ENOUGH", None),
-        ("", None),
-    ],
-)
-def test_a_decoded_verdict_needs_exactly_one_label(text, label):
-    assert parse(text) == label
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """Nothing written is lost, nothing is written twice, and a torn line is redone."""
 
+import errno
+import fcntl
 import json
 import multiprocessing
+import os
 import shutil
 import threading
 
@@ -10,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palign import params, traces
+from palign.tasks import store
 from palign.tasks.plan import Plan
-from palign.tasks.store import RunFolder, StoreError, digest, write_atomically
+from palign.tasks.store import RunFolder, StoreError, digest, fingerprint, lock, write_atomically
 
 
 def test_records_come_back_as_written(tmp_path):
@@ -259,3 +263,104 @@ def test_half_of_a_surrogate_pair_is_kept(tmp_path):
     folder.write("b", [record])
     assert folder.read("a") == folder.read("b") == [record]
     assert len(digest(record)) == 64
+
+
+def test_a_manifest_vouches_for_every_file_that_a_later_task_reads(tmp_path):
+    """A task whose adapter folder was deleted was still done; evaluation then failed."""
+    folder = RunFolder(tmp_path / "task")
+    (folder.path / "adapter").mkdir(parents=True)
+    (folder.path / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
+    (folder.path / "checkpoints").mkdir()
+    (folder.path / "checkpoints" / "state").write_text("removed once the task is done")
+    folder.finish({})
+    shutil.rmtree(folder.path / "checkpoints")
+    assert folder.done
+    (folder.path / "adapter" / "adapter_model.safetensors").write_bytes(b"weight")
+    assert not folder.done
+    shutil.rmtree(folder.path / "adapter")
+    assert not folder.done
+
+
+def samples(numbers):
+    return [{"id": f"p/{n}", "sample": n} for n in numbers]
+
+
+def test_more_samples_are_added_and_fewer_are_read_from_what_there_is(tmp_path):
+    """The three samples that were there were made again when sixteen were asked for."""
+    made = []
+
+    def fill(folder):
+        def work(batch):
+            made.extend(batch)
+            return samples(batch)
+
+        return folder.fill("a", list(range(folder.amount)), lambda n: f"p/{n}", work, 4, "test")
+
+    three, five = RunFolder(tmp_path, 3), RunFolder(tmp_path, 5)
+    assert fill(three) == samples(range(3))
+    three.finish({})
+    assert three.done and not five.done
+    assert fill(five) == samples(range(5)) and made == [0, 1, 2, 3, 4]
+    assert not three.done, "grown, and not yet vouched for"
+    assert fill(three) == samples(range(3)) and three.read("a") == samples(range(3))
+    assert five.read("a") == samples(range(5)), "what the smaller study does not read stays"
+    five.finish({})
+    assert three.done and five.done and three.read("a") == samples(range(3))
+    assert made == [0, 1, 2, 3, 4]
+
+
+def test_records_are_discarded_beyond_the_amount_too(tmp_path):
+    folder = RunFolder(tmp_path, 2)
+    folder.append("a", samples(range(4)))
+    assert folder.discard("a", lambda record: record["sample"] in (1, 3)) == 2
+    assert RunFolder(tmp_path, 9).read("a") == samples((0, 2))
+
+
+def test_a_large_file_counts_by_its_whole_content(tmp_path, monkeypatch):
+    """Weights over 256 MiB counted by name and size: a retrained model of the same size reused old results."""
+    monkeypatch.setattr(store, "LARGE", 4)
+    weights, remembered = tmp_path / "model.safetensors", tmp_path / "hashes.json"
+
+    def content(text, age):
+        weights.write_text(text)
+        os.utime(weights, ns=(10**18 + age, 10**18 + age))
+        return fingerprint(weights, remembered)
+
+    first = content("old weights", 0)
+    assert remembered.exists() and content("new weights", 1) != first
+    assert content("old weights", 2) == first
+
+
+def test_a_large_file_is_read_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "LARGE", 4)
+    weights, remembered = tmp_path / "model.safetensors", tmp_path / "hashes.json"
+    weights.write_text("weights")
+    os.utime(weights, (10**9, 10**9))
+    first = fingerprint(weights, remembered)
+    monkeypatch.setattr(store.hashlib, "file_digest", None)  # a second reading would fail
+    assert fingerprint(weights, remembered) == first
+    remembered.write_text("cut short {")
+    with pytest.raises(TypeError):
+        fingerprint(weights, remembered)
+
+
+def test_a_file_system_without_locks_is_not_a_running_study(tmp_path, monkeypatch, capsys):
+    """Any OSError of flock read as "already running", for ever."""
+
+    def flock(*args):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    store._without_locks.cache_clear()
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for _ in range(2):
+        with lock(tmp_path / "runs" / ".lock") as held:
+            assert held
+    told = capsys.readouterr().err
+    assert told == "no file locks here (No locks available): start each study once at a time\n"
+
+
+def test_a_lock_that_another_process_holds_is_not_taken(tmp_path):
+    with lock(tmp_path / ".lock") as first, lock(tmp_path / ".lock") as second:
+        assert first and not second
+    with lock(tmp_path / ".lock") as third:
+        assert third
