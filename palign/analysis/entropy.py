@@ -70,8 +70,10 @@ def measure(params: Params) -> list[dict]:
         ]
 
     records = task.folder.fill("entropies", sample, lambda t: t.id, work, params.batch_size, "entropy along traces")
+    settings = engine.settings
+    engine.close()  # the searches' engine, which may be vLLM, needs the GPU's memory next
     task.finish(
-        engine=engine.settings,
+        engine=settings,
         traces=len(records),
         left_out=sum(record["status"] != "ok" for record in records),
         tokens_read=sum(r["prompt_tokens"] + r["tokens"] for r in records if r["status"] != "too long"),

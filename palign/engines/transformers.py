@@ -52,6 +52,17 @@ class TransformersEngine(Engine):
             loaded = PeftModel.from_pretrained(loaded, str(adapter)).merge_and_unload()
         return cls(model, loaded.to(device).eval(), tokenizer, machine.batch_size)
 
+    def close(self) -> None:
+        """Give the device's memory back; the engine cannot be used afterwards."""
+        import gc
+
+        import torch
+
+        del self.model
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
     @property
     def settings(self) -> dict:
         return {

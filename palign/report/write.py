@@ -15,7 +15,7 @@ import yaml
 
 from ..analysis import style
 from ..tasks.store import write_atomically
-from . import beside, ledger, tables
+from . import beside, ledger, rates, tables
 from .results import Results, portable
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def collect(study: Results) -> dict[str, pd.DataFrame]:
     found = tables.collect(study)
     found["claims"] = ledger.table(study)
     found["beside"] = beside.table(study, found)
+    found["rates"] = rates.table(study)
     return found
 
 
