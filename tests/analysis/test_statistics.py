@@ -30,13 +30,35 @@ shares = st.sampled_from([0, 1 / 3, 2 / 3, 1])
 problems = st.lists(shares, min_size=1, max_size=30)
 group_lists = st.lists(problems, min_size=1, max_size=4)
 weighings = st.sampled_from(["benchmarks", "problems"])
+levels = st.sampled_from([0.5, 0.8, 0.95, 0.99])
 quick = settings(deadline=None)
 
 
 @st.composite
-def two_arms(draw):
+def two_arms(draw, most_seeds=1):
+    """Two arms on the same problems; values of 0 and 1 only, or thirds; with up to ``most_seeds`` seeds each."""
     sizes = draw(st.lists(st.integers(1, 20), min_size=1, max_size=3))
-    return tuple([draw(st.lists(shares, min_size=n, max_size=n)) for n in sizes] for _ in range(2))
+    values = draw(st.sampled_from([shares, st.sampled_from([0, 1])]))
+
+    def arm(seeds: int) -> list:
+        row = values if most_seeds == 1 else st.lists(values, min_size=seeds, max_size=seeds)
+        return [draw(st.lists(row, min_size=n, max_size=n)) for n in sizes]
+
+    return tuple(arm(draw(st.integers(1, most_seeds))) for _ in range(2))
+
+
+def won_and_lost(size, won, lost):
+    """Two arms on one benchmark: the first wins ``won`` problems and loses ``lost``; on the others both fail."""
+    both = size - won - lost
+    return [1] * won + [0] * lost + [0] * both, [0] * won + [1] * lost + [0] * both
+
+
+def transposed(pairs):
+    return tuple(list(arm) for arm in zip(*pairs, strict=True))
+
+
+def excludes_zero(estimate):
+    return estimate.low > 0 or estimate.high < 0
 
 
 # -- pass@k -----------------------------------------------------------------------------------------------------------
@@ -139,9 +161,9 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says():
     assert 0.92 <= covered <= 0.98
 
 
-@pytest.mark.parametrize("values", [[], [[0.5, 0.5]], [1.2], [-0.1, 0.5], [math.nan, 1]])
+@pytest.mark.parametrize("values", [[], [[], []], [[[0.5]]], 0.5, [1.2], [-0.1, 0.5], [math.nan, 1], [[0.5, math.nan]]])
 def test_what_is_not_a_list_of_fractions_is_refused(values):
-    """Percentages passed for fractions, a missing grade, or a table for a column."""
+    """Percentages passed for fractions, a missing grade, no problem at all, or a table of tables."""
     with pytest.raises(ValueError, match="problem"):
         interval(values)
     with pytest.raises(ValueError, match="problem"):
@@ -229,12 +251,17 @@ def test_arms_on_different_problems_are_refused(a, b):
         paired_difference(a, b)
 
 
-def test_a_single_benchmark_has_students_interval():
-    from scipy.stats import ttest_rel
+def test_a_single_benchmark_has_students_interval_with_one_problem_more():
+    """Half won and half lost; its weight is small once many problems differ."""
+    from scipy.stats import t, ttest_rel
 
     a, b = np.arange(30) % 4 / 3, np.arange(30) % 7 / 6
-    estimate, expected = paired_difference([a], [b]), ttest_rel(a, b).confidence_interval()
-    assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high))
+    estimate, student, d = paired_difference([a], [b]), ttest_rel(a, b).confidence_interval(), a - b
+    size = np.mean(d[np.abs(d) > 1e-9] ** 2)
+    error = math.sqrt((np.sum(d**2) + size - d.sum() ** 2 / 31) / 30 / 30)
+    low, high = t.interval(0.95, 29, loc=d.mean(), scale=error)
+    assert (estimate.low, estimate.high) == pytest.approx((low, high))
+    assert (estimate.low, estimate.high) == pytest.approx((student.low, student.high), abs=0.01)
 
 
 def test_an_estimate_cannot_be_changed():
@@ -245,49 +272,176 @@ def test_an_estimate_cannot_be_changed():
 # -- tests of a difference --------------------------------------------------------------------------------------------
 
 
-@quick
-@given(st.integers(0, 12), st.integers(0, 12), st.integers(0, 5))
-def test_single_samples_have_mcnemars_exact_p(gains, losses, alike):
-    """The chance, if either arm is as likely to win a problem, of a split at least as uneven."""
-    a, b = [1] * gains + [0] * losses + [1] * alike, [0] * gains + [1] * losses + [1] * alike
-    if not a:
-        return
-    n = gains + losses
-    uneven = [k for k in range(n + 1) if abs(2 * k - n) >= abs(gains - losses)]
-    test = paired_test([a], [b])
-    assert (test.name, test.gains, test.losses) == ("exact McNemar", gains, losses)
-    assert test.p == pytest.approx(sum(math.comb(n, k) for k in uneven) / 2**n)
+@pytest.mark.parametrize(
+    ("pairs", "value"),
+    [
+        ([(30, 0, 8), (30, 0, 8), (83, 0, 0), (500, 60, 0)], -0.1033),
+        ([(30, 7, 0), (30, 7, 0), (83, 0, 0), (500, 0, 14)], 0.1097),
+    ],
+)
+def test_the_test_is_about_the_average_that_the_interval_is_about(pairs, value):
+    """McNemar's test pools the problems: -10.3 [-16.2, -4.5] points were "clear" with p = 4e-7, by 60 gains on the
+    largest of four benchmarks; +11.0 [5.4, 16.5] points had p = 1.
+    """
+    a, b = transposed(won_and_lost(*pair) for pair in pairs)
+    estimate, test = paired_difference(a, b), paired_test(a, b)
+    assert estimate.value == pytest.approx(value, abs=1e-4) and excludes_zero(estimate)
+    assert 1e-4 < test.p < 0.05
+    pooled = paired_difference(a, b, "problems")
+    assert (paired_test(a, b, "problems").p < 0.05) == excludes_zero(pooled)
+    assert (pooled.value > 0) == (sum(won - lost for _, won, lost in pairs) > 0)
 
 
-def test_several_samples_have_students_paired_p():
-    from scipy.stats import ttest_rel
-
-    a, b = np.arange(30) % 4 / 3, np.arange(30) % 7 / 6
-    assert paired_test([a], [b]).p == pytest.approx(ttest_rel(a, b).pvalue)
-
-
-@quick
-@given(two_arms(), weighings)
-def test_the_p_is_below_5_percent_where_the_interval_excludes_zero(arms, weigh):
-    """For several samples the two are one; McNemar's counts problems and may differ."""
-    test, estimate = paired_test(*arms, weigh), paired_difference(*arms, weigh)
-    if test.name == "Student, paired" and test.p < 1:
-        assert (test.p < 0.05) == (estimate.low > 0 or estimate.high < 0)
+def test_whole_values_and_thirds_have_one_test():
+    """McNemar's ran for single samples only, so that the rows of one table had different tests."""
+    whole, thirds = won_and_lost(40, 12, 2), won_and_lost(40, 12, 2)
+    thirds = [[*arm[:39], 1 / 3] for arm in thirds]  # the last problem: alike in both arms either way
+    assert paired_test(*([arm] for arm in whole)) == paired_test(*([arm] for arm in thirds))
 
 
 @quick
-@given(two_arms(), weighings)
-def test_swapping_the_arms_swaps_gains_and_losses(arms, weigh):
+@given(two_arms(most_seeds=3), weighings, levels)
+def test_p_and_interval_are_one(arms, weigh, level):
+    """p is below 1 - level exactly where the interval excludes zero, for whole values and thirds, one seed and more."""
+    test, estimate = paired_test(*arms, weigh), paired_difference(*arms, weigh, level)
+    if abs(test.p - (1 - level)) > 1e-9:
+        assert (test.p < 1 - level) == excludes_zero(estimate)
+    assert 0 <= test.p <= 1 and estimate.low < estimate.high
+    if test.p == 1:
+        assert estimate.value == pytest.approx(0)
+
+
+@quick
+@given(two_arms(most_seeds=3), weighings)
+def test_swapping_the_arms_mirrors_estimate_and_test(arms, weigh):
     a, b = arms
     there, back = paired_test(a, b, weigh), paired_test(b, a, weigh)
     assert (there.gains, there.losses) == (back.losses, back.gains)
-    assert 0 < there.p <= 1 and there.p == pytest.approx(back.p)
+    assert there.p == pytest.approx(back.p)
+    there, back = paired_difference(a, b, weigh), paired_difference(b, a, weigh)
+    assert (-back.value, -back.high, -back.low) == pytest.approx((there.value, there.low, there.high))
+
+
+@pytest.mark.parametrize("n", [5, 6, 8, 12])
+def test_problems_all_won_are_as_clear_as_by_the_exact_sign_test(n):
+    """Without spread, Student's own p would be 0."""
+    exact, p = 2 / 2**n, paired_test([[1] * n], [[0] * n]).p
+    assert (p < 0.05) == (exact < 0.05) and p < 2 * exact
+
+
+@pytest.mark.parametrize("size", [1, 2, 30])
+@pytest.mark.parametrize("difference", [0, 1 / 3, 1])
+def test_problems_that_all_differ_alike_are_not_certainty(size, difference):
+    estimate, test = (f([[difference] * size], [[0] * size]) for f in (paired_difference, paired_test))
+    assert estimate.high - estimate.low > 0.1
+    assert (test.p < 0.05) == excludes_zero(estimate) == (size == 30 and difference > 0)
+    assert (test.p == 1) == (difference == 0)
+
+
+def test_a_benchmark_on_which_no_problem_differs_is_not_known_exactly():
+    """Its spread of 0 used to count as exact: the interval was that of the other benchmark alone, weighted."""
+    a, b = won_and_lost(500, 60, 40)
+    quiet = paired_difference([a, [0] * 30], [b, [0] * 30])
+    alone = paired_difference([a], [b])
+    assert quiet.high - quiet.low > 1.2 * (alone.high - alone.low) / 2
+
+
+def test_a_benchmark_of_one_problem_decides_nothing_alone():
+    estimate = paired_difference([[1]], [[0]])
+    assert (estimate.low, estimate.high) == (-1, 1) and paired_test([[1]], [[0]]).p > 0.5
 
 
 def test_arms_that_never_differ_have_no_evidence_against_them():
     assert paired_test([[0, 1]], [[0, 1]]).p == 1
     assert paired_test([[1 / 3, 1]], [[1 / 3, 1]]).p == 1
-    assert paired_test([[1 / 3, 1 / 3]], [[2 / 3, 2 / 3]]).p == 1
+
+
+# -- training seeds ---------------------------------------------------------------------------------------------------
+
+
+def trained(rng, sizes, seeds, effects):
+    """Values of shape (problems, seeds) for each size: thirds, and a seed's effect on the chance of every problem."""
+    return [rng.binomial(3, (rng.uniform(0.1, 0.9, (n, 1)) + effects).clip(0, 1), (n, seeds)) / 3 for n in sizes]
+
+
+@quick
+@given(two_arms(most_seeds=4), weighings, st.randoms())
+def test_the_order_of_seeds_and_problems_does_not_matter(arms, weigh, random):
+    def shuffled(arm, orders):
+        seeds = random.sample(range(len(arm[0][0])), len(arm[0][0]))
+        return [np.array(group)[np.ix_(order, seeds)] for group, order in zip(arm, orders, strict=True)]
+
+    orders = [random.sample(range(len(group)), len(group)) for group in arms[0]]
+    mixed = [shuffled(arm, orders) for arm in arms]
+    for function in (paired_difference, unpaired_difference):
+        there, back = function(*arms, weigh), function(*mixed, weigh)
+        assert dataclasses.astuple(there) == pytest.approx(dataclasses.astuple(back))
+    assert paired_test(*arms, weigh).p == pytest.approx(paired_test(*mixed, weigh).p)
+    there, back = average(arms[0], weigh), average(mixed[0], weigh)
+    assert dataclasses.astuple(there) == pytest.approx(dataclasses.astuple(back))
+
+
+@quick
+@given(two_arms(), st.integers(2, 4), weighings)
+def test_seeds_that_agree_never_narrow_an_interval(arms, seeds, weigh):
+    """The same column several times is no more knowledge of problems, and few seeds may agree by chance."""
+    many = [[np.repeat(np.array(group)[:, None], seeds, axis=1) for group in arm] for arm in arms]
+    cases = [(average(arms[0], weigh), average(many[0], weigh))]
+    for function in (paired_difference, unpaired_difference):
+        for several in (many, (many[0], arms[1])):
+            cases.append((function(*arms, weigh), function(*several, weigh)))
+    for one, several in cases:
+        assert several.value == pytest.approx(one.value) and several.n == one.n
+        assert several.low <= one.low + 1e-9 and one.high <= several.high + 1e-9
+
+
+def test_a_column_of_one_seed_is_a_list_of_problems():
+    a, b = np.arange(30) % 4 / 3, np.arange(30) % 7 / 6
+    assert interval(a[:, None]) == interval(a)
+    assert paired_difference([a[:, None]], [b]) == paired_difference([a], [b])
+    assert paired_test([a[:, None]], [b]) == paired_test([a], [b])
+
+
+def test_a_difference_within_the_spread_of_seeds_is_not_clear():
+    """Three seeds at 39.6, 44.5 and 49.6 % of 1000 problems were "+5.7 [3.6, 7.9], clear" against 38.9 % untrained."""
+    rng = np.random.default_rng(1)
+    chance = rng.beta(0.5, 0.8, 1000)
+    order = np.argsort(-chance)
+    arm = np.zeros((1000, 3))
+    for column, right in enumerate((396, 445, 496)):
+        arm[order[:right], column] = 1
+    untrained = np.zeros(1000)
+    untrained[order[:389]] = 1
+    narrow = paired_difference([arm.mean(axis=1)], [untrained])
+    assert excludes_zero(narrow)
+    wide, test = paired_difference([arm], [untrained]), paired_test([arm], [untrained])
+    assert not excludes_zero(wide) and test.p > 0.05 and "seeds" in test.name
+    assert wide.high - wide.low > 3 * (narrow.high - narrow.low)
+    assert interval(arm).high - interval(arm).low > 2 * (interval(arm[:, 0]).high - interval(arm[:, 0]).low)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.05])
+def test_seeds_are_covered_as_often_as_said(spread):
+    """300 studies of three seeds that vary by 0 or 5 points; the problems alone cover some 60 % of the latter."""
+    rng = np.random.default_rng(5)
+    covered, ignored = [], []
+    for _ in range(300):
+        arm, other = (trained(rng, (60, 200), 3, spread * rng.standard_normal(3)) for _ in range(2))
+        found = paired_difference(arm, other), unpaired_difference(arm, other), average(arm)
+        covered.append([e.low <= truth <= e.high for e, truth in zip(found, (0, 0, 0.5), strict=True)])
+        without = unpaired_difference([x.mean(axis=1) for x in arm], [x.mean(axis=1) for x in other])
+        ignored.append(without.low <= 0 <= without.high)
+    assert np.mean(covered, axis=0).min() >= 0.92
+    assert spread == 0 or np.mean(ignored) < 0.8
+
+
+def test_benchmarks_of_unlike_seeds_are_refused():
+    """A seed moves all benchmarks at once, so each must have been answered under all of them."""
+    with pytest.raises(ValueError, match="same training seeds"):
+        average([[[0, 1]], [[0, 1, 1]]])
+
+
+# -- many tests at once -----------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.floats(0, 1), max_size=6))
@@ -418,9 +572,10 @@ def test_unpaired_differences_cover_as_often_as_they_say():
     assert 0.92 <= covered / 200 <= 0.98 and 0.01 <= rejected / 200 <= 0.09
 
 
-@settings(max_examples=30)
-@given(problems, problems)
-def test_unpaired_p_and_interval_agree(a, b):
-    found, p = unpaired_difference([a], [b]), unpaired_test([a], [b])
-    if abs(p - 0.05) > 1e-6:
-        assert (p < 0.05) == (found.low > 0 or found.high < 0)
+@settings(max_examples=60, deadline=None)
+@given(two_arms(most_seeds=3), weighings, levels)
+def test_unpaired_p_and_interval_agree(arms, weigh, level):
+    found, p = unpaired_difference(*arms, weigh, level), unpaired_test(*arms, weigh)
+    if abs(p - (1 - level)) > 1e-6:
+        assert (p < 1 - level) == excludes_zero(found)
+    assert unpaired_test(*arms[::-1], weigh) == pytest.approx(p)
