@@ -1,7 +1,8 @@
 """The paper's printed numbers beside this study's, in the form of its figures and tables (3c, 3d, 4b; 4, 5, 7).
 
 Students, problems and lengths differ, so compare order and proportions, not values. The paper prints no intervals;
-those here belong to the study, and to printed shares whose counts are known.
+those here belong to the study (over problems and training seeds, traces or pairs), and to printed shares whose counts
+are known.
 
 >>> table(study, kept).query("form == 'figure3c'")
 """
@@ -46,8 +47,7 @@ def _percent(estimate: Estimate) -> Estimate:
 
 def _response_tokens(study: Results, kept: Kept) -> dict[str, Estimate]:
     arms = [arm for arm in preference.PAPER_ARMS if arm in study.arms]
-    means = tables.response_tokens(study) if arms else {}
-    return {arm: mean_over_traces(means[arm]) for arm in arms}
+    return {arm: tables.tokens(study, arm) for arm in arms}
 
 
 def _preferred(study: Results, kept: Kept) -> dict[str, Estimate]:

@@ -20,8 +20,8 @@ from ..analysis import statistics
 from ..params import ParamsError
 from ..params import load as load_params
 from ..tasks.store import visible
-from .results import METRICS, Outcomes, budgets, portable
-from .tables import AVERAGE
+from .results import ANSWERED, METRICS, Outcomes, aligned, as_arrays, budgets, portable
+from .tables import AVERAGE, UNTESTED, estimated, judged
 
 OLDER = "the report is an older palign's; delete its report.html and run the study again"
 
@@ -60,6 +60,7 @@ def load(folder: Path) -> Study:
     try:
         if study.outcomes.counts.groupby(level=0).size().to_dict() != sizes:
             raise ValueError(f"{len(study.outcomes.counts)} problems, not those of the study's benchmarks")
+        study.outcomes.check()
         for arm, budget in itertools.product(study.params.arms, budgets(study.params)):
             study.outcomes.values(arm, "pass@1", budget)
     except (ValueError, KeyError) as error:
@@ -70,10 +71,12 @@ def load(folder: Path) -> Study:
 def _problems(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, header=[0, 1, 2], index_col=[0, 1], dtype={0: str, 1: str})
-        table.columns = table.columns.set_levels([table.columns.levels[i].astype(int) for i in (1, 2)], level=[1, 2])
-        table.columns.names, table.index.names = ["arm", "seed", "budget"], ["benchmark", "problem"]
+        table.columns = table.columns.set_levels(table.columns.levels[1].astype(int), level=1)
+        table.columns.names, table.index.names = ["arm", "seed", "count"], ["benchmark", "problem"]
     except (ValueError, IndexError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from None
+    if ANSWERED not in table.columns.levels[2]:
+        raise CompareError(f"{path}: does not say which responses were answered: {OLDER}")
     if table.index.duplicated().any():
         raise _damaged(path, "a problem twice")
     return table
@@ -88,9 +91,10 @@ def _damaged(path: Path, why: object) -> CompareError:
 def table(a: Study, b: Study) -> pd.DataFrame:
     """One row per common arm, metric, budget (tokens) and benchmark, ``average`` last: fractions.
 
-    ``a`` and ``b`` with ``_low`` and ``_high`` (95 %), on the problems compared; ``value``, ``low``, ``high`` of b
-    minus a; ``how`` they were compared, on ``n`` problems. The average also has the ``test``, its ``p`` and ``p_holm``,
-    corrected for the arms compared, and ``clear``: an interval without zero and a corrected p below 0.05. Raises
+    ``a`` and ``b`` with ``_low`` and ``_high`` (95 %, over problems and training seeds), on the problems compared;
+    ``value``, ``low``, ``high`` of b minus a; ``how`` they were compared, on ``n`` problems. The average also has the
+    ``test``, its ``p`` and ``p_holm``, corrected for the arms compared, and ``clear``: an interval without zero and a
+    corrected p below 0.05. An arm of whose responses more than 1 % are missing in either study is not tested. Raises
     :class:`CompareError` where the two have no arm, benchmark or budget in common.
     """
     arms, shared = _arms(a, b), _shared(a, b)
@@ -102,16 +106,18 @@ def table(a: Study, b: Study) -> pd.DataFrame:
     rows = []
     for metric in (name for name, k in METRICS.items() if k <= samples):
         for budget in tokens:
-            averages = []
+            found = []
             for arm in arms:
                 cells = _cells(*(study.outcomes.values(arm, metric, budget) for study in (a, b)), shared)
                 at = {"arm": arm, "metric": metric, "budget": budget}
-                rows += [at | {"benchmark": name} | _row(*cell) for name, cell in cells.items()]
+                each = [at | {"benchmark": name} | _row(*cell) for name, cell in cells.items()]
                 x, y, paired = [*cells.values()][-1]
-                rows[-1] |= _test(x, y, paired)
-                averages.append(rows[-1])
-            for row, p in zip(averages, statistics.holm([row["p"] for row in averages]), strict=True):
-                row |= {"p_holm": p, "clear": bool(p < 0.05 and (row["low"] > 0 or row["high"] < 0))}
+                each[-1] |= _test(x, y, paired)
+                if any(arm in study.outcomes.incomplete for study in (a, b)):
+                    each[-1] |= {"test": UNTESTED, "p": np.nan}
+                found.append(each)
+            averages = judged([each[-1] for each in found])
+            rows += [row for each, last in zip(found, averages, strict=True) for row in (*each[:-1], last)]
     return pd.DataFrame(rows)
 
 
@@ -131,12 +137,15 @@ def _shared(a: Study, b: Study) -> dict[str, pd.Index | None]:
     return found
 
 
-def _cells(x: dict[str, pd.Series], y: dict[str, pd.Series], shared: dict) -> dict[str, tuple[list, list, bool]]:
-    """Benchmark, and the average of several -> both studies' values by problem, and whether these are the same ones."""
+def _cells(x: dict[str, pd.DataFrame], y: dict[str, pd.DataFrame], shared: dict) -> dict[str, tuple[list, list, bool]]:
+    """Benchmark, and the average of several -> both studies' values by problem and seed, and whether these are the same
+    problems.
+    """
     cells = {}
     for name, both in shared.items():
-        pair = [values[name] if both is None else values[name].loc[both] for values in (x, y)]
-        cells[name] = (*([values.to_numpy()] for values in pair), both is not None)
+        ours, theirs = ({name: values[name] if both is None else values[name].loc[both]} for values in (x, y))
+        pair = (as_arrays(ours), as_arrays(theirs)) if both is None else aligned(ours, theirs)
+        cells[name] = (*pair, both is not None)
     if len(cells) > 1:
         x, y = ([group for cell in cells.values() for group in cell[side]] for side in (0, 1))
         cells[AVERAGE] = (x, y, all(paired for *_, paired in cells.values()))
@@ -144,8 +153,8 @@ def _cells(x: dict[str, pd.Series], y: dict[str, pd.Series], shared: dict) -> di
 
 
 def _row(x: list[np.ndarray], y: list[np.ndarray], paired: bool) -> dict:
-    a, b = statistics.average(x), statistics.average(y)
-    difference = statistics.paired_difference(y, x) if paired else statistics.unpaired_difference(y, x)
+    a, b = estimated(statistics.average, x), estimated(statistics.average, y)
+    difference = estimated(statistics.paired_difference if paired else statistics.unpaired_difference, y, x)
     return {
         **{"a": a.value, "a_low": a.low, "a_high": a.high, "b": b.value, "b_low": b.low, "b_high": b.high},
         **vars(difference),
@@ -154,6 +163,8 @@ def _row(x: list[np.ndarray], y: list[np.ndarray], paired: bool) -> dict:
 
 
 def _test(x: list[np.ndarray], y: list[np.ndarray], paired: bool) -> dict:
+    if not all(map(len, (*x, *y))):
+        return {"test": UNTESTED, "p": np.nan}
     if not paired:
         return {"test": "interval of two samples", "p": statistics.unpaired_test(y, x)}
     test = statistics.paired_test(y, x)
@@ -193,13 +204,26 @@ def text(a: Study, b: Study) -> str:
     rows = table(a, b)
     parts = [
         f"a: {a.params.study} ({a.folder})\nb: {b.params.study} ({b.folder})",
+        "\n".join(_missing(study, name) for name, study in (("a", a), ("b", b)) if study.outcomes.incomplete),
         "Settings that differ\n\n" + (_lines(settings(a, b).map(_short)) or "none"),
-        "In points, 95 % intervals over problems; clear: an interval without zero and p, Holm below 0.05\n\n"
-        + _lines(_shown(rows.dropna(subset="p"))),
+        "In points, 95 % intervals over problems and training seeds; clear: an interval without zero and p, Holm below "
+        f"0.05{_one_seed(a, b)}\n\n" + _lines(_shown(rows.dropna(subset="test"))),
         "By benchmark, b - a in points\n\n" + _lines(_by_benchmark(rows)),
         "Tokens\n\n" + _lines(beside(a, b).round(0)),
     ]
-    return "\n\n".join(part for part in parts if not part.endswith("\n\n"))
+    return "\n\n".join(part for part in parts if part and not part.endswith("\n\n"))
+
+
+def _missing(study: Study, name: str) -> str:
+    shares = ", ".join(f"{arm} {100 * share:.1f} %" for arm, share in study.outcomes.incomplete.items())
+    return f"{name}: responses were never answered, so these arms are not tested: {shares}"
+
+
+def _one_seed(a: Study, b: Study) -> str:
+    alone = [name for name, study in (("a", a), ("b", b)) if len(study.params.training_seeds) == 1]
+    if not alone:
+        return ""
+    return f"; {' and '.join(alone)}: one training seed, whose spread no interval contains"
 
 
 def _lines(table: pd.DataFrame) -> str:
@@ -214,7 +238,7 @@ def _short(value: object) -> str:
 def _points(rows: pd.DataFrame, names: tuple[str, str, str], sign: str = "") -> list[str]:
     """A value with its bounds, in percent or points."""
     cells = (100 * rows[list(names)]).itertuples(index=False)
-    return ["{:{s}.1f} [{:{s}.1f}, {:{s}.1f}]".format(*cell, s=sign) for cell in cells]
+    return ["" if np.isnan(cell[0]) else "{:{s}.1f} [{:{s}.1f}, {:{s}.1f}]".format(*cell, s=sign) for cell in cells]
 
 
 DIFFERENCE = ("value", "low", "high")
@@ -225,7 +249,7 @@ def _shown(rows: pd.DataFrame) -> pd.DataFrame:
         **{side: _points(rows, (side, f"{side}_low", f"{side}_high")) for side in ("a", "b")},
         **{"b - a": _points(rows, DIFFERENCE, "+"), "n": rows["n"], "how": rows["how"], "test": rows["test"]},
     )
-    shown["p, Holm"] = [f"{p:.2g}" for p in rows["p_holm"]]
+    shown["p, Holm"] = ["" if np.isnan(p) else f"{p:.2g}" for p in rows["p_holm"]]
     shown["clear"] = ["yes" if clear else "no" for clear in rows["clear"]]
     return shown.set_index(["metric", "budget", "arm"])
 

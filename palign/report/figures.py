@@ -15,6 +15,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from ..analysis.style import caption, nothing, spread, theme
 from ..arms import ARMS
 from .beside import FORMS, HERE
+from .results import answered
 from .tables import AVERAGE, POOLED, averages, single
 
 
@@ -51,7 +52,7 @@ def accuracy(table: pd.DataFrame, samples: str) -> plt.Figure:
     sizes = shown[shown["benchmark"] != AVERAGE].drop_duplicates("benchmark")
     problems = ", ".join(f"{row.benchmark} {row.n}" for row in sizes.itertuples())
     figure.tight_layout()
-    caption(figure, f"Problems: {problems}; {samples}. Bars: 95 % intervals over problems.")
+    caption(figure, f"Problems: {problems}; {samples}. Bars: 95 % intervals.")
     return figure
 
 
@@ -120,7 +121,7 @@ def economy(table: pd.DataFrame, responses: pd.DataFrame, samples: str) -> plt.F
     axis.set_xlim(left=0)
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="x-small" if many else None)
     figure.tight_layout()
-    caption(figure, f"n = {int(rows['n'].iloc[0])} problems, {samples}; 95 % intervals over problems.")
+    caption(figure, f"n = {int(rows['n'].iloc[0])} problems, {samples}; 95 % intervals.")
     return figure
 
 
@@ -216,28 +217,31 @@ def reliability(table: pd.DataFrame) -> plt.Figure | None:
 
 
 def reads(table: pd.DataFrame) -> plt.Figure | None:
-    """How often truncation read each token, beside reading every prompt from its start."""
+    """How many tokens truncation read, beside reading each prompt from its start: whole prompts both."""
     theme()
     if table.empty:
         return nothing()
-    rows = table.loc[["trace and question", "with the demands for a label", "every prompt anew"]]
-    figure, axis = plt.subplots(figsize=(6.4, 2.4))
+    rows = table.loc[["whole prompts", "whole prompts, each read anew"]]
+    figure, axis = plt.subplots(figsize=(6.4, 2.0))
     bars = [(rows["value"] - rows["low"]).clip(lower=0), (rows["high"] - rows["value"]).clip(lower=0)]
     colours = sns.color_palette("colorblind", len(rows))
     axis.barh(range(len(rows)), rows["value"], xerr=bars, capsize=3, color=colours)
-    axis.set(yticks=range(len(rows)), yticklabels=rows.index, xlabel="reads per token of trace and question")
+    axis.set(yticks=range(len(rows)), yticklabels=rows.index, xlabel="tokens read per token of trace and question")
     axis.axvline(1, ls="--", lw=1, color="grey")
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
     figure.tight_layout()
-    caption(figure, f"n = {int(rows['n'].iloc[0])} traces. Bars: 95 % intervals over traces. Dashed: once each.")
+    caption(
+        figure,
+        f"n = {int(rows['n'].iloc[0])} traces. Bars: 95 % intervals over traces. Dashed: trace and question once.",
+    )
     return figure
 
 
 def response_lengths(grades: pd.DataFrame, budgets: list[int]) -> plt.Figure:
-    """Response lengths per arm in tokens. ``grades``: one row per response; ``budgets``: the main first."""
+    """Lengths of answered responses per arm in tokens. ``grades``: a row per response; ``budgets``: the main first."""
     theme()
-    arms = list(grades["arm"].unique())
+    arms, grades = list(grades["arm"].unique()), answered(grades)
     figure, axis = plt.subplots(figsize=(5.6, max(3.4, 0.27 * len(arms) + 0.9)))
     sns.boxplot(
         grades, x="new_tokens", y="arm", order=arms, hue="arm", palette=COLOURS, fliersize=1, ax=axis, legend=False
@@ -247,8 +251,9 @@ def response_lengths(grades: pd.DataFrame, budgets: list[int]) -> plt.Figure:
     axis.set(xlabel="response length (tokens)", ylabel="", xlim=(0, budgets[0] * 1.02))
     figure.tight_layout()
     second = f" Dashed: the second budget, {budgets[1]}." if budgets[1:] else ""
-    each = " to ".join(f"{n}" for n in sorted(set(grades.groupby("arm").size())))
-    caption(figure, f"n = {each} responses an arm. Boxes: quartiles; whiskers: 1.5 box lengths.{second}")
+    counts = grades.groupby("arm").size()
+    each = " to ".join(f"{n}" for n in sorted({counts.min(), counts.max()}))
+    caption(figure, f"n = {each} answered responses an arm. Boxes: quartiles; whiskers: 1.5 box lengths.{second}")
     return figure
 
 
@@ -265,7 +270,7 @@ def seeds(table: pd.DataFrame) -> plt.Figure | None:
     axis.set(yticks=range(len(table)), yticklabels=table.index, ylim=(len(table) - 0.4, -0.6))
     axis.set(xlabel="average Pass@1 (%)")
     figure.tight_layout()
-    caption(figure, f"Strokes: each of {len(own)} training seeds. Bands: 95 % intervals of their mean over problems.")
+    caption(figure, f"Strokes: each of {len(own)} training seeds. Bands: 95 % intervals of their mean.")
     return figure
 
 
@@ -370,7 +375,7 @@ def ratios(table: pd.DataFrame, samples: str) -> plt.Figure | None:
     axes[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     figure.tight_layout()
     n = int(table["n"].iloc[0])
-    caption(figure, f"n = {n} problems, {samples}. Bars and band: 95 % intervals over problems.")
+    caption(figure, f"n = {n} problems, {samples}. Bars and band: 95 % intervals.")
     return figure
 
 
@@ -408,7 +413,7 @@ def pareto(table: pd.DataFrame, spent: pd.DataFrame, samples: str) -> plt.Figure
     figure.tight_layout()
     caption(
         figure,
-        f"n = {int(rows['n'].iloc[0])} problems, {samples}; bars: 95 % intervals over problems. Tokens of one "
+        f"n = {int(rows['n'].iloc[0])} problems, {samples}; bars: 95 % intervals. Tokens of one "
         "training seed.\nGrey: the best accuracy for so many tokens or fewer. Dashed: costs none.",
     )
     return figure

@@ -2,7 +2,8 @@
 
 A claim that one arm beats another is *reproduced* where the interval of the paired difference lies above zero and its
 p, corrected for the claims tested on the same metric, is below 0.05; it is *contradicted* where the interval lies
-below, otherwise *not distinguishable*, or *not tested* where the study lacks what the test needs. Each row also says
+below, otherwise *not distinguishable*, or *not tested* where the study lacks what the test needs, or where more than
+1 % of the responses that it needs are missing. Interval and p are over problems and training seeds. Each row also says
 what this design could have found.
 
 >>> table(study)[["claim", "metric", "printed", "value", "low", "high", "verdict"]]
@@ -22,14 +23,17 @@ from ..paper.claims import CLAIMS, MAIN, Claim
 from ..paper.printed import SOURCES, TEACHER
 from ..paper.verdicts import verdicts
 from . import tables
-from .results import Results, as_arrays
+from .results import TOLERATED, Results, answered
+from .tables import UNTESTED
 
-REPRODUCED, CONTRADICTED, OPEN, UNTESTED = "reproduced", "contradicted", "not distinguishable", "not tested"
+REPRODUCED, CONTRADICTED, OPEN = "reproduced", "contradicted", "not distinguishable"
 STAND_INS = {
     "p-align-deepseek-judge": ("p-align-other-judge", "p-align-oracle"),
     "p-align-glm-judge": ("p-align-other-judge", "p-align-oracle"),
 }
-"""Published arms that a study names otherwise, or replaces: the first of these that the study has."""
+"""Published arms that a study names otherwise, or replaces: the first of these that the study has. It stands for one of
+them only: a second row with the same comparison would count one result twice.
+"""
 COLUMNS = ["claim", "where", "metric", "printed", "value", "low", "high", "unit", "n", "p_holm", "detectable"]
 
 
@@ -61,9 +65,9 @@ def table(study: Results) -> pd.DataFrame:
     this design finds at 80 % power, at the two arms' correlation and the largest variance; ``verdict``, ``note``.
     """
     printed = verdicts().groupby(["claim", "metric"])["gain"].mean().to_dict()
-    rows, tested = [], {}
+    rows, tested, stands_for = [], {}, {}
     for claim in CLAIMS:
-        found = _found(claim, study)
+        found = _found(claim, study, stands_for)
         for one in [found] if isinstance(found, str) else found:
             row = {"claim": claim.statement, "where": SOURCES[claim.source].split(":")[0]}
             if isinstance(one, str):
@@ -114,8 +118,10 @@ def text(ledger: pd.DataFrame) -> str:
     )
 
 
-def _found(claim: Claim, study: Results) -> list[Found | str] | str:
-    """The study's result for the claim, or why it has none."""
+def _found(claim: Claim, study: Results, stands_for: dict[str, str]) -> list[Found | str] | str:
+    """The study's result for the claim, or why it has none. ``stands_for``: the arms that already stand for a published
+    one, to which this adds.
+    """
     if claim.id in _RULES:
         return _RULES[claim.id](study)
     if claim.better is None:
@@ -128,12 +134,26 @@ def _found(claim: Claim, study: Results) -> list[Found | str] | str:
     missing = [arm for arm, has in ((claim.better, claim.better in study.arms), (claim.worse, worse)) if not has]
     if missing:
         return f"the study has no {' and no '.join(missing)}"
-    note = f"{worse} stands for {claim.worse}" if worse != claim.worse else ""
+    note = ""
+    if worse != claim.worse:
+        if stands_for.setdefault(worse, claim.worse) != claim.worse:
+            return f"the study has one other judge; {worse} stands for {stands_for[worse]}"
+        note = f"{worse} stands for {claim.worse}"
+    if missing := _missing(study, claim.better, worse):
+        return missing
     return [_difference(study, claim.better, worse, metric, note) for metric in study.outcomes.metrics]
 
 
-def _difference(study: Results, better: str, worse: str, metric: str, note: str = "") -> Found:
-    a, b = (as_arrays(study.outcomes.values(arm, metric, study.budget)) for arm in (better, worse))
+def _missing(study: Results, *arms: str) -> str:
+    """Which of the arms cannot be compared, since more than 1 % of its responses are missing; empty if all can."""
+    found = {arm: share for arm in arms if (share := study.outcomes.incomplete.get(arm))}
+    return "; ".join(f"{100 * share:.1f} % of the responses of {arm} are missing" for arm, share in found.items())
+
+
+def _difference(study: Results, better: str, worse: str, metric: str, note: str = "") -> Found | str:
+    a, b = study.outcomes.pair(better, worse, metric, study.budget)
+    if not all(map(len, a)):
+        return f"a benchmark has no problem that {better} and {worse} both answered"
     estimate, test = statistics.paired_difference(a, b), statistics.paired_test(a, b)
     sizes = [len(group) for group in a]
     least = (
@@ -144,8 +164,10 @@ def _difference(study: Results, better: str, worse: str, metric: str, note: str 
 
 
 def _correlation(a: list[np.ndarray], b: list[np.ndarray]) -> float:
-    """The correlation of two arms' values per problem, within benchmarks; 0 where either does not vary."""
-    x, y = (np.concatenate([group - group.mean() for group in arm]) for arm in (a, b))
+    """The correlation of two arms' values per problem (means over seeds), within benchmarks; 0 where either does not
+    vary.
+    """
+    x, y = (np.concatenate([group.mean(axis=1) - group.mean() for group in arm]) for arm in (a, b))
     spread = math.sqrt((x @ x) * (y @ y))
     return float(min(x @ y / spread, 0.99)) if spread else 0.0
 
@@ -163,9 +185,11 @@ def _calls(study: Results) -> list[Found | str] | str:
 def _lengths(study: Results) -> list[Found | str] | str:
     if not {"p-align", "sft-long-cot"} <= set(study.arms):
         return "the study has no sft-long-cot or no p-align"
-    means = tables.response_tokens(study)
+    if missing := _missing(study, "p-align", "sft-long-cot"):
+        return missing
+    less = tables.tokens_less(study, "sft-long-cot", "p-align")
     return [
-        _mean_of("tokens a response", means["sft-long-cot"] - means["p-align"], "tokens", "whole traces less P-ALIGN")
+        Found("tokens a response", less.value, less.low, less.high, "tokens", less.n, note="whole traces less P-ALIGN")
     ]
 
 
@@ -181,6 +205,9 @@ def _mean_of(metric: str, values: pd.Series, unit: str, note: str) -> Found:
 def _retention(study: Results) -> list[Found | str] | str:
     if not study.plan.is_adaptive:
         return "the study has no adaptive prefixes"
+    pairs = study.pairs()
+    if (missing := 1 - len(answered(pairs)) / len(pairs)) > TOLERATED:
+        return f"{100 * missing:.1f} % of the continuations are missing"
     kept = tables.kept(study)
     points = [100 * (x - 0.9) for x in (kept.value, kept.low, kept.high)]
     return [Found("share kept", *points, "points", kept.n, note=f"{100 * kept.value:.1f} % kept, less 90 %")]
@@ -203,7 +230,10 @@ def _segments(study: Results) -> list[Found | str] | str:
     others = [arm for arm in ("segment-middle", "segment-suffix") if arm in study.arms]
     if "segment-prefix" not in study.arms or not others:
         return "the study has no arms of thirds"
-    return [_difference(study, "segment-prefix", arm, "pass@1", f"less {arm}") for arm in others]
+    return [
+        _missing(study, "segment-prefix", arm) or _difference(study, "segment-prefix", arm, "pass@1", f"less {arm}")
+        for arm in others
+    ]
 
 
 _RULES: dict[str, Callable[[Results], list[Found | str] | str]] = {

@@ -8,19 +8,23 @@ lengths in tokens. ``palign.report.texts`` formats them for a reader, ``palign.r
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
 from ..analysis import costs as reading
 from ..analysis import entropy, preference, statistics, sufficiency
 from ..arms import ARMS
+from ..engines.base import NEVER_ANSWERED
 from ..engines.tokenizers import load_tokenizer
 from ..overlap import SIZES
 from ..tasks.plan import Task
 from ..traces import RULES
-from .results import Results, as_arrays
+from .results import Results, aligned, answered, as_arrays
 
 AVERAGE, POOLED = "average", "pooled"
+UNTESTED = "not tested"
 # Assumed correlations of two arms' outcomes on a problem: independent arms, and arms that find the same problems hard.
 CORRELATIONS = (0.0, 0.5)
 
@@ -43,27 +47,44 @@ def collect(study: Results) -> dict[str, pd.DataFrame]:
 
 
 def accuracy(study: Results) -> pd.DataFrame:
-    """One row per arm, benchmark, metric and budget: ``value``, ``low``, ``high`` (95 %), ``n`` problems.
+    """One row per arm, benchmark, metric and budget: ``value``, ``low``, ``high`` (95 %, over problems and training
+    seeds), of ``n`` problems that were answered in every seed.
 
-    After the benchmarks come their ``average`` (each weighs the same) and, if their sizes differ, ``pooled`` (each
-    problem weighs the same).
+    ``missing``: responses that were never answered; ``at_least`` and ``at_most``: the accuracy if all of them were
+    wrong, or right. After the benchmarks come their ``average`` (each weighs the same) and, if their sizes differ,
+    ``pooled`` (each problem weighs the same).
     """
+    sizes = {b.name: b.problems for b in study.params.benchmarks}
+    unlike = len(set(sizes.values())) > 1  # with equal sizes the two means are equal
+    weights = {AVERAGE: None, **({POOLED: list(sizes.values())} if unlike else {})} if len(sizes) > 1 else {}
     rows = []
     for arm in study.arms:
+        missing = study.outcomes.missing.loc[arm, list(sizes)]
         for budget in study.budgets:
             for metric in study.outcomes.metrics:
-                values = study.outcomes.values(arm, metric, budget)
-                estimates = {name: statistics.interval(v) for name, v in values.items()}
-                if len(values) > 1:
-                    groups = as_arrays(values)
-                    estimates[AVERAGE] = statistics.average(groups)
-                    if len({len(group) for group in groups}) > 1:  # with equal sizes the two are equal
-                        estimates[POOLED] = statistics.average(groups, weigh="problems")
+                groups = as_arrays(study.outcomes.values(arm, metric, budget))
+                bounds = study.outcomes.bounds(arm, metric, budget)
+                found = {
+                    name: (estimated(statistics.average, [group]), missing[name], *bounds[name])
+                    for name, group in zip(sizes, groups, strict=True)
+                }
+                for name, weight in weights.items():
+                    weigh = "benchmarks" if weight is None else "problems"
+                    ends = np.average([bounds[b] for b in sizes], axis=0, weights=weight)
+                    found[name] = (estimated(statistics.average, groups, weigh=weigh), missing.sum(), *ends)
                 rows += [
                     {"arm": arm, "benchmark": name, "metric": metric, "budget": budget, **vars(estimate)}
-                    for name, estimate in estimates.items()
+                    | {"missing": int(missed), "at_least": low, "at_most": high}
+                    for name, (estimate, missed, low, high) in found.items()
                 ]
     return pd.DataFrame(rows)
+
+
+def estimated(statistic: Callable[..., statistics.Estimate], *arms: list[np.ndarray], **how) -> statistics.Estimate:
+    """A statistic of the arms' groups of values; NaN where some benchmark has no problem that was answered."""
+    if not all(len(group) for arm in arms for group in arm):
+        return statistics.Estimate(np.nan, np.nan, np.nan, min(sum(map(len, arm)) for arm in arms))
+    return statistic(*arms, **how)
 
 
 def main(table: pd.DataFrame) -> pd.DataFrame:
@@ -85,15 +106,16 @@ def averages(accuracies: pd.DataFrame) -> pd.DataFrame:
 def seeds(study: Results, accuracies: pd.DataFrame) -> pd.DataFrame:
     """The spread between training seeds beside that between problems: Pass@1 at the main budget, one row per arm.
 
-    ``value`` with its interval over problems (``low``, ``high``) is the average over seeds and benchmarks; then each
-    seed's own, and their ``min``, ``max`` and standard deviation ``sd``: all fractions. Empty with one seed.
+    ``value`` with its interval over problems and seeds (``low``, ``high``) is the average over seeds and benchmarks;
+    then each seed's own, and their ``min``, ``max`` and standard deviation ``sd``: all fractions. Empty with one seed.
     """
     trained = [arm for arm in study.arms if len(study.plan.seeds(arm)) > 1]
     if not trained:
         return pd.DataFrame()
 
     def value(arm: str, seed: int) -> float:
-        return statistics.average(as_arrays(study.outcomes.values(arm, "pass@1", study.budget, seed))).value
+        groups = as_arrays(study.outcomes.values(arm, "pass@1", study.budget, seed))
+        return estimated(statistics.average, groups).value
 
     own = pd.DataFrame(
         {f"seed {seed}": {arm: value(arm, seed) for arm in trained} for seed in study.params.training_seeds}
@@ -119,50 +141,78 @@ def power(study: Results) -> pd.DataFrame:
 def differences(study: Results, reference: str | None = None) -> pd.DataFrame:
     """Each arm's average minus the reference arm's (the first without one), paired by problem, per metric and budget.
 
-    ``value``, ``low``, ``high`` (95 %); ``gains`` and ``losses``, the problems on which the arm is above and below;
-    the ``test``, its ``p`` and ``p_holm``, corrected for the arms compared. ``clear``: the interval excludes zero and
-    the corrected p is below 0.05.
+    ``value``, ``low``, ``high`` (95 %, over problems and training seeds); ``gains`` and ``losses``, the problems on
+    which the arm is above and below; the ``test``, its ``p`` and ``p_holm``, corrected for the arms compared.
+    ``clear``: the interval excludes zero and the corrected p is below 0.05. An arm of whose responses more than 1 % are
+    missing is not tested: its ``test`` is ``not tested``, without a p.
     """
     reference = reference or study.arms[0]
-    others = [arm for arm in study.arms if arm != reference]
     rows = []
     for budget in study.budgets:
         for metric in study.outcomes.metrics:
-            groups = {arm: as_arrays(study.outcomes.values(arm, metric, budget)) for arm in study.arms}
-            tests = [statistics.paired_test(groups[arm], groups[reference]) for arm in others]
-            corrected = statistics.holm([test.p for test in tests])
-            for arm, test, p in zip(others, tests, corrected, strict=True):
-                estimate = statistics.paired_difference(groups[arm], groups[reference])
-                rows.append(
-                    {"arm": arm, "reference": reference, "metric": metric, "budget": budget, **vars(estimate)}
-                    | {"gains": test.gains, "losses": test.losses, "test": test.name, "p": test.p, "p_holm": p}
-                    | {"clear": bool(p < 0.05 and (estimate.low > 0 or estimate.high < 0))}
-                )
+            found = []
+            for arm in (arm for arm in study.arms if arm != reference):
+                at = {"arm": arm, "reference": reference, "metric": metric, "budget": budget}
+                found.append(at | compared(*study.outcomes.pair(arm, reference, metric, budget)))
+                if {arm, reference} & set(study.outcomes.incomplete):
+                    found[-1] |= {"test": UNTESTED, "p": np.nan}
+            rows += judged(found)
     columns = ["arm", "reference", "metric", "budget", "value", "low", "high", "n", "gains", "losses", "test", "p"]
     table = pd.DataFrame(rows, columns=[*columns, "p_holm", "clear"])
     return table.astype({"clear": bool})  # typed even if there is no second arm
 
 
+def compared(a: list[np.ndarray], b: list[np.ndarray]) -> dict:
+    """The paired difference a - b with its test, as a table's row."""
+    difference = estimated(statistics.paired_difference, a, b)
+    if np.isnan(difference.value):
+        return {**vars(difference), "gains": 0, "losses": 0, "test": UNTESTED, "p": np.nan}
+    test = statistics.paired_test(a, b)
+    return {**vars(difference), "gains": test.gains, "losses": test.losses, "test": test.name, "p": test.p}
+
+
+def judged(rows: list[dict]) -> list[dict]:
+    """The rows of differences, with ``p_holm``, corrected for those that have a ``p``, and ``clear``: an interval
+    without zero and a corrected p below 0.05.
+    """
+    p = np.array([row["p"] for row in rows], dtype=float)
+    tested = ~np.isnan(p)
+    p[tested] = statistics.holm(p[tested])
+    return [
+        row | {"p_holm": holm, "clear": bool(holm < 0.05 and (row["low"] > 0 or row["high"] < 0))}
+        for row, holm in zip(rows, p, strict=True)
+    ]
+
+
 def grading(study: Results) -> pd.DataFrame:
-    """Strict and lenient grades beside each other, in responses: how often they differ, and why one is not right."""
-    table = study.grades
+    """Strict and lenient grades beside each other, in responses: how often they differ, and why one is not right.
+
+    All but the first column count answered responses only.
+    """
+    table = answered(study.grades)
     lenient = table["lenient"] == "right"
     columns = {
-        "responses": pd.Series(True, table.index),
+        "answered": pd.Series(True, table.index),
         "right (strict: last box)": table["right"],
         "right (lenient: whole text)": lenient,
         "only strict": table["right"] & ~lenient,
         "only lenient": ~table["right"] & lenient,
     }
     columns |= {name: table["outcome"] == name for name in ("no box", "unparseable", "timed out")}
-    return pd.DataFrame(columns).groupby(table["arm"], sort=False).sum().reindex(study.arms)
+    counts = pd.DataFrame(columns).groupby(table["arm"], sort=False).sum().reindex(study.arms, fill_value=0)
+    counts.insert(0, "never answered", study.outcomes.missing.sum(axis=1))
+    return counts
 
 
 def responses(study: Results) -> pd.DataFrame:
-    """How the arms' responses behaved: tokens (mean and quantiles), shares of responses, doubts per 1,000 words."""
-    by_arm = study.grades.groupby("arm", sort=False)
+    """How the arms' responses behaved: tokens (mean and quantiles), shares of responses, doubts per 1,000 words.
+
+    ``missing`` counts the responses that were never answered; all else is of the answered ones.
+    """
+    by_arm = answered(study.grades).groupby("arm", sort=False)
     out = pd.DataFrame(
         {
+            "missing": study.outcomes.missing.sum(axis=1),
             "tokens_mean": by_arm["new_tokens"].mean(),
             "tokens_p5": by_arm["new_tokens"].quantile(0.05),
             "tokens_p50": by_arm["new_tokens"].quantile(0.5),
@@ -178,9 +228,32 @@ def responses(study: Results) -> pd.DataFrame:
     return out.reindex(study.arms)
 
 
-def response_tokens(study: Results) -> pd.Series:
-    """Mean tokens of a response, by arm, benchmark and problem."""
-    return study.grades.groupby(["arm", "benchmark", "problem"])["new_tokens"].mean()
+def tokens(study: Results, arm: str) -> statistics.Estimate:
+    """An arm's mean tokens of an answered response, over problems and training seeds; ``n`` problems."""
+    values, most = response_tokens(study, arm)
+    return _times(most, estimated(statistics.average, as_arrays(values), weigh="problems"))
+
+
+def tokens_less(study: Results, a: str, b: str) -> statistics.Estimate:
+    """How many tokens a response of arm ``a`` has more than one of ``b``, paired by problem; ``n`` problems."""
+    (x, most), (y, _) = (response_tokens(study, arm) for arm in (a, b))
+    return _times(most, estimated(statistics.paired_difference, *aligned(x, y), weigh="problems"))
+
+
+def response_tokens(study: Results, arm: str) -> tuple[dict[str, pd.DataFrame], int]:
+    """Benchmark -> an arm's mean tokens of an answered response by problem and, in columns, training seed: as shares of
+    the study's longest response, which the statistics of accuracies take. And the length of that response.
+    """
+    grades = study.grades
+    grades = grades.assign(new_tokens=grades["new_tokens"].mask(grades["finish"].isin(NEVER_ANSWERED)))
+    most = int(grades["new_tokens"].max())
+    means = grades[grades["arm"] == arm].groupby(["benchmark", "problem", "seed"])["new_tokens"].mean()
+    shares = means.unstack("seed") / most
+    return {b.name: shares.loc[b.name] for b in study.params.benchmarks}, most
+
+
+def _times(factor: float, estimate: statistics.Estimate) -> statistics.Estimate:
+    return statistics.Estimate(*(factor * x for x in (estimate.value, estimate.low, estimate.high)), estimate.n)
 
 
 # Data
@@ -249,8 +322,10 @@ def overlapping(study: Results, rows: int = 10) -> pd.DataFrame:
 
 
 def strategies(study: Results) -> pd.DataFrame:
-    """Each strategy's prefixes: how many there are, how long (sentences and tokens), how many tokens were read to find
-    them, and the share of pairs that the filter kept.
+    """Each strategy's prefixes: how many there are, how long (sentences and tokens), how many verdicts were asked for
+    and tokens read to find them, and the share of pairs that the filter kept.
+
+    A scan's look-ahead, verdicts on the same trace that it asked for and did not need, costs tokens and no verdicts.
     """
     rows = []
     for strategy in study.plan.strategies:
@@ -263,32 +338,41 @@ def strategies(study: Results) -> pd.DataFrame:
                 "left out": len(frame) - len(good),
                 "share of sentences, median": good["sentence_ratio"].median(),
                 "prefix tokens, mean": good["prefix_tokens"].mean(),
+                "verdicts a trace": frame["calls"].mean(),
                 "tokens read a trace": (frame["tokens_read"] + frame["tokens_demanded"]).mean(),
             }
+            if frame["calls"].any():
+                row["of them without a label"] = frame["unparsed"].sum() / frame["calls"].sum()
             if frame["oracle_sentences"].notna().all():
                 row["shorter than the oracle"] = (good["sentences"] < good["oracle_sentences"]).mean()
-        rows.append(row | {"retention": study.pairs(strategy)["kept"].mean()})
+        rows.append(row | {"retention": answered(study.pairs(strategy))["kept"].mean()})
     return pd.DataFrame(rows).set_index("strategy") if rows else pd.DataFrame()
 
 
 def truncation(study: Results) -> pd.DataFrame:
-    """What truncation and the filter did (Tables 4, 5, 7): counts, medians, shares."""
+    """What truncation and the filter did (Tables 4, 5, 7): counts, medians, shares.
+
+    Shares of pairs and tokens of continuations are of those that were answered. A verdict without a label counts as
+    NOT_ENOUGH.
+    """
     if not study.plan.is_adaptive:
         return pd.DataFrame()
-    frame, aligned = study.prefixes(), study.pairs()
-    good = frame[frame["status"] == "ok"]
-    kept = aligned[aligned["kept"]]
+    frame, pairs = study.prefixes(), study.pairs()
+    good, aligned = frame[frame["status"] == "ok"], answered(pairs)
     rows = {
         "traces": len(frame),
         "judge errors": int((frame["status"] != "ok").sum()),
         "judge calls a trace, mean": frame["calls"].mean(),
+        "verdicts without a label": int(frame["unparsed"].sum()),
         "trace tokens, mean": frame["trace_tokens"].mean(),
         "prefix tokens, mean": good["prefix_tokens"].mean(),
         "prefix ratio, median": good["ratio"].median(),
         "whole trace, never enough": int((~good["sufficient"]).sum()),
         "continuation tokens, mean": aligned["new_tokens"].mean(),
-        "kept by the filter": len(kept),
-        "retention": len(kept) / len(aligned),
+        "never answered": len(pairs) - len(aligned),
+        "right, but cut by the budget": int(aligned["cut"].sum()),
+        "kept by the filter": int(aligned["kept"].sum()),
+        "retention": aligned["kept"].mean(),
     }
     return pd.Series(rows).to_frame("value")
 
@@ -304,8 +388,8 @@ def calls(study: Results) -> dict[str, pd.Series]:
 
 
 def kept(study: Results) -> statistics.Estimate:
-    """The share of the adaptive pairs that the filter kept (Table 7)."""
-    return statistics.interval(study.pairs()["kept"].astype(float))
+    """The share of the answered adaptive pairs that the filter kept (Table 7)."""
+    return statistics.interval(answered(study.pairs())["kept"].astype(float))
 
 
 def verdicts(study: Results) -> pd.DataFrame:
@@ -333,6 +417,7 @@ def judge(study: Results) -> pd.DataFrame:
     good = frame[frame["status"] == "ok"]
     rows = {
         "verdicts": len(table),
+        "without a label, read as NOT_ENOUGH": int(frame["unparsed"].sum()),
         "share ENOUGH": valid["enough"].mean(),
         "agrees with the oracle": (valid["enough"] == truly).mean(),
         "ENOUGH where the oracle says so": valid.loc[truly, "enough"].mean(),
@@ -373,12 +458,17 @@ def success_by_ratio(study: Results) -> pd.DataFrame:
 
 
 def retention(study: Results) -> pd.DataFrame:
-    """Per strategy: pairs, how many the filter kept (Table 7), and the outcomes of the others."""
+    """Per strategy: pairs, the share of the answered ones that the filter kept (Table 7), and counts of the outcomes.
+
+    ``right, but cut``: a right answer stands in it, but its budget cut it; it is left out of training unless
+    ``keep_cut_continuations``. The counts add up to the pairs.
+    """
     rows = []
     for strategy in study.plan.strategies:
         table = study.pairs(strategy)
-        outcomes = table["outcome"].value_counts().to_dict()
-        rows.append({"strategy": strategy, "pairs": len(table), "retention": table["kept"].mean(), **outcomes})
+        outcomes = table["outcome"].mask(table["cut"], "right, but cut").value_counts().to_dict()
+        kept = answered(table)["kept"].mean()
+        rows.append({"strategy": strategy, "pairs": len(table), "retention": kept, **outcomes})
     return pd.DataFrame(rows).set_index("strategy").fillna(0).round(3)
 
 
@@ -388,17 +478,20 @@ def retention(study: Results) -> pd.DataFrame:
 def costs(study: Results) -> pd.DataFrame:
     """What each task cost: tokens read, generated and trained on, updates, and seconds of computing.
 
-    Summed over an arm's training seeds, except rows and epochs, which are per seed.
+    Of the training rows, ``rows_left_out`` were dropped because ``max_length`` would have cut their answer, and
+    ``rows_cut`` end in no answer and were cut there. Summed over an arm's training seeds, except rows and epochs, which
+    are per seed.
     """
     plan = study.plan
     tasks = [(plan.traces, 0)] if study.params.teacher else []  # otherwise they were only read
     tasks += [(plan.truncation(strategy), 0) for strategy in plan.strategies if strategy != "empty"]
     tasks += [(plan.alignment(strategy), 0) for strategy in plan.strategies]
-    tasks += [(task, 0) for task in (plan.entropy, plan.sufficiency) if task]
+    tasks += [(task, 0) for task in (plan.entropy, plan.success, plan.sufficiency) if task]
     tasks += [(task, seed) for arm, seed in plan.runs if (task := plan.finetuning(arm, seed))]
     tasks += [(plan.evaluation(arm, seed), seed) for arm, seed in plan.runs]
     tasks += [(plan.preference, 0)] if plan.preference else []  # tokens of the judge, not of the student
-    columns = ("tokens_read", "tokens_generated", "tokens_trained", "rows", "updates", "epochs")
+    of_rows = ("rows", "rows_left_out", "rows_cut")
+    columns = ("tokens_read", "tokens_generated", "tokens_trained", *of_rows, "updates", "epochs")
     rows = []
     for task, seed in tasks:
         manifest = task.require().manifest()
@@ -408,7 +501,7 @@ def costs(study: Results) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     counts = [c for c in columns if c != "epochs"]
     table = table.astype({c: "Int64" for c in counts}).astype({"epochs": float})
-    each = {"rows": "first", "epochs": "first"}
+    each = dict.fromkeys((*of_rows, "epochs"), "first")
     total = {c: each.get(c, lambda column: column.sum(min_count=1)) for c in table.columns[1:]}
     table = table.groupby("task", sort=False).agg(total)
     return table if len(study.params.training_seeds) > 1 else table.drop(columns="seeds")
@@ -459,13 +552,16 @@ def arms(study: Results) -> pd.DataFrame:
 
 
 def headline(study: Results, kept: dict[str, pd.DataFrame]) -> dict[str, float]:
-    """The numbers that ``palign verify`` compares with their stated ranges, from the tables of :func:`collect`."""
+    """The numbers that ``palign verify`` compares with those of the committed report, from the tables of
+    :func:`collect`: shares, and counts as whole numbers.
+    """
     numbers = {f"pass@1 {r.arm} {r.benchmark}": r.value for r in main(kept["accuracy"]).itertuples()}
     against = main(kept["differences"])
-    numbers[f"arms clearly above {study.arms[0]}"] = float((against["clear"] & (against["value"] > 0)).sum())
+    numbers[f"arms clearly above {study.arms[0]}"] = int((against["clear"] & (against["value"] > 0)).sum())
+    numbers["responses never answered"] = int(study.outcomes.missing.to_numpy().sum())
     if len(kept["truncation"]):
         for name in ("retention", "prefix ratio, median"):
             numbers[name] = kept["truncation"].loc[name, "value"]
         if "p-align" in study.arms:
             numbers["prefix format of p-align"] = kept["responses"].loc["p-align", "prefix_format"]
-    return {name: round(float(value), 6) for name, value in numbers.items()}
+    return {name: value if isinstance(value, int) else round(float(value), 6) for name, value in numbers.items()}

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 from ..analysis import preference
+from ..arms import ARMS
+from ..engines.base import NEVER_ANSWERED
 from ..tasks.store import visible
 from . import tables
 from .results import Results, shown_name
@@ -20,8 +22,8 @@ pd.set_option("display.max_colwidth", None)  # pandas would cut sentences in tab
 
 
 def cell(value: float, low: float, high: float, number: str = "{:.1f}") -> str:
-    """A value with its interval: ``82.6 [80.4, 84.5]``."""
-    return f"{number} [{number}, {number}]".format(value, low, high)
+    """A value with its interval: ``82.6 [80.4, 84.5]``; empty where there is none."""
+    return "" if pd.isna(value) else f"{number} [{number}, {number}]".format(value, low, high)
 
 
 def percent(row, number: str = "{:.1f}") -> str:
@@ -30,12 +32,23 @@ def percent(row, number: str = "{:.1f}") -> str:
 
 
 def accuracy(accuracies: pd.DataFrame) -> pd.DataFrame:
-    """One row per arm, one column per metric and benchmark: percent with intervals, at the main budget."""
+    """One row per arm, one column per metric and benchmark: percent with intervals, at the main budget.
+
+    Where responses are missing, further columns say how many, and between which bounds the summary would lie if all
+    of them were wrong, or right.
+    """
     table = accuracies[accuracies["budget"] == accuracies["budget"].max()]
     table = table.assign(cell=[percent(row) for row in table.itertuples()])
     wide = table.pivot(index="arm", columns=["metric", "benchmark"], values="cell")
     columns = table.set_index(["metric", "benchmark"]).index.unique()
-    return wide.reindex(index=table["arm"].unique(), columns=columns).rename_axis("arm")
+    wide = wide.reindex(index=table["arm"].unique(), columns=columns).rename_axis("arm")
+    if table["missing"].any():
+        name = tables.single(table)
+        for metric, rows in table[table["benchmark"] == name].set_index("arm").groupby("metric", sort=False):
+            spans = [f"{100 * row.at_least:.1f} to {100 * row.at_most:.1f}" for row in rows.itertuples()]
+            wide[metric, f"{name}, missing ones wrong to right"] = pd.Series(spans, rows.index)
+            wide["missing", "responses"] = rows["missing"]
+    return wide
 
 
 def differences(differences: pd.DataFrame) -> pd.DataFrame:
@@ -51,7 +64,7 @@ def differences(differences: pd.DataFrame) -> pd.DataFrame:
             "test": row.test,
             "p": _p(row.p),
             "p, Holm": _p(row.p_holm),
-            "clear": "yes" if row.clear else "no",
+            "clear": tables.UNTESTED if row.test == tables.UNTESTED else "yes" if row.clear else "no",
         }
         for row in differences.sort_values("metric", kind="stable").itertuples()
     ]
@@ -59,24 +72,59 @@ def differences(differences: pd.DataFrame) -> pd.DataFrame:
 
 
 def _p(value: float) -> str:
-    return f"{value:.2g}" if value >= 1e-4 else "< 0.0001"
+    return "" if np.isnan(value) else f"{value:.2g}" if value >= 1e-4 else "< 0.0001"
+
+
+def missing(study: Results) -> str:
+    """Of which arms more than 1 % of the responses are missing, and why the first one is; empty if of none."""
+    counts, outcomes = study.outcomes.missing.sum(axis=1), study.outcomes
+    if not outcomes.incomplete:
+        return ""
+    arms = ", ".join(
+        f"{arm} {counts[arm]:,} of {outcomes.asked[arm]:,} ({100 * share:.1f} %)"
+        for arm, share in outcomes.incomplete.items()
+    )
+    grades = study.grades[study.grades["finish"].isin(NEVER_ANSWERED)]
+    first = grades[grades["arm"].isin(outcomes.incomplete)].iloc[0]
+    record = next(r for r in study.responses(first["arm"], int(first["seed"])) if r["id"] == first["id"])
+    reason = f": {visible(record['reason'])}" if record.get("reason") else ""
+    return (
+        f"**Responses are missing**, since the model never answered: {arms}. The first: {record['finish']}{reason}. "
+        "They count as neither right nor wrong; these arms are not compared. `palign retry` has the next run ask again."
+    )
+
+
+def one_seed(study: Results) -> str:
+    """What the intervals of a study with one training seed leave out; empty with several, or if no arm is trained."""
+    if len(study.params.training_seeds) > 1 or not any(ARMS[arm].target for arm in study.arms):
+        return ""
+    return "With one training seed, the spread between training runs is not in the intervals."
 
 
 def finding(study: Results, differences: pd.DataFrame) -> str:
-    """What the accuracy table says, in sentences that claim only what an interval and a corrected test support."""
+    """What the accuracy table says, in sentences that claim only what an interval and a corrected test support. First
+    what is missing, last what the intervals leave out.
+    """
+    parts = [missing(study), _compared(study, differences), one_seed(study)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _compared(study: Results, differences: pd.DataFrame) -> str:
     rows, reference = tables.main(differences), study.arms[0]
-    above = rows[rows["clear"] & (rows["value"] > 0)]["arm"].tolist()
-    below = rows[rows["clear"] & (rows["value"] < 0)]["arm"].tolist()
-    unclear = rows[~rows["clear"]]["arm"].tolist()
-    parts = []
-    for names, words in ((above, "above"), (below, "below"), (unclear, "not distinguishable from")):
-        if names:
-            parts.append(f"{words} {reference}: {', '.join(names)}")
+    tested = rows["test"] != tables.UNTESTED
+    groups = {
+        "above": rows["clear"] & (rows["value"] > 0),
+        "below": rows["clear"] & (rows["value"] < 0),
+        "not distinguishable from": tested & ~rows["clear"],
+        "not tested against": ~tested,
+    }
+    parts = [f"{words} {reference}: {', '.join(rows[which]['arm'])}" for words, which in groups.items() if which.any()]
     if not parts:
         return f"{reference} is this study's only arm; there is nothing to compare it with."
     text = f"By average Pass@1 at {study.budget} tokens, " + "; ".join(parts) + "."
     if {"p-align", "sft-long-cot"} <= set(study.arms):
-        for row in tables.differences(study, "sft-long-cot").query("arm == 'p-align'").itertuples():
+        rows = tables.differences(study, "sft-long-cot").query("arm == 'p-align'")
+        for row in rows[rows["test"] != tables.UNTESTED].itertuples():
             verdict = "a clear difference" if row.clear else "not distinguishable from none"
             text += (
                 f" In {row.metric.capitalize()} with {row.budget} tokens p-align minus sft-long-cot is "
@@ -86,10 +134,14 @@ def finding(study: Results, differences: pd.DataFrame) -> str:
 
 
 def samples(study: Results) -> str:
-    """How many samples and seeds an accuracy averages over, for captions."""
+    """How many samples and seeds an accuracy averages over, and what its interval is over, for captions."""
     seeds = len(study.params.training_seeds)
     untrained = " (zero-shot: one)" if "zero-shot" in study.arms else ""
-    return f"{study.params.n_samples} samples each" + (f" of {seeds} training seeds{untrained}" if seeds > 1 else "")
+    each = f"{study.params.n_samples} samples each"
+    if seeds > 1:
+        return f"{each} of {seeds} training seeds{untrained}; intervals are over problems and seeds"
+    without = ", without the spread between training seeds" if one_seed(study) else ""
+    return f"{each}; intervals are over problems{without}"
 
 
 def setting(study: Results) -> pd.DataFrame:
@@ -118,7 +170,7 @@ def limits(study: Results) -> str:
         "not the variation between training runs."
         if count == 1
         else f"{count} training seeds: values are averages over them, and the intervals cover the choice of test "
-        "problems and samples; the spread between seeds shows the variation between training runs.",
+        "problems, samples and training runs.",
         f"The response budget ({' and '.join(map(str, study.budgets))} tokens) decides how long answers fare; "
         "another budget may rank the arms otherwise.",
         *(["Three samples a problem: Pass@3 has no averaging over samples."] if params.n_samples == 3 else []),
@@ -164,7 +216,7 @@ def pairs(study: Results, rows: int = 3) -> pd.DataFrame:
 
 def training(manifest: dict) -> pd.DataFrame:
     """What one fine-tuning did, from its manifest (``palign.finetuning.finetune``)."""
-    names = ("trainer", "rows", "updates", "epochs", "longest_row_tokens", "rows_cut", "rows_dropped")
+    names = ("trainer", "rows", "rows_left_out", "rows_cut", "updates", "epochs", "longest_row_tokens")
     names += ("tokens_trained", "last_loss", "train_seconds")
     return pd.Series({name: manifest[name] for name in names}, name="value", dtype=object).to_frame()
 

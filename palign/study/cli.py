@@ -21,13 +21,16 @@ def main(argv: list[str] | None = None) -> int:
         "retry": "delete failed requests and the results made from them, so that the next run repeats them",
         "check": "validate params files without running anything",
         "plan": "compute what the study will cost in tokens, hours and memory, before running it",
-        "verify": "compare a finished study's headline numbers with their stated ranges",
+        "verify": "compare a finished study's headline numbers with the expected ones, those of its committed report",
     }.items():
         command = commands.add_parser(name, help=words, description=words)
         command.add_argument("params", nargs="+" if name == "check" else None, type=Path, help="params file (YAML)")
         if name in ("run", "status", "plan", "retry"):
             words = "another value for a key, as YAML; may be repeated"
             command.add_argument("-p", nargs=2, metavar=("KEY", "VALUE"), action="append", default=[], help=words)
+        if name == "verify":
+            words = "make the report's headline numbers the expected ones, and print what changes"
+            command.add_argument("--renew", action="store_true", help=words)
         if name in ("run", "retry"):
             command.add_argument("--dry-run", action="store_true", help="print the steps without running them")
     words = "compare two studies' reports, paired by problem where they share problems"
@@ -130,18 +133,33 @@ def _verify(args: argparse.Namespace) -> int:
     import yaml
 
     from .. import params
+    from ..tasks.store import write_atomically
     from . import run
 
-    loaded = params.load(args.params)
-    stated = args.params.parent / "expected" / args.params.name
-    found = params.root() / "reports" / loaded.study / "headline.json"
-    for path, mend in ((stated, "write one: `name: [low, high]` lines"), (found, "run the study first")):
-        if not path.exists():
-            raise run.StudyError(f"{path}: no such file; {mend}")
-    ranges = yaml.safe_load(stated.read_text(encoding="utf-8"))
+    study = params.load(args.params).study
+    path = args.params.parent / "expected" / args.params.name
+    found = params.root() / "reports" / study / "headline.json"
+    if not found.exists():
+        raise run.StudyError(f"{found}: no such file; run the study first")
+    if not path.exists() and not args.renew:
+        raise run.StudyError(f"{path}: no such file; `palign verify --renew {args.params}` writes it")
     headline = json.loads(found.read_text(encoding="utf-8"))
-    faults = run.verify(loaded.study, ranges, headline)
-    print("\n".join(faults) if faults else f"{loaded.study}: {len(ranges)} headline numbers lie in their stated ranges")
+    expected = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not isinstance(expected, dict) or not all(isinstance(value, int | float) for value in expected.values()):
+        if not args.renew:
+            raise run.StudyError(f"{path}: not one number a line; `palign verify --renew {args.params}` writes it anew")
+        expected = {}
+    faults = run.verify(study, expected, headline)
+    for line in faults:
+        print(line)
+    if args.renew:
+        source = f"reports/{study}/headline.json, written by `palign verify --renew params/{args.params.name}`"
+        head = f"# Copied from {source}.\n"
+        write_atomically(path, head + yaml.safe_dump(headline, sort_keys=False, width=1000))
+        print(f"{study}: {len(headline)} headline numbers are expected from now on ({path})")
+        return 0
+    if not faults:
+        print(f"{study}: {len(expected)} headline numbers are the expected ones, shares within one point")
     return 1 if faults else 0
 
 

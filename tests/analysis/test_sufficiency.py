@@ -105,7 +105,7 @@ def test_the_task_judges_every_prefix_continues_the_cuts_and_resumes(small, proj
     tokenizer = load_tokenizer(loaded.model("student"))
     counted = costs.reads(prefixes, [len(tokenizer.tokenize(record["question"])) for record in prefixes])
     assert counted.loc["trace and question", "value"] <= 1.05
-    assert counted.loc["tokens of the demand, a verdict", "value"] <= 32
+    assert counted.loc["tokens of instruction and labels, a verdict", "value"] <= 32
     for figure in (
         figures.monotone(sufficiency.by_share(judged, records), sufficiency.per_trace(judged)),
         figures.reliability(sufficiency.reliability(records)),

@@ -10,16 +10,20 @@ import subprocess
 import sys
 import time
 
+import httpx
 import pytest
 
+from palign import finetuning
 from palign.engines.base import EngineError, EngineStopped, Sampling, seed_of
 from palign.engines.labels import Request
 from palign.engines.opening import open_engine
+from palign.engines.tokenizers import load_tokenizer
 from palign.engines.vllm import ON_CPU, PROMPTS_A_PASS, VllmEngine, lora_rank
 from palign.judging import Judge
-from palign.params import Machine, Model, Params
+from palign.params import FineTuning, Machine, Model, Params
 from palign.prompts import LABELS, fill
-from palign.traces import RULES
+from palign.traces import RULES, Trace, sufficient_sentences
+from palign.truncation import released, searched
 from tests.conftest import POCKET, read_jsonl
 
 pytestmark = pytest.mark.vllm
@@ -283,6 +287,48 @@ def test_two_servers_share_a_study_and_say_what_the_engine_says(servers, plain):
 
 def at(urls):
     return Machine(endpoint_urls=urls)
+
+
+LOUD = "<think>Should I reply [ENOUGH] or [NOT_ENOUGH]?</think>"
+
+
+@pytest.fixture(scope="module")
+def thinker(tmp_path_factory):
+    """An adapter that names both labels in its thoughts before it states, in bold, the oracle's."""
+    rows = []
+    for problem in problems(80):
+        trace = Trace(**{key: problem[key] for key in ("question", "answer", "trace", "sufficient_chars")}, id="")
+        parts, known = RULES["released"].split(trace.trace), sufficient_sentences(trace)
+        for p in {1, max(1, known - 2), known, min(known + 3, len(parts))}:
+            prompt = fill(Params().judge_prompt, question=trace.question, prefix=RULES["released"].join(parts[:p]))
+            verdict = f"{LOUD}\n**{'ENOUGH' if p >= known else 'NOT_ENOUGH'}**"
+            rows.append({"id": str(len(rows)), "prompt": prompt, "completion": verdict, "answers": True})
+    folder, tokenizer = tmp_path_factory.mktemp("thinker"), load_tokenizer(PLAIN)
+    examples = finetuning.encode(rows, tokenizer, PLAIN.chat_template_kwargs)
+    trainer = finetuning._trainer(Params().part(FineTuning), PLAIN, MACHINE, folder, examples, tokenizer, 120, 0)
+    trainer.train()
+    finetuning.save_adapter(trainer.model, folder / "adapter", PLAIN)
+    return folder / "adapter"
+
+
+def test_a_served_judge_that_thinks_aloud_is_understood(servers, thinker):
+    """Its thoughts name both labels, so that no verdict was read and every trace was lost."""
+    for url in servers:
+        body = {"lora_name": "thinker", "lora_path": str(thinker)}
+        assert httpx.post(f"{url}/load_lora_adapter", json=body, timeout=60).status_code == 200
+    engine = open_engine(Model(name="endpoint:thinker", max_model_len=512), at(servers))
+    judge = judge_of(engine, "decode")
+    judge.max_new_tokens = 60
+    batch = [Trace(str(i), p["question"], p["answer"], p["trace"]) for i, p in enumerate(problems(92)[80:])]
+    replies = engine.generate(
+        [judge.prompt(t.question, RULES["released"].split(t.trace)) for t in batch], GREEDY, [0] * 12
+    )
+    assert sum(reply.text.startswith(LOUD) for reply in replies) >= 10, [reply.text for reply in replies]
+    found = searched(batch, released, judge, engine.count)
+    assert [prefix.status for prefix in found] == ["ok"] * 12
+    verdicts = [label for prefix in found for _, label, _ in prefix.verdicts]
+    assert set(verdicts) == {"ENOUGH", "NOT_ENOUGH"}
+    assert sum(prefix.unparsed for prefix in found) <= 0.1 * len(verdicts)
 
 
 def test_served_students_say_what_the_engine_says(servers, plain):

@@ -12,7 +12,7 @@ from palign.paper import printed
 from palign.params import Params
 from palign.report import beside, figures, tables
 from palign.report.results import Results
-from palign.tasks.plan import Plan, Task
+from palign.tasks.plan import Task
 from tests.report.test_figures import accuracy_of
 
 EVERY = [arm for arm in ARMS if arm != "p-align-other-judge"]
@@ -69,7 +69,8 @@ def test_a_study_without_the_arms_shows_nothing(small, project):
 
 
 def test_lengths_calls_and_retention_are_those_of_the_records(small, project, monkeypatch):
-    loaded = params.validate({**small, "arms": ["zero-shot", "p-align", "p-align-no-binary-search"]}, "test")
+    values = {"arms": ["zero-shot", "p-align", "p-align-no-binary-search"], "sufficiency_samples": 0}
+    loaded = params.validate(small | values, "test")
     traces.collect(loaded)
     truncation.truncate_all(loaded)
     alignment.align_all(loaded)
@@ -83,11 +84,20 @@ def test_lengths_calls_and_retention_are_those_of_the_records(small, project, mo
     prefixes = study.prefixes()
     assert own.loc[("table4", "trace"), "value"] == pytest.approx(prefixes["trace_tokens"].mean())
     assert own.loc[("table5", "binary search"), "value"] == pytest.approx(prefixes["calls"].mean())
-    scans = Plan(loaded).truncation("linear").read("prefixes")
-    assert own.loc[("table5", "linear scan"), "value"] == pytest.approx(np.mean([len(r["verdicts"]) for r in scans]))
+    # a scan needs one verdict for each sentence up to its end; what it judged beyond, in blocks, is no call of Table 5
+    scans = study.prefixes("linear")
+    assert own.loc[("table5", "linear scan"), "value"] == pytest.approx(scans["sentences"].mean())
     assert own.loc[("table7", "kept"), "value"] == pytest.approx(100 * study.pairs()["kept"].mean())
     wide = beside.wide(table)
     assert len(wide) == len(own) and wide.columns[-1] == beside.HERE
+
+
+def test_response_lengths_are_of_answered_responses_and_over_seeds(study):
+    made = study({"set": 50}, {"p-align": 0.5, "sft-long-cot": (0.5, 0.5)}, seeds=(0, 1), missing={"p-align": 75})
+    found = beside._response_tokens(made, {})
+    assert found["p-align"].value == pytest.approx(40) and found["p-align"].n == 50
+    mean = 80 + np.mean([i % 7 for i in range(50)])
+    assert found["sft-long-cot"].low < found["sft-long-cot"].value == pytest.approx(mean)
 
 
 def test_what_an_arm_costs_is_read_from_the_tasks_it_stands_on(monkeypatch):

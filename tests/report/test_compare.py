@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palign import problems
+from palign.analysis import statistics
 from palign.params import Benchmark, Params
 from palign.report import compare, tables, write
-from palign.report.results import Outcomes, Results, portable
+from palign.report.results import ANSWERED, Outcomes, Results, as_arrays, portable, right_in
 from palign.study.cli import main
 from palign.tasks.plan import Task
 from tests.conftest import write_jsonl
@@ -29,16 +30,21 @@ def make(
     sizes=SIZES,
     prefix="",
     budgets=(256, 128),
+    missing=None,
     **params,
 ):
     """A report folder of made-up outcomes."""
     rng = np.random.default_rng(seed)
     index = pd.MultiIndex.from_tuples([(name, f"{prefix}{i:02d}") for name, n in sizes.items() for i in range(n)])
-    columns = [(arm, s, budget) for budget in budgets for arm in arms for s in seeds]
-    columns = pd.MultiIndex.from_tuples(columns, names=["arm", "seed", "budget"])
+    columns = [(arm, s, right_in(budget)) for budget in budgets for arm in arms for s in seeds]
+    columns = pd.MultiIndex.from_tuples(columns, names=["arm", "seed", "count"])
     table = pd.DataFrame(rng.binomial(3, skill, (len(index), len(columns))), index, columns)
     table.index.names = ["benchmark", "problem"]
-    values = {"study": folder.name, "arms": list(arms), "max_new_tokens": budgets[0]}
+    for arm, s, name in columns:
+        lost = np.arange(len(index)) < (missing or {}).get(arm, 0)  # all samples of the first problems
+        table.loc[lost, (arm, s, name)] = 0
+        table[arm, s, ANSWERED] = np.where(lost, 0, 3)
+    values = {"study": folder.name, "arms": list(arms), "max_new_tokens": budgets[0], "training_seeds": list(seeds)}
     values["second_budget"] = budgets[1] if budgets[1:] else None
     values["benchmarks"] = [{"name": name, "data": f"{name}.jsonl", "problems": n} for name, n in sizes.items()]
     (folder / "tables").mkdir(parents=True)
@@ -176,6 +182,40 @@ def test_counts_that_cannot_be_are_refused(tmp_path, capsys, cell):
     assert f"{path}: not a palign report's outcomes" in error and error.count("\n") == 1
 
 
+def test_seeds_that_differ_much_leave_a_difference_open(tmp_path):
+    """A mean over seeds hid their spread: three seeds at 30, 50 and 80 % looked clearly better than one at 40 %."""
+    made = make(tmp_path / "b", arms=("rft",), seeds=(0, 1, 2), sizes={"easy": 400})
+    table = pd.read_csv(made / "tables" / "problems.csv", header=[0, 1, 2], index_col=[0, 1])
+    rng = np.random.default_rng(5)
+    for seed, skill in (("0", 0.3), ("1", 0.5), ("2", 0.8)):
+        table["rft", seed, right_in(256)] = rng.binomial(3, skill, len(table))
+    table.to_csv(made / "tables" / "problems.csv")
+    a = compare.load(make(tmp_path / "a", skill=0.4, arms=("rft",), sizes={"easy": 400}))
+    b = compare.load(made)
+    found = compare.table(a, b).query("budget == 256 and metric == 'pass@1'")
+    assert (found["value"] > 0.05).all() and (found["low"] < 0).all() and not found["clear"].any()
+    x, y = (as_arrays(study.outcomes.values("rft", "pass@1", 256)) for study in (b, a))
+    assert statistics.paired_difference([x[0].mean(axis=1)], [y[0].mean(axis=1)]).low > 0.05
+
+
+def test_an_arm_with_missing_responses_is_not_compared_and_it_is_said(tmp_path):
+    sizes = {"easy": 100, "hard": 100}
+    a, b = two(tmp_path, {"sizes": sizes}, {"sizes": sizes, "skill": 0.9, "missing": {"p-align": 40}})
+    table = compare.table(a, b).query("benchmark == 'average'").set_index("arm")
+    assert set(table.loc["p-align", "test"]) == {tables.UNTESTED} and not table.loc["p-align", "clear"].any()
+    assert table.loc["zero-shot", "clear"].all() and set(table.loc["p-align", "n"]) == {160}
+    assert "b: responses were never answered, so these arms are not tested: p-align 20.0 %" in compare.text(a, b)
+
+
+def test_an_older_report_that_does_not_say_what_was_answered_is_named_as_one(tmp_path, capsys):
+    make(tmp_path / "a"), make(tmp_path / "b")
+    path = tmp_path / "b" / "tables" / "problems.csv"
+    table = pd.read_csv(path, header=[0, 1, 2], index_col=[0, 1]).drop(columns=ANSWERED, level=2)
+    table.rename(columns=lambda name: name.removeprefix("right in ").removesuffix(" tokens"), level=2).to_csv(path)
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+    assert "an older palign's" in capsys.readouterr().err
+
+
 @pytest.fixture
 def answered(small, monkeypatch):
     """A study whose test problems are there and whose grades are made up."""
@@ -183,12 +223,13 @@ def answered(small, monkeypatch):
     stored = Task.read
 
     def read(task, name):
-        if task.stage != "evaluation":
+        if task.stage not in ("evaluation", "shortened"):
             return stored(task, name)
         rng = np.random.default_rng(len(task.variant))
         return [
-            {"benchmark": problem["benchmark"], "problem": problem["id"], "sample": s}
-            | {"right": bool(rng.integers(2)), "right_cut": False}
+            {"id": f"{problem['benchmark']}/{problem['id']}/{s}"}
+            | {"benchmark": problem["benchmark"], "problem": problem["id"], "sample": s}
+            | {"right": task.stage == "evaluation" and bool(rng.integers(2)), "finish": "stop"}
             for problem in Results(task.params).tests
             for s in range(task.params.n_samples)
         ]

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
+from palign.analysis import costs
 from palign.arms import ARMS, DEFAULT_ARMS
 from palign.params import Params
 from palign.report import figures
@@ -66,3 +67,24 @@ def test_seeds_beside_their_interval():
     figure = figures.seeds(table)
     assert "each of 2 training seeds" in figure.texts[0].get_text()
     assert figures.seeds(pd.DataFrame()) is None
+
+
+def test_only_answered_responses_have_a_length(study):
+    """Failed requests of no tokens drew the boxes down."""
+    made = study({"set": 40}, {"sft-label": 0.5, "rft": 0.5}, missing={"rft": 60})
+    figure = figures.response_lengths(made.grades, [256])
+    assert "n = 60 to 120 answered responses an arm" in figure.texts[0].get_text()
+    assert min(line.get_xdata().min() for line in figure.axes[0].get_lines() if len(line.get_xdata())) >= 80
+
+
+def test_reads_of_whole_prompts_stand_beside_reads_of_whole_prompts():
+    record = {"trace_tokens": 90, "verdicts": [1, 2, 3], "tokens_read": 60}
+    records = [record | {"tokens_demanded": 30, "tokens_of_prompts": 200 + i} for i in range(4)]
+    table = costs.reads(records, [10] * 4)
+    figure = figures.reads(table)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
+        "whole prompts",
+        "whole prompts, each read anew",
+    ]
+    assert [bar.get_width() for bar in figure.axes[0].patches] == pytest.approx([0.9, 2.015])
+    assert table.loc["trace and question", "value"] + table.loc["instruction and labels", "value"] == pytest.approx(0.9)

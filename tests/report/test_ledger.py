@@ -48,6 +48,49 @@ def test_the_published_judges_are_stood_in_for_by_name(study):
     assert set(rows["note"]) == {"p-align-oracle stands for p-align-deepseek-judge"}
 
 
+def test_one_other_judge_stands_for_one_published_judge(study):
+    """Two rows of the ledger held the same comparison, and both counted as claims that were tested."""
+    arms = {"p-align": 0.8, "p-align-other-judge": 0.5, "p-align-oracle": 0.5}
+    made = study(SIZES, arms)
+    table = ledger.table(made).set_index("claim")
+    one, other = (table.loc[f"The student judges better than {name}"] for name in ("DeepSeek-R1", "GLM"))
+    assert set(one["note"]) == {"p-align-other-judge stands for p-align-deepseek-judge"}
+    assert other["verdict"] == ledger.UNTESTED
+    assert other["note"] == "the study has one other judge; p-align-other-judge stands for p-align-deepseek-judge"
+    tested = table.dropna(subset="p_holm")
+    assert not tested.duplicated(["metric", "value", "low", "high"]).any()
+    assert tested.loc[one.index, "p_holm"].max() < 0.05
+
+
+def test_an_arm_with_missing_responses_gets_no_verdict(study):
+    """377 of 750 requests had failed and counted as wrong answers: the arm they belonged to was clearly worse."""
+    arms = {"p-align": 0.8, "sft-long-cot": 0.8, "sft-label": 0.3}
+    table = ledger.table(study(SIZES, arms, missing={"sft-long-cot": 180})).set_index("claim")
+    for claim in (OVER_LONG, "P-ALIGN's responses are shorter than those after training on whole traces"):
+        row = table.loc[claim]
+        assert row["verdict"] == ledger.UNTESTED
+        assert row["note"] == "50.0 % of the responses of sft-long-cot are missing"
+    assert set(table.loc["P-ALIGN beats training on the answer alone", "verdict"]) == {ledger.REPRODUCED}
+
+
+def test_a_filter_whose_continuations_are_missing_is_not_judged(study, monkeypatch):
+    made = study(SIZES, {"p-align": 0.8})
+    pairs = pd.DataFrame({"finish": ["stop"] * 95 + ["endpoint error"] * 5, "kept": [True] * 95 + [False] * 5})
+    monkeypatch.setattr(type(made), "pairs", lambda study, strategy="adaptive": pairs)
+    assert ledger._retention(made) == "5.0 % of the continuations are missing"
+    answered = pairs[:95]
+    monkeypatch.setattr(type(made), "pairs", lambda study, strategy="adaptive": answered)
+    (found,) = ledger._retention(made)
+    assert found.low > 0 and found.n == 95
+
+
+def test_seeds_that_differ_much_reproduce_nothing(study):
+    skills = {"p-align": (0.5, 0.55, 0.75), "sft-long-cot": (0.5, 0.5, 0.5)}
+    table = ledger.table(study({"easy": 300, "hard": 300}, skills, seeds=(0, 1, 2))).set_index(["claim", "metric"])
+    row = table.loc[OVER_LONG, "pass@1"]
+    assert row["value"] > 5 and row["low"] < 0 and row["verdict"] == ledger.OPEN and row["n"] == 600
+
+
 def test_shorter_responses_are_paired_by_problem(study):
     table = ledger.table(study(SIZES, {"p-align": 0.8, "sft-long-cot": 0.4}))
     (row,) = table[table["unit"] == "tokens"].itertuples()
