@@ -8,7 +8,8 @@ one that resamples the samples within problems as well covers it too often every
 
 A comparison of two arms has one procedure, whose interval and whose p agree: p is below 0.05 exactly where the 95 %
 interval excludes zero. Both are about the weighted mean over benchmarks, for single samples as for several. It is
-Student's: random signs of the problems' differences find less on one benchmark of 30 problems and as much elsewhere.
+Student's: random signs of the problems' differences find less on one benchmark of 30 problems, and on four benchmarks
+together up to four points more.
 
 An arm may have been trained under several seeds. Its values then have shape (problems, seeds), crossed: every seed
 answers every problem, and a seed moves all benchmarks of its arm at once. The variance of an average is that of the
@@ -21,9 +22,9 @@ of other seeds: its interval is about that one training.
 
 Simulated coverage of these 95 % intervals, on 30, 30, 83 and 500 problems or on 500, with a standard deviation between
 seeds of 0 to 5 points: 95 to 98 % with five seeds, 94 to 99 % with three, 95 to 99 % with two seeds of both arms. With
-two seeds of one arm it falls from 99 % to 92 % at 5 points, for two values
-say little of a spread. At 5 points, half an arm's interval is 16 to 22 points of two seeds, 9 to 10 of
-three and 6 to 7 of five. The problems alone would say 3 to 5, and hold the truth in 58 to 82 %.
+two seeds of one arm it falls from 99 % to 92 % at 5 points, for two values say little of a spread. At 5 points, half an
+arm's interval is 16 to 22 points of two seeds, 9 to 10 of three and 6 to 7 of five. The problems alone would say 3 to 5,
+and hold the truth in 58 to 82 %.
 
 >>> interval(pass_at_k([3, 0, 1, 2], n=3, k=1))
 Estimate(value=0.5, low=0.096..., high=0.903..., n=4)
