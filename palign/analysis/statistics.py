@@ -219,7 +219,7 @@ def minimum_detectable_effect(
     weights = _weights(sizes, weigh)
     variance = sum(w**2 * spread / size for w, size in zip(weights, sizes, strict=True))
     effect = TTestPower().solve_power(nobs=spread / variance, alpha=1 - level, power=power)
-    return float(effect * math.sqrt(spread))
+    return np.asarray(effect).item() * math.sqrt(spread)  # an array of one number where its first solver failed
 
 
 def rank_auc(scores: ArrayLike, labels: ArrayLike) -> float:
