@@ -2,6 +2,7 @@
 vLLM is not installed.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,7 +11,6 @@ import subprocess
 import sys
 import time
 
-import httpx
 import pytest
 
 from palign import finetuning
@@ -20,7 +20,7 @@ from palign.engines.opening import open_engine
 from palign.engines.tokenizers import load_tokenizer
 from palign.engines.vllm import ON_CPU, PROMPTS_A_PASS, VllmEngine, lora_rank
 from palign.judging import Judge
-from palign.params import FineTuning, Machine, Model, Params
+from palign.params import Machine, Model, Params
 from palign.prompts import LABELS, fill
 from palign.traces import RULES, Trace, sufficient_sentences
 from palign.truncation import released, searched
@@ -251,14 +251,21 @@ def servers(served, tmp_path_factory):
     shutil.copytree(POCKET / "student", folder)
     config = json.loads((folder / "generation_config.json").read_text())
     (folder / "generation_config.json").write_text(json.dumps(config | {"do_sample": True, "top_k": 1}))
+    with serving(folder, [STUDENT, "pocket"], 2) as urls:
+        yield urls
+
+
+@contextlib.contextmanager
+def serving(folder, names, count):
+    """The addresses of so many vLLM servers of the model in ``folder``."""
     ports, processes = [], []
-    log = (tmp_path_factory.mktemp("servers") / "log").open("w")
-    for _ in range(2):
+    log = (folder.parent / "log").open("w")
+    for _ in range(count):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             ports.append(free.getsockname()[1])
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1"]
-        command += ["--model", str(folder), "--served-model-name", STUDENT, "pocket"]
+        command += ["--model", str(folder), "--served-model-name", *names]
         command += ["--dtype", "float32", "--max-model-len", "512", "--enforce-eager", "--block-size", "32"]
         command += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", "4096"]  # see palign.engines.vllm.on_cpu
         command += ["--enable-lora", "--max-lora-rank", "16", "--enable-prompt-tokens-details"]
@@ -266,12 +273,14 @@ def servers(served, tmp_path_factory):
         environment = {**os.environ, **ON_CPU, "OMP_NUM_THREADS": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
         processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
     urls = [f"http://127.0.0.1:{port}/v1" for port in ports]
-    wait_for(urls, processes)
-    yield urls
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.wait(30)
+    try:
+        wait_for(urls, processes)
+        yield urls
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(30)
 
 
 def test_two_servers_share_a_study_and_say_what_the_engine_says(servers, plain):
@@ -292,39 +301,51 @@ def at(urls):
 LOUD = "<think>Should I reply [ENOUGH] or [NOT_ENOUGH]?</think>"
 
 
-@pytest.fixture(scope="module")
-def thinker(tmp_path_factory):
-    """An adapter that names both labels in its thoughts before it states, in bold, the oracle's."""
+@pytest.fixture
+def thinker(tmp_path):
+    """The pocket student, taught to name both labels in its thoughts before it states, in bold, the oracle's."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     rows = []
-    for problem in problems(80):
-        trace = Trace(**{key: problem[key] for key in ("question", "answer", "trace", "sufficient_chars")}, id="")
+    for i, problem in enumerate(problems(80)):
+        trace = Trace(str(i), *(problem[key] for key in ("question", "answer", "trace", "sufficient_chars")))
         parts, known = RULES["released"].split(trace.trace), sufficient_sentences(trace)
         for p in {1, max(1, known - 2), known, min(known + 3, len(parts))}:
             prompt = fill(Params().judge_prompt, question=trace.question, prefix=RULES["released"].join(parts[:p]))
             verdict = f"{LOUD}\n**{'ENOUGH' if p >= known else 'NOT_ENOUGH'}**"
-            rows.append({"id": str(len(rows)), "prompt": prompt, "completion": verdict, "answers": True})
-    folder, tokenizer = tmp_path_factory.mktemp("thinker"), load_tokenizer(PLAIN)
-    examples = finetuning.encode(rows, tokenizer, PLAIN.chat_template_kwargs)
-    trainer = finetuning._trainer(Params().part(FineTuning), PLAIN, MACHINE, folder, examples, tokenizer, 120, 0)
-    trainer.train()
-    finetuning.save_adapter(trainer.model, folder / "adapter", PLAIN)
-    return folder / "adapter"
+            rows.append({"id": f"{i}/{p}", "prompt": prompt, "completion": verdict, "answers": True})
+    folder = tmp_path / "thinker"
+    shutil.copytree(POCKET / "student", folder)
+    examples = finetuning.encode(rows, load_tokenizer(PLAIN), PLAIN.chat_template_kwargs)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for step in range(200):
+        batch = [examples[(8 * step + i) % len(examples)] for i in range(8)]
+        longest = max(len(example["input_ids"]) for example in batch)
+        ids, labels = (torch.full((8, longest), fill) for fill in (0, finetuning.IGNORED))
+        for row, example in enumerate(batch):
+            tokens, prompt = torch.tensor(example["input_ids"]), example["prompt_tokens"]
+            ids[row, : len(tokens)] = tokens
+            labels[row, prompt : len(tokens)] = tokens[prompt:]
+        model(input_ids=ids, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
+    return folder
 
 
-def test_a_served_judge_that_thinks_aloud_is_understood(servers, thinker):
+def test_a_served_judge_that_thinks_aloud_is_understood(served, thinker):
     """Its thoughts name both labels, so that no verdict was read and every trace was lost."""
-    for url in servers:
-        body = {"lora_name": "thinker", "lora_path": str(thinker)}
-        assert httpx.post(f"{url}/load_lora_adapter", json=body, timeout=60).status_code == 200
-    engine = open_engine(Model(name="endpoint:thinker", max_model_len=512), at(servers))
-    judge = judge_of(engine, "decode")
-    judge.max_new_tokens = 60
     batch = [Trace(str(i), p["question"], p["answer"], p["trace"]) for i, p in enumerate(problems(92)[80:])]
-    replies = engine.generate(
-        [judge.prompt(t.question, RULES["released"].split(t.trace)) for t in batch], GREEDY, [0] * 12
-    )
-    assert sum(reply.text.startswith(LOUD) for reply in replies) >= 10, [reply.text for reply in replies]
-    found = searched(batch, released, judge, engine.count)
+    with serving(thinker, ["thinker"], 1) as urls:
+        engine = open_engine(Model(name="endpoint:thinker", max_model_len=512), at(urls))
+        judge = Judge(engine, Params().judge_prompt, RULES["released"], "decode", 60)
+        asked = [judge.prompt(trace.question, RULES["released"].split(trace.trace)) for trace in batch]
+        replies = [reply.text for reply in engine.generate(asked, GREEDY, [0] * 12)]
+        assert sum(reply.startswith(LOUD) for reply in replies) >= 10, replies
+        found = searched(batch, released, judge, engine.count)
     assert [prefix.status for prefix in found] == ["ok"] * 12
     verdicts = [label for prefix in found for _, label, _ in prefix.verdicts]
     assert set(verdicts) == {"ENOUGH", "NOT_ENOUGH"}
