@@ -123,7 +123,7 @@ def token_lengths(params: Params, arm: str) -> pd.DataFrame:
     """
     import pandas as pd
 
-    model = params.model("student")
+    model = Plan(params).params.model("student")  # of the commit that the study kept
     tokenizer = load_tokenizer(model)
     examples = encode(supervision.build(params, arm, tokenizer), tokenizer, model.chat_template_kwargs)
     prompt = pd.Series([example["prompt_tokens"] for example in examples])

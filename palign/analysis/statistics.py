@@ -23,7 +23,7 @@ of other seeds: its interval is about that one training.
 Simulated coverage of these 95 % intervals, on 30, 30, 83 and 500 problems or on 500, with a standard deviation between
 seeds of 0 to 5 points: 95 to 98 % with five seeds, 94 to 99 % with three, 95 to 99 % with two seeds of both arms. With
 two seeds of one arm it falls from 99 % to 92 % at 5 points, for two values say little of a spread. At 5 points, half an
-arm's interval is 16 to 22 points of two seeds, 9 to 10 of three and 6 to 7 of five. The problems alone would say 3 to 5,
+arm's interval is 16 to 22 points of two seeds, 9 to 10 of three, 6 to 7 of five. The problems alone would say 3 to 5,
 and hold the truth in 58 to 82 %.
 
 >>> interval(pass_at_k([3, 0, 1, 2], n=3, k=1))

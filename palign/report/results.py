@@ -131,7 +131,8 @@ class Results:
     """The records of one study, as tables. Raises ``TaskMissing`` for a task that is not finished."""
 
     def __init__(self, params: Params):
-        self.params, self.plan = params, Plan(params)
+        self.plan = Plan(params)
+        self.params = self.plan.params  # with the commits that the study kept
         self._loaded: dict[tuple, Any] = {}
 
     def _once(self, name: tuple, load: Callable[[], Any]) -> Any:

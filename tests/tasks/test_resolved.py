@@ -1,5 +1,6 @@
 """What was open is decided once for a study, and stays so: commits, trainer, precision."""
 
+import importlib.util
 import json
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from palign import finetuning, traces
 from palign.params import Benchmark, Params, validate
+from palign.report.results import Results
 from palign.tasks import resolved
 from palign.tasks.plan import Plan
 from palign.tasks.store import StoreError
@@ -43,6 +45,22 @@ def test_a_null_revision_means_one_commit_for_the_studys_whole_life(project, hub
     assert len(asked) == 1
     newest.clear()  # offline
     assert resolved.settled(study()).student_revision == resolved.pinned(study()).student_revision == OLD
+
+
+def test_a_report_and_the_lengths_before_training_read_the_kept_commit(project, hub, monkeypatch):
+    """What is read outside of a task loaded the hub's newest tokenizer."""
+    newest, _ = hub
+    newest["made-up/student"] = OLD
+    resolved.settled(study())
+    assert Results(study()).params.student_revision == OLD
+    opened = []
+    monkeypatch.setattr(finetuning, "load_tokenizer", lambda model: opened.append(model.revision))
+    monkeypatch.setattr(finetuning.supervision, "build", lambda *args: [])
+    monkeypatch.setattr(
+        finetuning, "encode", lambda *args: [{"id": "1", "answers": True, "input_ids": [1, 2], "prompt_tokens": 1}]
+    )
+    finetuning.token_lengths(study(), "sft-label")
+    assert opened == [OLD]
 
 
 def test_every_input_from_the_hub_is_pinned(project, hub):
@@ -110,7 +128,12 @@ def test_a_damaged_file_is_told_in_one_line(project):
 def gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    with_unsloth(monkeypatch)
+
+
+def with_unsloth(monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: name == "unsloth" or real(name, *rest))
 
 
 def test_the_trainer_and_the_precision_that_run_are_in_the_key(monkeypatch, project):
@@ -122,7 +145,7 @@ def test_the_trainer_and_the_precision_that_run_are_in_the_key(monkeypatch, proj
     assert Plan(stated).finetuning("p-align").key == on_cpu, "the same trainer, whoever chose it"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    with_unsloth(monkeypatch)
     on_t4 = Plan(params).finetuning("p-align").key
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
     assert len({on_cpu, on_t4, Plan(params).finetuning("p-align").key}) == 3
