@@ -38,7 +38,7 @@ from palign.tasks import store
 POCKET = Path(__file__).resolve().parent.parent / "palign" / "pocket"
 LOG = Path("../fault.log")  # the last traceback, outside the disk that fills
 STAGE = Path("../stage.log")
-TIMES = {"costs.csv", "spent.csv", "seconds.jsonl", "train_seconds.jsonl"}  # what measures time may differ
+TIMES = {"costs.csv", "rates.csv", "spent.csv", "seconds.jsonl", "train_seconds.jsonl"}  # what measures time may differ
 
 
 class Fault(Exception):
@@ -77,17 +77,21 @@ def write_report(study: params.Params) -> None:
     write.report(opened, write.collect(opened), {})
 
 
+ARM = (finetuning.finetune, evaluation.respond, evaluation.shorten)
+
+
 def road(study: params.Params) -> None:
     """What the notebooks call, in their order; ``STAGE`` says where it is."""
     steps = [
         (problems.collect_benchmarks, study),
         (traces.collect, study),
         (overlap.find, study),
-        (truncation.truncate_all, study),
         (entropy.measure, study),
+        (truncation.truncate_all, study),
         (alignment.align_all, study),
+        (alignment.measure_success, study),
         (sufficiency.measure, study),
-        *((step, study, arm) for arm in study.arms for step in (finetuning.finetune, evaluation.respond)),
+        *((step, study, arm) for arm in study.arms for step in ARM),
         (preference.compare, study),
         (write_report, study),
     ]

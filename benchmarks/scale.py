@@ -158,7 +158,7 @@ def main() -> int:
         rows.append(measured("alignment, resumed", lambda: alignment.align(params, "adaptive"), ""))
         rows.append(measured("truncation, done", lambda: truncation.truncate(params, "adaptive"), ""))
         for task, file in ((plan.truncation, "prefixes"), (plan.alignment, "continuations")):
-            print(f"{file}: {fingerprint(task('adaptive').folder.path / f'{file}.jsonl', 2**40)[:16]}")
+            print(f"{file}: {fingerprint(task('adaptive').folder.path / f'{file}.jsonl')[:16]}")
     faults = [row["stage"] for row in rows if row["peak MiB"] > options.memory]
     for row in rows:
         tenths = row["records a second, by tenths"]
