@@ -67,8 +67,9 @@ STRATEGIES = {
     "infogain": (*STUDENT, "infogain_share", "sentence_rule", "continue_prompt", "answer_prompt"),
 }
 """The parameters that a strategy depends on. Strategies not listed only count sentences, and tokens of the prefix."""
-ALIGNMENT = ("seed", "continue_prompt", "alignment_temperature", "alignment_top_p", "alignment_repetition_penalty")
-ALIGNMENT += ("alignment_max_new_tokens",)
+SAMPLED = ("seed", "alignment_temperature", "alignment_top_p", "alignment_repetition_penalty")
+SAMPLED += ("alignment_max_new_tokens",)
+ALIGNMENT = (*SAMPLED, "continue_prompt")
 UPFT = ("upft_tokens", "upft_structure_share", "upft_prompt")
 FINETUNING = ("seed", *TOKENIZER, "chat_template_kwargs", "answer_prompt", "load_in_4bit", "num_train_epochs")
 FINETUNING += ("equal_updates", "learning_rate", "lr_scheduler_type", "warmup_ratio", "per_device_train_batch_size")
@@ -235,10 +236,9 @@ class Plan:
 
     def alignment(self, strategy: str) -> Task:
         """Without a prefix the student answers under the answer prompt, and the result does not depend on the judge."""
-        reads = (*STUDENT, *ALIGNMENT)
         if strategy == "empty":
-            return self._task("alignment", strategy, (*reads, "answer_prompt"), (self.traces,))
-        return self._task("alignment", strategy, reads, (self.truncation(strategy),))
+            return self._task("alignment", strategy, (*STUDENT, *SAMPLED, "answer_prompt"), (self.traces,))
+        return self._task("alignment", strategy, (*STUDENT, *ALIGNMENT), (self.truncation(strategy),))
 
     @property
     def success(self) -> Task | None:
