@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palign.params import Benchmark, Params
@@ -96,6 +96,7 @@ def test_two_arms_are_compared_on_the_problems_that_both_answered_in_every_seed(
 COUNTS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)).map(sorted), min_size=1, max_size=8)
 
 
+@settings(max_examples=25)  # each builds six tables
 @given(counts=COUNTS.filter(lambda counts: any(answered == 3 for _, answered in counts)))
 def test_the_accuracy_lies_between_what_the_missing_responses_allow(counts):
     """With every missing one wrong it is the lower bound, with every one right the upper."""

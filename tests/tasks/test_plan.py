@@ -1,6 +1,7 @@
 """Changing a parameter reruns exactly what depends on it."""
 
 import csv
+import functools
 
 import pytest
 
@@ -83,6 +84,7 @@ def another(name: str):
 STAGES = list(NOTEBOOKS)
 
 
+@functools.cache
 def reruns() -> list[list[str]]:
     """What each parameter reruns, by stage: all tasks, some, none, or none of those there are (it adds others)."""
     before, rows = {task.name: task for task in Plan(WHOLE).tasks()}, []
