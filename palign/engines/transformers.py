@@ -91,7 +91,6 @@ class TransformersEngine(Engine):
         often twice as long as the mean, and ``model.generate`` computes every row until the last one ends.
         """
         import torch
-        from transformers import DynamicCache
 
         ends = self.end_ids()
         new: list[list[int]] = [[] for _ in encoded]
@@ -103,7 +102,7 @@ class TransformersEngine(Engine):
         # on the other prompts of its batch
         context = torch.where(mask.bool(), read, read[:, -1:])
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        cache = DynamicCache(config=self.model.config)
+        cache = _growing_cache(self.model.config)
         with torch.inference_mode():
             for step in range(sampling.max_new_tokens):
                 logits = self.model(
@@ -220,6 +219,63 @@ class TransformersEngine(Engine):
         return sorted({end for end in (*ends, self.tokenizer.eos_token_id) if end is not None})
 
 
+def _growing_cache(config):
+    """A ``DynamicCache`` whose layers write into memory with room to spare: the library's copies all keys and values at
+    every token.
+    """
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    class Growing(DynamicLayer):
+        ROOM = 64  # tokens
+        memory = None
+
+        def update(self, keys, values, *args, **kwargs):
+            if not self.is_initialized:
+                self.lazy_initialization(keys, values)
+            held = self.get_seq_length()
+            total = held + keys.shape[-2]
+            if self.memory is None or self.memory[0].shape[-2] < total:
+                grown = [new.new_empty(*new.shape[:2], total + self.ROOM, new.shape[-1]) for new in (keys, values)]
+                for memory, old in zip(grown, (self.keys, self.values) if held else (), strict=False):
+                    memory[:, :, :held] = old
+                self.memory = grown
+            for memory, new in zip(self.memory, (keys, values), strict=True):
+                memory[:, :, held:total] = new
+            self.keys, self.values = (memory[:, :, :total] for memory in self.memory)
+            return self.keys, self.values
+
+        def batch_select_indices(self, indices):
+            super().batch_select_indices(indices)
+            self.memory = None  # the rows were copied elsewhere
+
+    cache = DynamicCache(config=config)
+    cache.layers = [Growing() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
+NUCLEUS = 32
+"""Tokens among which a nucleus is looked for first: sorting the whole vocabulary takes five times as long."""
+
+
+def nucleus(scores, top_p: float):
+    """Logits of shape (rows, vocabulary) with ``-inf`` outside of each row's nucleus: the fewest tokens, the likeliest
+    first, whose probabilities reach ``top_p`` (Holtzman et al. 2020, arXiv 1904.09751), and those as likely as the last
+    of them. Without ties it is transformers' ``TopPLogitsWarper``.
+    """
+    import torch
+    from transformers import TopPLogitsWarper
+
+    probabilities = scores.softmax(-1)
+    likeliest = probabilities.topk(min(NUCLEUS, scores.shape[-1]), dim=-1).values
+    before = likeliest.cumsum(-1) - likeliest
+    least = likeliest.masked_fill(before >= top_p, torch.inf).amin(-1, keepdim=True)
+    found = scores.masked_fill(probabilities < least, -torch.inf)
+    wider = likeliest.sum(-1) < top_p
+    if wider.any():
+        found[wider] = TopPLogitsWarper(top_p)(None, scores[wider])
+    return found
+
+
 class _Sampler:
     """The next token of each row: repetition penalty, temperature, nucleus, then the inverse distribution at the row's
     own random number.
@@ -228,7 +284,7 @@ class _Sampler:
     def __init__(self, sampling: Sampling, seeds: list[int]):
         import numpy as np
         import torch
-        from transformers import RepetitionPenaltyLogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
+        from transformers import RepetitionPenaltyLogitsProcessor, TemperatureLogitsWarper
 
         self.processors = []
         if sampling.repetition_penalty != 1.0:
@@ -237,7 +293,7 @@ class _Sampler:
         if sampling.temperature > 0:
             self.processors.append(TemperatureLogitsWarper(sampling.temperature))
             if sampling.top_p < 1:
-                self.processors.append(TopPLogitsWarper(sampling.top_p))
+                self.processors.append(lambda _, scores: nucleus(scores, sampling.top_p))
             draws = [np.random.default_rng(seed).random(sampling.max_new_tokens) for seed in seeds]
             self.draws = torch.from_numpy(np.stack(draws))
 

@@ -2,9 +2,13 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import DynamicCache, TopPLogitsWarper
 
+from palign.engines import transformers as engines
 from palign.engines.base import EngineStopped, Sampling, generate, seed_of
-from palign.engines.transformers import TransformersEngine
+from palign.engines.transformers import TransformersEngine, nucleus
 from palign.judging import Judge
 from palign.params import Params
 from palign.prompts import LABELS, render
@@ -103,3 +107,25 @@ def test_logits_that_are_no_numbers_are_an_error_and_no_text(engine, prompts):
             assert (
                 [v.label for v in found] == ["error"] * 2 and "not" in found[0].reason and "number" in found[0].reason
             )
+
+
+@given(seed=st.integers(0, 2**32), top_p=st.floats(0.05, 0.99), peaked=st.sampled_from([0.1, 1.0, 8.0]))
+def test_a_nucleus_is_that_of_transformers(seed, top_p, peaked):
+    """Also where it is wider than the tokens that are looked at first."""
+    scores = peaked * torch.randn(3, 90, generator=torch.Generator().manual_seed(seed))
+    assert torch.equal(nucleus(scores, top_p), TopPLogitsWarper(top_p)(None, scores))
+
+
+def test_a_nucleus_never_parts_tokens_that_are_alike():
+    scores = torch.tensor([[2.0, 1.0, 1.0, -4.0]])
+    assert nucleus(scores, 0.7).isinf().tolist() == [[False, False, False, True]]
+
+
+def test_a_cache_that_grows_in_place_gives_what_the_librarys_gives(engine, monkeypatch):
+    """Responses of many lengths, so that rows are dropped and the memory grows."""
+    prompts = [engine.prompt(f"What is {i} and {i}?") for i in range(30)]
+    sampling, seeds = Sampling(150, 1.0, 1.0), list(range(30))
+    found = engine.generate(prompts, sampling, seeds)
+    monkeypatch.setattr(engines, "_growing_cache", lambda config: DynamicCache(config=config))
+    assert found == engine.generate(prompts, sampling, seeds)
+    assert max(c.new_tokens for c in found) > 100 > min(c.new_tokens for c in found)
