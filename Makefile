@@ -37,8 +37,8 @@ test: setup ## Run all tests
 test-vllm: .venv-vllm/.installed ## Test the vLLM engine on a CPU, in an environment of its own (.venv-vllm)
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/engines/test_vllm.py
 
-lab: setup ## Open the notebooks in JupyterLab
-	$(VENV)/bin/python -m jupyterlab notebooks
+lab: setup ## Open JupyterLab at the root: notebooks/, params/, reports/ and runs/
+	$(VENV)/bin/python -m jupyterlab --ServerApp.root_dir="$(CURDIR)"
 
 lint: $(STAMP)-dev ## Check style with ruff; change nothing
 	$(VENV)/bin/ruff check .

@@ -13,8 +13,10 @@ flat. The defaults are the pocket study. ``palign.tasks.plan`` says which task d
 
 from __future__ import annotations
 
+import difflib
+import re
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -52,6 +54,12 @@ def resolve(name: str) -> str:
     local = Path(name).expanduser()
     local = local if local.is_absolute() else root() / local
     return str(local) if local.exists() else name
+
+
+def is_empty(path: Path) -> bool:
+    """Whether a file holds nothing but white space."""
+    with path.open("rb") as file:
+        return not any(line.strip() for line in file)
 
 
 def _field(description: str, effect: Literal["result", "speed"] = "result", **kwargs) -> Any:
@@ -435,6 +443,9 @@ GROUPS = {
 }
 """The groups of keys that each notebook's parameters cell shows."""
 
+NESTED = {"benchmarks": Benchmark, "costs": Costs}
+"""The keys whose values have keys of their own."""
+
 Group = typing.TypeVar("Group", bound=Strict)
 
 
@@ -552,31 +563,54 @@ def fields_of(notebook: str) -> list[str]:
     return [name for group in GROUPS[notebook] for name in group.model_fields]
 
 
-def validate(values: dict[str, Any], where: str, model: type[Strict] = Params) -> Any:
+def validate(values: dict[str, Any], where: str, model: type[Strict] = Params, changed: Sequence[str] = ()) -> Any:
     """Build a :class:`Params` (or another ``model``), or raise :class:`ParamsError`, one line per fault: where, key,
-    value, remedy.
+    value, remedy. ``where``: what the values come from; ``changed``: keys whose values come from ``-p`` instead.
     """
     try:
         return model(**values)
     except ValidationError as error:
-        raise ParamsError("\n".join(_line(fault, where, model) for fault in error.errors())) from None
+        raise ParamsError("\n".join(_line(fault, where, model, changed) for fault in error.errors())) from None
 
 
-def _line(fault: dict, where: str, model: type[Strict]) -> str:
-    key = _short(".".join(str(part) for part in fault["loc"]))
-    if fault["type"] == "extra_forbidden":
-        import difflib
-
-        near = difflib.get_close_matches(str(fault["loc"][-1]), list(model.model_fields), 1)
-        keys = f"{model.__module__.replace('.', '/')}.py"
-        return f"{where}: {key}: unknown key" + (f"; did you mean {near[0]}?" if near else f"; see {keys} for the keys")
+def _line(fault: dict, where: str, model: type[Strict], changed: Sequence[str]) -> str:
     if fault["type"] == "value_error":
-        return f"{where}: {_short(fault['msg'].removeprefix('Value error, '), 1000)}"
+        why = fault["msg"].removeprefix("Value error, ")
+        return f"{where}{_with(why, changed)}: {_short(why, 1000)}"
+    loc = fault["loc"]
+    key = _short(".".join(str(part) for part in loc))
+    place = f"-p {key}" if loc[0] in changed else f"{where}: {key}"
+    if fault["type"] == "extra_forbidden":
+        owner = NESTED.get(loc[0], model) if len(loc) > 1 else model
+        keys = f"{model.__module__.replace('.', '/')}.py"
+        return f"{place}: unknown key{near(str(loc[-1]), owner.model_fields) or f'; see {keys} for the keys'}"
+    if fault["type"] == "missing":
+        return f"{place}: missing; it has no default"
     value = fault["input"]
+    if fault["type"] == "literal_error" and isinstance(value, str):
+        names = re.findall(r"'([^']*)'", fault["ctx"]["expected"])
+        return f"{place}: {_short(repr(value))}: unknown{near(value, names) or '; one of ' + ', '.join(names)}"
     hint = ""
     if isinstance(value, str) and "e" in value.lower() and fault["type"].startswith(("float", "int")):
         hint = "; YAML reads a number like 1e-4 as text, write 1.0e-4"
-    return f"{where}: {key}: {_short(repr(value))}: {fault['msg'][0].lower()}{fault['msg'][1:]}{hint}"
+    return f"{place}: {_short(repr(value))}: {fault['msg'][0].lower()}{fault['msg'][1:]}{hint}"
+
+
+def _with(why: str, changed: Sequence[str]) -> str:
+    """The ``-p`` keys that a fault between several keys may come from: those it names, or all."""
+    named = [key for key in changed if re.search(rf"(?<![\w-]){re.escape(key)}(?![\w-])", why)]
+    return "".join(f" with -p {_short(key)}" for key in named or changed)
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """``; did you mean X?`` for those of ``names`` that begin with ``name``, up to four, or else for the one that looks
+    most like it; empty if none does.
+    """
+    names = list(names)
+    longer = [one for one in names if one.startswith(name)]
+    found = longer if 0 < len(longer) < 5 else difflib.get_close_matches(name, names, 1)
+    *first, last = found or [""]
+    return f"; did you mean {', '.join(first)}{' or ' if first else ''}{last}?" if found else ""
 
 
 DEEPEST = 20  # nesting levels allowed; the project's own files have four
@@ -620,9 +654,9 @@ def _short(value: object, limit: int = 300) -> str:
 def load(path: str | Path, changes: Iterable[tuple[str, str]] = ()) -> Params:
     """Read and validate a params file. ``changes``: pairs of a key and the YAML of another value for it.
 
-    Raises :class:`ParamsError` naming the file, the key and the value.
+    Raises :class:`ParamsError` naming the file or ``-p``, the key and the value.
     """
-    path = Path(path)
+    path, changes = Path(path), list(changes)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -637,9 +671,18 @@ def load(path: str | Path, changes: Iterable[tuple[str, str]] = ()) -> Params:
     if "study" not in values:
         raise ParamsError(f"{path}: study: missing; name the study, its results go to runs/NAME and reports/NAME")
     values = {str(key): value for key, value in values.items()}
+    file = dict(values)
     for key, value in changes:
         values[key] = _read(value, f"-p {key}")
-    return validate(values, str(path))
+    try:
+        return validate(values, str(path), changed=[key for key, _ in changes])
+    except ParamsError as fault:
+        try:
+            validate(file, str(path))
+        except ParamsError as own:  # a fault between keys that the file has without `-p` too is the file's
+            if str(fault).endswith(str(own).removeprefix(str(path))):
+                raise own from None
+        raise
 
 
 def _read(text: str, where: str) -> Any:
@@ -673,7 +716,8 @@ def check_arm(arm: str, params: Params, training_seed: int | None = None) -> str
             f"notebook parameters: training_seed: {training_seed!r}: not one of this study's {params.training_seeds}"
         )
     if arm not in params.arms:
-        raise ParamsError(f"notebook parameters: arm: {arm!r}: not one of this study's arms {params.arms}")
+        hint = near(str(arm), params.arms) or f": {', '.join(params.arms)}"
+        raise ParamsError(f"notebook parameters: arm: {arm!r}: not one of this study's arms{hint}")
     return arm
 
 

@@ -61,7 +61,17 @@ BAD = {
     ),
     "out of range": ("study: x\ntop_p: 1.5", "top_p: 1.5: input should be less than or equal to 1"),
     "not a study name": ("study: ../x", "study: '../x'"),
-    "unknown arm": ("study: x\narms: [zero-shot, sft]", "arms.1: 'sft'"),
+    "unknown arm": ("study: x\narms: [zero-shot, grpo]", "arms.1: 'grpo': unknown; one of zero-shot, sft-label, "),
+    "half an arm's name": (
+        "study: x\narms: [segment]",
+        "did you mean segment-prefix, segment-middle or segment-suffix?",
+    ),
+    "misspelt arm": ("study: x\narms: [p-allign]", "arms.0: 'p-allign': unknown; did you mean p-align?\n"),
+    "misspelt choice": ("study: x\nengine: transformer", "engine: 'transformer': unknown; did you mean transformers?"),
+    "misspelt key of a benchmark": (
+        "study: x\nbenchmarks: [{name: a, data: b, problems: 1, splitt: test}]",
+        "benchmarks.0.splitt: unknown key; did you mean split?",
+    ),
     "arm twice": ("study: x\narms: [upft, upft]", "arms: names must differ"),
     "a training seed twice": ("study: x\ntraining_seeds: [1, 1]", "training_seeds: seeds must differ, got [1, 1]"),
     "no training seed": ("study: x\ntraining_seeds: []", "training_seeds"),
@@ -93,7 +103,7 @@ BAD = {
         "study: x\njudge_prompt: '{question}'",
         "judge_prompt: must contain {prefix} exactly once",
     ),
-    "benchmark without a count": ("study: x\nbenchmarks: [{name: a, data: b}]", "benchmarks.0.problems"),
+    "benchmark without a count": ("study: x\nbenchmarks: [{name: a, data: b}]", "benchmarks.0.problems: missing"),
     "not YAML": ("study: [x", "not valid YAML"),
 }
 
@@ -151,6 +161,32 @@ def test_a_value_on_the_command_line_takes_the_files_place(tmp_path, capsys):
         assert main(["status", str(path), "-p", key, value]) == 2
         error = capsys.readouterr().err
         assert words in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "change", "start"),
+    [
+        ("", ("lerning_rate", "1"), "-p lerning_rate: unknown key; did you mean learning_rate?"),
+        ("", ("seed", "much"), "-p seed: 'much': input should be a valid integer"),
+        ("", ("benchmarks", "[{name: a, data: b}]"), "-p benchmarks.0.problems: missing"),
+        ("", ("arms", "[p-align-other-judge]"), "FILE with -p arms: judge: p-align-other-judge needs another model"),
+        ("", ("max_new_tokens", "100"), "FILE with -p max_new_tokens: second_budget: 128 must be smaller than"),
+        ("top_p: 1.0", ("seed", "3"), "FILE: protocol: paper means top_p: 0.9"),
+        ("seeed: 1", ("seed", "3"), "FILE: seeed: unknown key"),
+    ],
+)
+def test_a_fault_is_blamed_on_what_it_came_from(tmp_path, text, change, start):
+    """A misspelt key of `-p` was blamed on the file, which does not hold it."""
+    path = tmp_path / "a.yaml"
+    path.write_text(f"study: a\n{text}\n")
+    with pytest.raises(params.ParamsError) as refused:
+        params.load(path, [change])
+    assert str(refused.value).startswith(start.replace("FILE", str(path)))
+
+
+def test_a_misspelt_arm_of_a_notebook_is_told_the_right_one():
+    with pytest.raises(params.ParamsError, match=r"notebook parameters: arm: 'p-allign': .*did you mean p-align\?"):
+        params.check_arm("p-allign", params.Params())
 
 
 def test_every_model_a_study_names_is_one_thing_whatever_its_role():

@@ -19,7 +19,7 @@ import pandas as pd
 
 from .. import behaviour
 from ..grading import grade_all
-from ..params import resolve
+from ..params import is_empty, resolve
 from ..problems import DataError, gold_answer, load_rows
 from . import figures, printed
 
@@ -56,6 +56,9 @@ def read(audit: printed.Audit) -> list[dict]:
 
     Raises :class:`palign.problems.DataError`, in one line, for a file that cannot be read or has other columns.
     """
+    path = Path(resolve(audit.released))
+    if path.is_file() and is_empty(path):
+        raise DataError(f"{audit.released}: empty; it needs a row for each problem: {', '.join(COLUMNS)}")
     try:
         rows, _ = load_rows(audit.released, audit.released_split, None, {name: name for name in COLUMNS})
     except DataError as error:  # its advice is for a study: the audit has no params file to name columns in

@@ -175,7 +175,7 @@ def settings(a: Study, b: Study) -> pd.DataFrame:
     """The parameters that differ, one row each; of the benchmarks each that differs."""
     x, y = (_flat(portable(study.params)) for study in (a, b))
     rows = {key: (x.get(key), y.get(key)) for key in x | y if x.get(key) != y.get(key)}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["a", "b"])
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["a", "b"], dtype=object)
 
 
 def _flat(values: dict) -> dict:
@@ -205,13 +205,32 @@ def text(a: Study, b: Study) -> str:
     parts = [
         f"a: {a.params.study} ({a.folder})\nb: {b.params.study} ({b.folder})",
         "\n".join(_missing(study, name) for name, study in (("a", a), ("b", b)) if study.outcomes.incomplete),
-        "Settings that differ\n\n" + (_lines(settings(a, b).map(_short)) or "none"),
+        "Settings that differ\n\n" + (_settings(settings(a, b)) or "none"),
         "In points, 95 % intervals over problems and training seeds; clear: an interval without zero and p, Holm below "
         f"0.05{_one_seed(a, b)}\n\n" + _lines(_shown(rows.dropna(subset="test"))),
         "By benchmark, b - a in points\n\n" + _lines(_by_benchmark(rows)),
         "Tokens\n\n" + _lines(beside(a, b).round(0)),
     ]
     return "\n\n".join(part for part in parts if part and not part.endswith("\n\n"))
+
+
+WIDE = 40  # characters of a value that has a place in a table; a longer one gets a line of its own
+
+
+def _settings(rows: pd.DataFrame) -> str:
+    """Short values as a table, long ones (prompts, benchmarks) each on its line. None is cut: two long texts often
+    differ in their last words only.
+    """
+    shown = rows.map(_whole)
+    wide = (shown.map(len) > WIDE).any(axis=1)
+    parts = [_lines(shown[~wide]), *(f"{key}\n  a: {a}\n  b: {b}" for key, a, b in shown[wide].itertuples())]
+    return "\n".join(part for part in parts if part)
+
+
+def _whole(value: object) -> str:
+    """The whole value on one line: a text with ends of line, or with white space around it, is quoted."""
+    plain = isinstance(value, str) and value == " ".join(value.split())
+    return visible(value if plain else repr(value))
 
 
 def _missing(study: Study, name: str) -> str:

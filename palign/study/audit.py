@@ -3,7 +3,7 @@
 The report goes to ``reports/paper-audit``, or to ``reports/paper-audit-released`` where released outputs are given. The
 arithmetic is in :mod:`palign.paper`.
 
->>> run(released="outputs.jsonl")  # doctest: +SKIP
+>>> run(released="outputs.jsonl", released_benchmark="AIME25")  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..paper import released
-from ..paper.printed import Audit
-from ..params import root, validate
+from ..paper.printed import SIZES, Audit
+from ..params import ParamsError, near, root, validate
 from ..report import page
 from .run import execute
 
@@ -24,6 +24,10 @@ def run(**values: str) -> Path:
     :class:`palign.problems.DataError` for released outputs that cannot be read, and
     :class:`palign.study.run.StudyError` where the notebook fails.
     """
+    benchmark = values.get("released_benchmark")
+    if benchmark is not None and benchmark not in SIZES:
+        hint = near(benchmark, SIZES) or f"; one of {', '.join(SIZES)}"
+        raise ParamsError(f"--benchmark: {benchmark!r}: the paper prints no such benchmark{hint}")
     audit = validate(values, "audit", Audit)
     if audit.released is not None:
         released.read(audit)  # a file that cannot be read stops here, before the notebook starts

@@ -8,24 +8,40 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..tasks.store import visible
+if TYPE_CHECKING:  # each command imports what it needs, so that `palign --help` is instant
+    from ..params import Params
+
+
+class Version(argparse.Action):
+    """``--version``: looked up only when it is asked for."""
+
+    def __call__(self, parser, *_):
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"palign {version('palign')}")
+        except PackageNotFoundError:
+            print("palign, not installed")
+        parser.exit()
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="palign", description="A reproducible study of P-ALIGN, from a params file.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser.add_argument("--version", action=Version, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(dest="command")
     for name, words in {
         "run": "run the study's notebooks in order, leaving out what is done",
         "status": "show what is done and what is left",
         "retry": "delete failed requests and the results made from them, so that the next run repeats them",
-        "check": "validate params files without running anything",
+        "check": "look for what would stop a study, without running anything: values, paths, data, machine",
         "plan": "compute what the study will cost in tokens, hours and memory, before running it",
         "verify": "compare a finished study's headline numbers with the expected ones, those of its committed report",
     }.items():
         command = commands.add_parser(name, help=words, description=words)
         command.add_argument("params", nargs="+" if name == "check" else None, type=Path, help="params file (YAML)")
-        if name in ("run", "status", "plan", "retry"):
+        if name in ("run", "status", "plan", "retry", "check"):
             words = "another value for a key, as YAML; may be repeated"
             command.add_argument("-p", nargs=2, metavar=("KEY", "VALUE"), action="append", default=[], help=words)
         if name == "verify":
@@ -41,7 +57,12 @@ def main(argv: list[str] | None = None) -> int:
     words = "test the paper's printed numbers, and outputs its authors released, by arithmetic"
     command = commands.add_parser("audit", help=words, description=words)
     command.add_argument("--released", metavar="PATH_OR_HUB_ID", help="released outputs: answer, output, label")
+    words = "benchmark that the released outputs answer, as the paper names it; left out: AIME24"
+    command.add_argument("--benchmark", metavar="NAME", help=words)
     args = parser.parse_args(argv)
+    if args.command is None:
+        parser.print_help()
+        return 0
     try:
         code = COMMANDS[args.command](args)
         sys.stdout.flush()
@@ -53,13 +74,19 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted; run the same command again to continue", file=sys.stderr)
         return 130
     except OSError as error:  # a disk that is full, a folder that cannot be written
-        print(f"palign: {visible(str(error))}; fix it and run the same command again to continue", file=sys.stderr)
+        _say(f"palign: {error}; fix it and run the same command again to continue")
         return 2
     except (ValueError, RuntimeError) as error:  # palign's own: a line that says what, where and the remedy
         if type(error).__module__.split(".")[0] != "palign":
             raise
-        print(f"palign: {visible(str(error))}", file=sys.stderr)
+        _say(f"palign: {error}")
         return 2
+
+
+def _say(text: str) -> None:
+    from ..tasks.store import visible
+
+    print(visible(text), file=sys.stderr)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -68,6 +95,10 @@ def _run(args: argparse.Namespace) -> int:
     from . import run
 
     params = load(args.params, args.p)
+    unfinished = not all(step.done for step in Plan(params).steps())
+    # what the data hold is read where somebody asks for it; in a run, 01_generation says the same a few seconds later
+    if unfinished and _faults(args.params, params, contents=args.dry_run):
+        return 2
     path = run.run(params, dry_run=args.dry_run)
     if not args.dry_run:
         if lost := sum(run.failures(Plan(params)).values()):
@@ -107,18 +138,31 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from .. import params
+    from ..params import ParamsError, load
 
     faults = 0
     for path in args.params:
         try:
-            loaded = params.load(path)
-        except params.ParamsError as error:
-            print(visible(str(error)), file=sys.stderr)
+            params = load(path, args.p)
+        except ParamsError as error:
+            _say(str(error))
             faults += 1
+            continue
+        if found := _faults(path, params, contents=True):
+            faults += found
         else:
-            print(f"{path}: valid; study {loaded.study}, arms {', '.join(loaded.arms)}")
+            print(f"{path}: valid; study {params.study}, arms {', '.join(params.arms)}")
     return 2 if faults else 0
+
+
+def _faults(path: Path, params: Params, contents: bool) -> int:
+    """Say what would stop this study, and warnings, one line each; returns how many would stop it."""
+    from . import check
+
+    found = check.findings(params, contents)
+    for finding in found:
+        _say(f"{path}: {'' if finding.stops else 'warning: '}{finding.text}")
+    return sum(finding.stops for finding in found)
 
 
 def _plan(args: argparse.Namespace) -> int:
@@ -175,9 +219,14 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _audit(args: argparse.Namespace) -> int:
+    from ..params import ParamsError
     from . import audit
 
     values = {}
+    if args.benchmark is not None:
+        if args.released is None:
+            raise ParamsError("--benchmark: says what released outputs answer; name them with --released")
+        values["released_benchmark"] = args.benchmark
     if args.released is not None:
         # relative to the working directory, which need not be the project's root
         local = Path(args.released).expanduser()

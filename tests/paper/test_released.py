@@ -83,3 +83,11 @@ def test_a_file_that_is_not_there_is_told_in_one_line(capsys):
     assert main(["audit", "--released", "nowhere.jsonl"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("palign: nowhere.jsonl: no such file")
+
+
+def test_an_empty_file_is_said_to_be_empty(tmp_path, capsys):
+    """It "cannot be loaded: ", without a reason."""
+    path = tmp_path / "outputs.jsonl"
+    path.write_text("\n")
+    assert main(["audit", "--released", str(path)]) == 2
+    assert capsys.readouterr().err == f"palign: {path}: empty; it needs a row for each problem: answer, output, label\n"

@@ -119,6 +119,17 @@ def test_settings_that_differ_are_named(tmp_path):
     assert found.loc["student"].tolist() == ["one", "two"]
 
 
+def test_what_differs_is_shown_whole_however_long_it_is(tmp_path):
+    """Two prompts were cut at 60 characters, before their difference, and shown as different and equal."""
+    same = "{question}\n" + "Work step by step, without haste. " * 9
+    a, b = two(tmp_path, {"answer_prompt": f"{same}Box it."}, {"answer_prompt": f"{same}Box it!", "judge": "one"})
+    lines = compare.text(a, b).splitlines()
+    at = lines.index("answer_prompt")
+    assert lines[at + 1].endswith("Box it.'") and lines[at + 2].endswith("Box it!'")
+    assert lines[at + 1].removeprefix("  a: ")[:-8] == lines[at + 2].removeprefix("  b: ")[:-8]
+    assert ["judge", "None", "one"] in [line.split() for line in lines]  # a short value keeps its place in the table
+
+
 def test_the_terminal_shows_every_benchmark_and_which_is_not_paired(tmp_path):
     a, b = two(tmp_path, b={"sizes": {"easy": 8, "hard": 30}})
     moved = b.outcomes.counts.rename(index={f"{i:02d}": f"x{i}" for i in range(30)}, level=1)
