@@ -7,11 +7,15 @@
 
 
 def open(path):
-    """The results of the study that a params file describes: a :class:`palign.report.results.Results`.
+    """The study that a params file describes, from any folder: a :class:`palign.report.door.Study`. It runs nothing.
 
-    Raises :class:`palign.params.ParamsError` for a file that is not valid. It runs nothing.
+    ``path``: absolute, or from the working directory or the project's root. ``study.responses()``, ``.prefixes()``,
+    ``.pairs()`` and ``.accuracy()`` are DataFrames, ``study.problem(name)`` shows one problem; ``help(study)`` says
+    more. Raises :class:`palign.params.ParamsError` for a file that is not valid.
     """
-    from .params import load
-    from .report.results import Results
+    from pathlib import Path
 
-    return Results(load(path))
+    from .params import load, resolve
+    from .report.door import Study
+
+    return Study(load(path if Path(path).exists() else resolve(str(path))))

@@ -88,7 +88,7 @@ def _prompts(study: Results) -> dict[str, float]:
         texts = [problem["question"] for problem in problems]
         return np.mean([len(ids) for ids in tokenizer(texts, add_special_tokens=False).input_ids])
 
-    prompt = answered(pd.DataFrame(study.responses(*study.plan.runs[0])))["prompt_tokens"].mean()  # all arms get it
+    prompt = answered(study.responses(*study.plan.runs[0]))["prompt_tokens"].mean()  # all arms get it
     demanded = np.nan
     if study.plan.is_adaptive and study.params.search != "linear":
         prefixes = study.prefixes()

@@ -1,6 +1,6 @@
 """A finished study's records, each loaded once, when it is first asked for.
 
->>> study = Results(load("params/pocket.yaml"))      # what palign.open gives
+>>> study = Results(load("params/pocket.yaml"))      # palign.open gives one that can show problems, too
 >>> study.outcomes.values("p-align", "pass@1", 256)["dial-2"].mean()
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,7 @@ class Results:
 
     def only(self, arm: str, seed: int) -> Results:
         """The same study of one arm and one training seed."""
-        return Results(self.params.model_copy(update={"arms": [arm], "training_seeds": [seed]}))
+        return type(self)(self.params.model_copy(update={"arms": [arm], "training_seeds": [seed]}))
 
     @property
     def arms(self) -> list[str]:
@@ -197,11 +197,14 @@ class Results:
         """A strategy's aligned pairs, one row per prefix: those of ``palign.alignment.align`` and beside them
 
         ``kept`` (for training), ``cut`` (right, but cut at the budget) and ``success_rate``, the share of right answers
-        among further continuations, measured for the adaptive prefixes only, else NaN.
+        among further continuations, measured for the adaptive prefixes only, else NaN. Empty where the study does not
+        use the strategy.
         """
         return self._once(("pairs", strategy), lambda: self._pairs(strategy))
 
     def _pairs(self, strategy: str) -> pd.DataFrame:
+        if strategy not in self.plan.strategies:
+            return pd.DataFrame()
         records, keep_cut = self.plan.alignment(strategy).read("pairs"), self.params.keep_cut_continuations
         found = [
             {"cut": alignment.cut(record), "kept": alignment.kept(record, keep_cut), "success_rate": None}
@@ -213,9 +216,39 @@ class Results:
             frame["success_rate"] = frame["id"].map(tried["right"].astype(float).groupby(tried["of"]).mean())
         return frame.astype({"success_rate": float})
 
-    def responses(self, arm: str, seed: int | None = None) -> list[dict]:
-        """One arm's responses with their texts (``palign.evaluation.respond``), of one training seed."""
-        return self._once(("responses", arm, seed), lambda: self.plan.evaluation(arm, seed).read("responses"))
+    def responses(self, arm: str | None = None, seed: int | None = None) -> pd.DataFrame:
+        """The responses with their texts and grades, one row each: of all arms and training seeds, or of these.
+
+        ``arm``, ``seed``, ``benchmark``, ``problem``, ``sample`` and ``id`` say which; ``answer`` (the gold one),
+        ``text``, ``finish``, ``reason`` (empty unless a request failed), ``prompt_tokens`` and ``new_tokens``; then the
+        fields of the grades (:attr:`grades`). An arm that is not trained has one seed, the study's first. Raises
+        ``ValueError`` for an arm or a seed that the study does not have.
+        """
+        runs = [run for run in self.plan.runs if arm in (None, run[0]) and seed in (None, run[1])]
+        if not runs:
+            wanted = " ".join(str(part) for part in (arm, None if seed is None else f"seed {seed}") if part is not None)
+            known = ", ".join(f"{a} seed {s}" for a, s in self.plan.runs)
+            raise ValueError(f"no responses of {wanted} in this study; it has {known}")
+        frames = [self._once(("responses", *run), partial(self._responses, *run)) for run in runs]
+        return pd.concat(frames, ignore_index=True)
+
+    def _responses(self, arm: str, seed: int) -> pd.DataFrame:
+        found = pd.DataFrame(self.plan.evaluation(arm, seed).read("responses")).drop(
+            columns="token_ids", errors="ignore"
+        )
+        reason = found["reason"].fillna("") if "reason" in found else ""
+        grades = self._graded(arm, seed).set_index("id")
+        grades = grades[[name for name in grades if name not in found]]  # of what both files hold, the responses'
+        found = found.assign(reason=reason).join(grades, on="id")
+        first = ["arm", "seed", "benchmark", "problem", "sample", "id"]
+        return found[first + [name for name in found if name not in first]]
+
+    def _graded(self, arm: str, seed: int) -> pd.DataFrame:
+        frame = pd.DataFrame(self.plan.evaluation(arm, seed).read("grades")).assign(arm=arm, seed=seed)
+        if shortened := self.plan.shortened(arm, seed):
+            right = {record["id"]: record["right"] for record in shortened.read("grades")}
+            frame["right_cut"] = frame["id"].map(right)
+        return frame
 
     @cached_property
     def grades(self) -> pd.DataFrame:
@@ -223,10 +256,7 @@ class Results:
         expected = {b.name: b.problems * self.params.n_samples for b in self.params.benchmarks}
         frames = []
         for arm, seed in self.plan.runs:
-            frame = pd.DataFrame(self.plan.evaluation(arm, seed).read("grades")).assign(arm=arm, seed=seed)
-            if shortened := self.plan.shortened(arm, seed):
-                right = {record["id"]: record["right"] for record in shortened.read("grades")}
-                frame["right_cut"] = frame["id"].map(right)
+            frame = self._graded(arm, seed)
             counts = frame.groupby("benchmark").size().to_dict()
             if counts != expected:
                 raise ValueError(f"{arm} seed {seed}: responses {counts}, expected {expected}")

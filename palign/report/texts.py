@@ -86,8 +86,8 @@ def missing(study: Results) -> str:
     )
     grades = study.grades[study.grades["finish"].isin(NEVER_ANSWERED)]
     first = grades[grades["arm"].isin(outcomes.incomplete)].iloc[0]
-    record = next(r for r in study.responses(first["arm"], int(first["seed"])) if r["id"] == first["id"])
-    reason = f": {visible(record['reason'])}" if record.get("reason") else ""
+    record = study.responses(first["arm"], int(first["seed"])).set_index("id").loc[first["id"]]
+    reason = f": {visible(record['reason'])}" if record["reason"] else ""
     return (
         f"**Responses are missing**, since the model never answered: {arms}. The first: {record['finish']}{reason}. "
         "They count as neither right nor wrong; these arms are not compared. `palign retry` has the next run ask again."
@@ -288,7 +288,7 @@ def answers(study: Results, arm: str = "p-align", other: str = "sft-long-cot") -
         return f"This study has no {arm} or no {other}."
     seed, grades = study.params.training_seeds[0], study.grades
     grades = grades[(grades["sample"] == 0) & (grades["seed"] == seed)].set_index(["arm", "id"])["right"]
-    texts = {name: {r["id"]: r["text"] for r in study.responses(name)} for name in (arm, other)}
+    texts = {name: study.responses(name, seed).set_index("id")["text"] for name in (arm, other)}
     problems = {f"{p['benchmark']}/{p['id']}/0": p for p in study.tests}
     parts = []
     for winner, loser in ((arm, other), (other, arm)):
