@@ -6,22 +6,21 @@ PosixPath('.../reports/pocket/report.html')
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
-import logging
 import os
-import re
 import shutil
-import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from ..engines.base import failed
 from ..params import Params, root
 from ..tasks import resolved
 from ..tasks.plan import Plan, Step
-from ..tasks.store import lock, visible
+from ..tasks.store import lock
+from .showing import Lines, Shown, headline, shown
+from .stopping import Crew
 
 
 class StudyError(RuntimeError):
@@ -29,100 +28,84 @@ class StudyError(RuntimeError):
 
 
 def run(params: Params, dry_run: bool = False) -> Path:
-    """Execute what is not done yet and return the report's path. Raises :class:`StudyError`."""
+    """Execute what is not done yet and return the report's path.
+
+    Raises :class:`StudyError`, or :class:`KeyboardInterrupt` once Ctrl-C has stopped everything.
+    """
+    if not dry_run:
+        print(f"study {params.study}", flush=True)  # what follows reads models and may ask the hub
     plan = Plan(params if dry_run else resolved.settled(params))
-    todo = [step for step in plan.steps() if not step.done]
+    steps = plan.steps()
+    todo = [step for step in steps if not step.done]
     if dry_run:
         for step in todo:
             print(f"would run {step.title}")
     if not todo:
         print(f"{params.study}: nothing to do, every step is done for these parameters")
-    if dry_run or not todo:
+    if dry_run:
         return plan.report_path
-    os.environ["OMP_NUM_THREADS"] = str(params.threads)  # before a kernel starts and imports torch
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    began = time.time()
-    # steps before the arms; each arm's (and seed's) steps in order, several arms at once; steps after the arms
-    arms = {(s.arm, s.seed): [t for t in todo if (t.arm, t.seed) == (s.arm, s.seed)] for s in todo if s.arm}
-    with alone(params.study), concurrent.futures.ThreadPoolExecutor(params.jobs) as pool:
-        _execute_all([step for step in todo if not step.arm and not step.is_report])
-        chains = [pool.submit(_execute_all, steps) for steps in arms.values()]
-        try:
-            for chain in concurrent.futures.as_completed(chains):
-                chain.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True, wait=False)
-            raise
-        _execute_all([step for step in todo if step.is_report])
-    print(f"{len(todo)} notebooks in {time.time() - began:.0f} s")
+    if todo:
+        _run(plan, steps, todo)
+    for line in headline(plan.report_path.parent / "tables" / "accuracy.csv"):
+        print(line)
     return plan.report_path
 
 
-def _execute_all(steps: list[Step]) -> None:
-    for step in steps:
-        _execute(step)
+def _run(plan: Plan, steps: list[Step], todo: list[Step]) -> None:
+    os.environ["OMP_NUM_THREADS"] = str(plan.params.threads)  # before a kernel starts and imports torch
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    began, jobs = time.time(), plan.params.jobs
+    # steps before the arms; each arm's (and seed's) steps in order, several arms at once; steps after the arms
+    first = [step for step in todo if not step.arm and not step.is_report]
+    arms = {(s.arm, s.seed): [t for t in todo if (t.arm, t.seed) == (s.arm, s.seed)] for s in todo if s.arm}
+    last = [step for step in todo if step.is_report]
+    before = [step.title for step in steps if step not in todo]
+    with (
+        alone(plan.params.study),
+        shown([step.title for step in steps], before, jobs) as progress,
+        Crew(jobs, progress) as crew,
+    ):
+        for chains in ([first], [*arms.values()], [last]):
+            crew.work([[partial(_execute, step, progress) for step in chain] for chain in chains])
+    print(f"{len(todo)} notebooks in {time.time() - began:.0f} s")
 
 
-def _execute(step: Step) -> None:
-    began = time.time()
-    print(f"{step.title} ...", flush=True)
-    own = {"arm": step.arm, "training_seed": step.seed} if step.arm else {}
-    values = step.plan.params.model_dump(mode="json") | own
-    execute(root() / "notebooks" / f"{step.notebook}.ipynb", step.executed, values, step.title)
-    # papermill calls an interrupted cell completed, so only the task's own manifest counts
-    if not all(task.folder.done for task in step.tasks):
-        raise StudyError(f"{step.title}: stopped before its end; run the study again to continue (see {step.executed})")
-    if step.is_report:
-        from ..report import page  # which imports pandas and matplotlib: too slow for a command's first line
+def _execute(step: Step, progress: Shown | None = None) -> None:
+    with (progress or Shown([step.title])).running(step.title) as lines:
+        own = {"arm": step.arm, "training_seed": step.seed} if step.arm else {}
+        values = step.plan.params.model_dump(mode="json") | own
+        _notebook(root() / "notebooks" / f"{step.notebook}.ipynb", step.executed, values, step.title, lines)
+        # papermill calls an interrupted cell completed, so only the task's own manifest counts
+        if not all(task.folder.done for task in step.tasks):
+            fault = f"stopped before its end; run the study again to continue (see {step.executed})"
+            raise StudyError(f"{step.title}: {fault}")
+        if step.is_report:
+            from ..report import page  # which imports pandas and matplotlib: too slow for a command's first line
 
-        page.render(step.executed, step.plan.report_path)
-    print(f"{step.title}: done in {time.time() - began:.0f} s", flush=True)
+            page.render(step.executed, step.plan.report_path)
 
 
 def execute(notebook: Path, executed: Path, values: dict, title: str) -> None:
-    """Execute a notebook with these parameters, keeping the executed copy. Raises :class:`StudyError` if it fails."""
-    import papermill
-    from papermill.exceptions import PapermillExecutionError
+    """Execute a notebook with these parameters, keeping the executed copy, and show how far it is.
 
-    # papermill warns of each parameter a notebook's own cell does not show; the notebook's second cell is stricter
-    logging.getLogger("papermill").setLevel(logging.ERROR)
-    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # this environment's kernel before the user's own
-    executed.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        papermill.execute_notebook(
-            notebook,
-            executed,
-            parameters=values,
-            cwd=str(root()),
-            progress_bar=False,
-            stderr_file=Lines(title),  # the stages' own progress bars
-            kernel_name="python3",
-            # a kernel that only this machine reaches need not warn that its connection is not encrypted
-            extra_arguments=["--IPKernelApp.log_level=40"],
-        )
-    except PapermillExecutionError as error:
-        raise StudyError(f"{title}: {error.ename}: {error.evalue} (see {executed})") from None
-
-
-class Lines:
-    """A notebook's progress bars as lines under its title: bars of arms that run at the same time would overwrite each
-    other.
-
-    A line at most every ``every`` seconds, and one for each bar that is full.
+    Raises :class:`StudyError` if it fails, or :class:`KeyboardInterrupt` once Ctrl-C has stopped it.
     """
 
-    def __init__(self, title: str, every: float = 10):
-        self.title, self.every, self.last = title, every, time.monotonic()
+    def work() -> None:
+        with progress.running(title) as lines:
+            _notebook(notebook, executed, values, title, lines)
 
-    def write(self, text: str) -> None:
-        for piece in re.split(r"[\r\n]+", text):
-            full = "100%|" in piece
-            if "%|" in piece and (full or time.monotonic() - self.last >= self.every):
-                self.last = time.monotonic()
-                print(f"  {self.title} | {visible(piece.strip())}", file=sys.stderr, flush=True)
+    with shown([title]) as progress, Crew(1, progress) as crew:
+        crew.work([[work]])
 
-    def flush(self) -> None:
-        sys.stderr.flush()
+
+def _notebook(notebook: Path, executed: Path, values: dict, title: str, lines: Lines) -> None:
+    from . import kernels  # which imports papermill: too slow for a command's first line
+
+    try:
+        kernels.execute(notebook, executed, values, lines)
+    except kernels.Failed as error:
+        raise StudyError(f"{title}: {error} (see {executed})") from None
 
 
 @contextlib.contextmanager

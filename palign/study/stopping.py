@@ -1,0 +1,125 @@
+"""Ctrl-C: notebooks run in threads, and the main thread waits for them or for the signal that stops them.
+
+A kernel has a session of its own, so the terminal's signal does not reach it; and a KeyboardInterrupt would surface
+anywhere, half-way through a message to a kernel. Here the signal only sets a mark, which :class:`Crew` looks at.
+
+>>> with Crew(jobs=2, shown=shown) as crew:
+...     crew.work([[first, second], [third]])  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from .showing import Shown
+
+GRACE = 3.0
+"""Seconds that an interrupted kernel has to end; then it is killed."""
+LIMIT = 8.0
+"""Seconds after which the whole command ends, whatever still runs."""
+
+_asked = False
+_kernels: dict[int, bool] = {}  # process group: whether it has begun a cell
+
+
+def asked() -> bool:
+    """Whether the user has asked to stop: nothing new is started then."""
+    return _asked
+
+
+def watch(group: int, at_work: bool = False) -> None:
+    """Have a stop reach the kernel with this process group: it is interrupted if it is at work on a cell, and killed
+    while it still starts, when it ignores interrupts and has nothing to lose.
+    """
+    _kernels[group] = at_work
+
+
+def unwatch(group: int) -> None:
+    _kernels.pop(group, None)
+
+
+class Crew:
+    """Runs chains of notebooks, at most ``jobs`` at once, until they end, one fails or Ctrl-C stops them."""
+
+    def __init__(self, jobs: int, shown: Shown):
+        self.shown, self.pool, self.before = shown, concurrent.futures.ThreadPoolExecutor(jobs), None
+
+    def __enter__(self) -> Crew:
+        global _asked
+        _asked = False
+        if threading.current_thread() is threading.main_thread():  # only there may a program set its signals
+            self.before = signal.signal(signal.SIGINT, _on_signal)
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.pool.shutdown()
+        # after a stop, Ctrl-C keeps its meaning of "at once" until the command has ended
+        if self.before is not None and not _asked:
+            signal.signal(signal.SIGINT, self.before)
+
+    def work(self, chains: Sequence[Sequence[Callable[[], None]]]) -> None:
+        """Run each chain in order, several chains at once. Where one fails, those that have begun go on to their end.
+
+        Raises what a chain raised, or :class:`KeyboardInterrupt` once a stop is complete.
+        """
+        futures = [self.pool.submit(_in_order, chain) for chain in chains]
+        interrupted: set[int] = set()
+        began = None
+        while waiting := [future for future in futures if not future.done()]:
+            concurrent.futures.wait(waiting, timeout=0.1, return_when=concurrent.futures.FIRST_COMPLETED)
+            if _asked:
+                if began is None:
+                    began = time.monotonic()
+                    self.shown.say("stopping: interrupting what runs; Ctrl-C again ends at once")
+                gone = time.monotonic() - began
+                if gone > LIMIT:
+                    self.shown.stopped()
+                    _end()
+                known = dict(_kernels)  # read anew each time: one may just have started
+                starting = [group for group, at_work in known.items() if not at_work]
+                _signal(known if gone > GRACE else starting, signal.SIGKILL)
+                _signal(known.keys() - interrupted, signal.SIGINT)
+                interrupted |= known.keys()
+            if _asked or any(future.done() and not future.cancelled() and future.exception() for future in futures):
+                for future in futures:
+                    future.cancel()  # which only concerns those that have not begun
+        if _asked:
+            self.shown.stopped()
+            raise KeyboardInterrupt
+        for future in futures:
+            if not future.cancelled():
+                future.result()
+
+
+def _in_order(chain: Sequence[Callable[[], None]]) -> None:
+    for work in chain:
+        if not _asked:
+            work()
+
+
+def _on_signal(number: int, frame: object) -> None:
+    global _asked
+    if _asked:
+        _end()
+    _asked = True
+
+
+def _signal(groups: Iterable[int], number: int) -> None:
+    for group in groups:
+        with contextlib.suppress(OSError):  # it ended a moment ago
+            os.killpg(group, number)
+
+
+def _end() -> None:
+    """End the process without waiting for its threads, and the kernels with it."""
+    _signal(list(_kernels), signal.SIGKILL)
+    if sys.__stdout__ and sys.__stdout__.isatty():
+        os.write(sys.__stdout__.fileno(), b"\x1b[?25h\n")  # a live table hides the cursor
+    os._exit(130)

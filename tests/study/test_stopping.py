@@ -1,0 +1,163 @@
+"""Ctrl-C, pressed in a terminal: it stops a study at any moment, within seconds, and the same command goes on."""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import yaml
+
+from palign.study import run, showing
+from palign.study.stopping import Crew
+from tests.conftest import PROJECT
+
+pytestmark = pytest.mark.model
+
+COMMAND = [sys.executable, "-m", "palign.study.cli", "run", "params/small.yaml"]
+NOISE = ("Traceback", "ZMQError", "KeyboardInterrupt", "IPKernelApp", "Exception")
+
+
+class Terminal:
+    """A command in a pseudo-terminal of 80 columns and 24 lines; ``text`` is what it has written so far."""
+
+    def __init__(self, command: list[str]):
+        self.side, other = pty.openpty()
+        fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        env = os.environ | {"TERM": "xterm", "PYTHONPATH": str(PROJECT)}
+        env.pop("COLUMNS", None)
+        self.began = time.monotonic()
+        self.process = subprocess.Popen(
+            command, stdin=other, stdout=other, stderr=other, env=env, start_new_session=True, preexec_fn=_own_terminal
+        )
+        os.close(other)
+        self.text = ""
+
+    def read(self, seconds: float) -> bool:
+        """Read for a while; whether there was something."""
+        if not select.select([self.side], [], [], seconds)[0]:
+            return False
+        try:
+            got = os.read(self.side, 65536)
+        except OSError:  # the other side is closed
+            return False
+        self.text += re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", got.decode("utf-8", "replace"))
+        return bool(got)
+
+    def until(self, pattern: str, limit: float = 90) -> float:
+        """Read until the pattern is written; returns the seconds that took."""
+        start = time.monotonic()
+        while not re.search(pattern, self.text):
+            assert time.monotonic() - start < limit and self.process.poll() is None, self.text
+            self.read(0.05)
+        return time.monotonic() - start
+
+    def wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.read(0.05)
+
+    def press(self) -> None:
+        os.write(self.side, b"\x03")
+
+    def ends(self, limit: float) -> int:
+        """The exit code, once the command has ended within ``limit`` seconds."""
+        start = time.monotonic()
+        while self.process.poll() is None:
+            assert time.monotonic() - start < limit, f"still running after {limit} s: {self.text}"
+            self.read(0.05)
+        while self.read(0.2):
+            pass
+        os.close(self.side)
+        return self.process.returncode
+
+
+def _own_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # Ctrl-C goes to the session that controls the terminal
+
+
+def at_work(project: Path) -> list[str]:
+    """The processes that work in the project's folder: kernels that were left behind."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if path.name != str(os.getpid()) and (path / "cwd").resolve(strict=True) == project:
+                found.append((path / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture
+def short(small, project) -> Path:
+    """Five notebooks: two arms that need no prefixes."""
+    (project / "params" / "small.yaml").write_text(yaml.safe_dump({**small, "arms": ["zero-shot", "sft-label"]}))
+    return project
+
+
+def test_ctrl_c_stops_a_study_at_any_moment_and_the_same_command_goes_on(short):
+    """Before the first notebook, while a kernel starts, while several arms are at work, and in the report."""
+    for moment, seconds in (
+        ("study small", 0.0),
+        (r"01_generation\s+running", 1.0),
+        (r"0[45]_\w+\s+[\w-]+\s+running \d+ %", 0.0),
+        (r"06_report\s+running", 2.0),
+    ):
+        terminal = Terminal(COMMAND)
+        terminal.until(moment)
+        terminal.wait(seconds)
+        began = "_" in moment
+        terminal.press()
+        if began:
+            assert terminal.until("stopping", 30) < 1
+        assert terminal.ends(10) == 130, terminal.text
+        if began:
+            assert re.search(r"stopped: \d of 5 notebooks done", terminal.text), terminal.text
+        assert "run the same command again" in terminal.text
+        assert not [word for word in NOISE if word in terminal.text], terminal.text
+        assert at_work(short) == []
+    terminal = Terminal(COMMAND)
+    assert terminal.ends(120) == 0, terminal.text
+    assert "done before" in terminal.text and "5 of 5 notebooks done" in terminal.text
+    assert not [word for word in NOISE if word in terminal.text], terminal.text
+
+    # the headline stands at the end and nothing is wider than the terminal, but perhaps the report's path
+    end = terminal.text.split("5 of 5 notebooks done")[-1].splitlines()
+    assert end[-1].startswith("report: ") and any(re.match(r"  sft-label +\d+\.\d  \[", line) for line in end)
+    assert max(map(len, re.split(r"[\r\n]+", terminal.text.split("report: ")[0]))) <= 80
+
+
+def test_a_second_ctrl_c_ends_at_once(short):
+    terminal = Terminal(COMMAND)
+    terminal.until(r"01_generation\s+running")
+    terminal.wait(2)
+    terminal.press()
+    terminal.wait(0.05)
+    terminal.press()
+    assert terminal.ends(2) == 130, terminal.text
+    assert "Traceback" not in terminal.text
+    time.sleep(0.5)
+    assert at_work(short) == []
+
+
+def test_a_failure_lets_the_arms_that_have_begun_go_on_and_begins_nothing_new(capsys):
+    """With one place: the second chain never begins, and the error is the first one's."""
+    done = []
+
+    def fails():
+        raise run.StudyError("no")
+
+    with showing.Shown([]) as progress, Crew(1, progress) as crew, pytest.raises(run.StudyError, match="no"):
+        crew.work([[partial(time.sleep, 0.3), fails, partial(done.append, 1)], [partial(time.sleep, 0.3)] * 9])
+    assert done == []
+    with Crew(2, progress) as crew, pytest.raises(run.StudyError, match="no"):
+        crew.work([[fails], [partial(time.sleep, 0.3), partial(done.append, 2)]])
+    assert done == [2]
