@@ -19,6 +19,7 @@ from ..params import Params, root
 from ..tasks import resolved
 from ..tasks.plan import Plan, Step
 from ..tasks.store import lock
+from . import stopping
 from .showing import Lines, Shown, headline, shown
 from .stopping import Crew
 
@@ -32,6 +33,11 @@ def run(params: Params, dry_run: bool = False) -> Path:
 
     Raises :class:`StudyError`, or :class:`KeyboardInterrupt` once Ctrl-C has stopped everything.
     """
+    with stopping.listening():
+        return _all_of(params, dry_run)
+
+
+def _all_of(params: Params, dry_run: bool) -> Path:
     if not dry_run:
         print(f"study {params.study}", flush=True)  # what follows reads models and may ask the hub
     plan = Plan(params if dry_run else resolved.settled(params))

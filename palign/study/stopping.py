@@ -3,7 +3,7 @@
 A kernel has a session of its own, so the terminal's signal does not reach it; and a KeyboardInterrupt would surface
 anywhere, half-way through a message to a kernel. Here the signal only sets a mark, which :class:`Crew` looks at.
 
->>> with Crew(jobs=2, shown=shown) as crew:
+>>> with listening(), Crew(jobs=2, shown=shown) as crew:
 ...     crew.work([[first, second], [third]])  # doctest: +SKIP
 """
 
@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from .showing import Shown
 
@@ -26,12 +26,30 @@ LIMIT = 8.0
 """Seconds after which the whole command ends, whatever still runs."""
 
 _asked = False
+_at_work = False  # a crew: its main thread looks at the mark
 _kernels: dict[int, bool] = {}  # process group: whether it has begun a cell
 
 
 def asked() -> bool:
     """Whether the user has asked to stop: nothing new is started then."""
     return _asked
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """Hear Ctrl-C from here on. Before a crew is at work it also raises :class:`KeyboardInterrupt` at once; should that
+    be lost in a callback that swallows it, the crew sees the mark.
+    """
+    global _asked
+    _asked, before = False, None
+    if threading.current_thread() is threading.main_thread():  # only there may a program set its signals
+        before = signal.signal(signal.SIGINT, _on_signal)
+    try:
+        yield
+    finally:
+        # after a stop, Ctrl-C keeps its meaning of "at once" until the command has ended
+        if before is not None and not _asked:
+            signal.signal(signal.SIGINT, before)
 
 
 def watch(group: int, at_work: bool = False) -> None:
@@ -49,20 +67,17 @@ class Crew:
     """Runs chains of notebooks, at most ``jobs`` at once, until they end, one fails or Ctrl-C stops them."""
 
     def __init__(self, jobs: int, shown: Shown):
-        self.shown, self.pool, self.before = shown, concurrent.futures.ThreadPoolExecutor(jobs), None
+        self.shown, self.pool = shown, concurrent.futures.ThreadPoolExecutor(jobs)
 
     def __enter__(self) -> Crew:
-        global _asked
-        _asked = False
-        if threading.current_thread() is threading.main_thread():  # only there may a program set its signals
-            self.before = signal.signal(signal.SIGINT, _on_signal)
+        global _at_work
+        _at_work = True
         return self
 
     def __exit__(self, *error) -> None:
+        global _at_work
         self.pool.shutdown()
-        # after a stop, Ctrl-C keeps its meaning of "at once" until the command has ended
-        if self.before is not None and not _asked:
-            signal.signal(signal.SIGINT, self.before)
+        _at_work = False
 
     def work(self, chains: Sequence[Sequence[Callable[[], None]]]) -> None:
         """Run each chain in order, several chains at once. Where one fails, those that have begun go on to their end.
@@ -109,6 +124,8 @@ def _on_signal(number: int, frame: object) -> None:
     if _asked:
         _end()
     _asked = True
+    if not _at_work:
+        raise KeyboardInterrupt
 
 
 def _signal(groups: Iterable[int], number: int) -> None:

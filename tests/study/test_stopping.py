@@ -1,10 +1,12 @@
 """Ctrl-C, pressed in a terminal: it stops a study at any moment, within seconds, and the same command goes on."""
 
+import contextlib
 import fcntl
 import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from palign.study import run, showing
+from palign.study import run, showing, stopping
 from palign.study.stopping import Crew
 from tests.conftest import PROJECT
 
@@ -160,3 +162,17 @@ def test_a_failure_lets_the_arms_that_have_begun_go_on_and_begins_nothing_new(ca
     with Crew(2, progress) as crew, pytest.raises(run.StudyError, match="no"):
         crew.work([[fails], [partial(time.sleep, 0.3), partial(done.append, 2)]])
     assert done == [2]
+
+
+def test_an_interrupt_that_a_callback_swallowed_is_seen_by_the_crew(monkeypatch):
+    """Pressed while modules were imported, Ctrl-C was lost and the study ran to its end."""
+    monkeypatch.setattr(stopping, "_asked", False)  # and so again for the tests that follow
+    with showing.Shown([]) as progress, stopping.listening():
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        done = []
+        with Crew(1, progress) as crew, pytest.raises(KeyboardInterrupt):
+            crew.work([[partial(done.append, 1)]])
+    assert done == []
+    signal.signal(signal.SIGINT, signal.default_int_handler)
