@@ -185,6 +185,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.model
 def test_hostile_answers_cost_their_limit_and_never_the_run():
     """One response of a looping model kept sympy busy for hours, and SIGALRM does not reach it in a thread."""
     texts = [rf"\boxed{{{content}}}" for content in HOSTILE.values()] + [r"\boxed{7 + x}"]

@@ -261,6 +261,7 @@ def test_importing_palign_loads_no_heavy_package():
     assert loaded_after("import palign") == []
 
 
+@pytest.mark.model
 def test_heavy_imports_stay_inside_the_functions_that_need_them():
     """An `import torch` at the top of a module slows every command and runs before settings that must precede it."""
     modules = [path.relative_to(ROOT).with_suffix("").parts for path in sorted((ROOT / "palign").rglob("*.py"))]

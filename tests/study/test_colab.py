@@ -99,6 +99,7 @@ def test_without_an_address_the_cell_says_what_to_set(session):
     assert log == ["mounted"]
 
 
+@pytest.mark.model
 def test_colab_clones_to_drive_installs_once_and_asks_for_a_restart(session):
     """Colab has imported other versions of numpy and more by then: without a restart they stay."""
     cell = colab.bootstrap_cell()
@@ -126,6 +127,7 @@ def test_an_installation_that_failed_is_tried_again(session):
     assert not (session.content / "palign-installed").exists()
 
 
+@pytest.mark.model
 def test_the_cells_variables_are_no_parameters(session):
     after = "from palign.params import from_notebook; seed = 3; print(from_notebook(globals()).seed)"
     for _ in range(2):
