@@ -54,13 +54,12 @@ class Terminal:
         self.text += re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", got.decode("utf-8", "replace"))
         return bool(got)
 
-    def until(self, pattern: str, limit: float = 90) -> float:
-        """Read until the pattern is written; returns the seconds that took."""
+    def until(self, pattern: str, limit: float = 90) -> None:
+        """Read until the pattern is written."""
         start = time.monotonic()
         while not re.search(pattern, self.text):
             assert time.monotonic() - start < limit and self.process.poll() is None, self.text
             self.read(0.05)
-        return time.monotonic() - start
 
     def wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
