@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from ..arms import ARMS
 from ..engines.transformers import TransformersEngine
-from ..finetuning import updates
+from ..finetuning import TOLERATED, updates
 from ..params import Costs, FineTuning, Params, ParamsError
 from ..tasks.plan import Plan, Task
 from ..truncation import SCAN_BLOCK, SEARCHED
@@ -43,8 +43,6 @@ NUMBER_TOKENS = 6
 LOSS_TOKENS = 1024
 """Positions whose logits a fused loss head holds at once."""
 TOKENS = ["tokens_read", "tokens_generated", "tokens_trained"]
-TOO_MANY = 0.02
-"""Share of an arm's training rows beyond ``max_length`` from which the estimate warns."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +167,7 @@ class Estimates:
         return "\n".join(parts)
 
     def warnings(self) -> list[str]:
-        """One line for each arm of whose training rows more than ``TOO_MANY`` would be longer than ``max_length``.
+        """One line for each arm of whose training rows more than ``TOLERATED`` would be longer than ``max_length``.
 
         Empty where the costs are not :attr:`stated`.
         """
@@ -177,7 +175,7 @@ class Estimates:
             return []
         found, limit = [], self.params.max_length
         for arm in self.params.arms:
-            if ARMS[arm].target and (rows := self.rows(arm)).over > TOO_MANY:
+            if ARMS[arm].target and (rows := self.rows(arm)).over > TOLERATED:
                 lot = "cut" if ARMS[arm].target == "prefix" else "left out"
                 found.append(
                     f"about {100 * rows.over:.0f} % of {arm}'s rows ({rows.tokens:,.0f} tokens on average) would "
