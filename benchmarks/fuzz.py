@@ -57,7 +57,7 @@ def records(data: bytes) -> None:
         assert [*map(repr, folder.read("a"))] == [*map(repr, [*found, {"id": "last"}])]
         folder.write("a", found)
         assert [*map(repr, folder.read("a"))] == [*map(repr, found)]
-        folder.fill("a", ["x"], str, lambda batch: [{"id": "x"}], 1, "fuzz")
+        folder.fill("a", ["x"], str, lambda batch: [{"id": "x"}], "fuzz", 1)
     except StoreError as error:
         assert "a.jsonl: line " in str(error)
 

@@ -30,10 +30,19 @@ KEY = "Here lies the key"
 SENTENCE = "we take the sum of both sides and see that the terms in the middle cancel each other"
 
 
+class Pieces(Characters):
+    """Characters whose token ids tell texts apart: the labels must part somewhere."""
+
+    def __call__(self, text, **_):
+        if isinstance(text, str):
+            return self._Encoded([text[i : i + 4] for i in range(0, len(text), 4)])
+        return super().__call__(text)
+
+
 class Recorded(Engine):
     """An engine of two answers: whether the key is there, and a number that is right three times in four."""
 
-    tokenizer = Characters()
+    tokenizer = Pieces()
     settings = {"engine": "recorded"}  # noqa: RUF012
 
     def __init__(self, source: Model):
@@ -84,9 +93,9 @@ def measured(name: str, call, watched: str) -> dict:
     if not pid:
         moments, append = [], RunFolder.append
 
-        def timed(self, file, records):
+        def timed(self, file, records, **how):
             records = list(records)
-            append(self, file, records)
+            append(self, file, records, **how)
             if file == watched:
                 moments.append((time.perf_counter(), len(records)))
 

@@ -22,18 +22,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from palign.engines.base import PlainReader
+from palign.engines.memory import cache_bytes_per_token
 from palign.engines.opening import open_engine
 from palign.engines.transformers import TransformersEngine
 from palign.judging import Judge, Verdict
 from palign.params import Machine, Model, Params
 from palign.tasks.store import RunFolder
 from palign.traces import RULES, Trace
-from palign.truncation import SEARCHES, Prefix, lockstep
+from palign.truncation import SEARCHES, Prefix, lockstep, searched
 
 POCKET = Path(__file__).resolve().parent.parent / "palign" / "pocket"
 DECODED = (1, 8, 256)  # tokens of a verdict; the released budget is 256
@@ -58,12 +60,13 @@ class Bench:
         return self.judge.engine
 
     def truncate(self, search: str, open_session: Callable) -> tuple[list[Prefix], float]:
-        """All prefixes and the seconds they took."""
-        began, records = seconds_used(), []
+        """All prefixes in the traces' order and the seconds they took."""
+        began, records = seconds_used(), {}
         for start in range(0, len(self.traces), self.batch):
             batch = self.traces[start : start + self.batch]
-            records += lockstep(batch, SEARCHES[search], open_session, self.engine.count, self.judge.rule)
-        return records, seconds_used() - began
+            for prefix in lockstep(batch, SEARCHES[search], open_session, self.engine.count, self.judge.rule):
+                records[prefix.id] = prefix
+        return [records[trace.id] for trace in self.traces], seconds_used() - began
 
 
 class Scripted:
@@ -239,7 +242,7 @@ def driver(sizes: Sequence[int], batch: int = 250) -> None:
             run, verdicts, began = RunFolder(Path(folder) / str(n)), 0, time.perf_counter()
             for traces in made(n):
                 started = time.perf_counter()
-                records = lockstep(traces, SEARCHES["released"], _Recorded, len)
+                records = [*lockstep(traces, SEARCHES["released"], _Recorded, len)]
                 bare[n] += time.perf_counter() - started
                 run.append("prefixes", map(vars, records))
                 verdicts += sum(len(record.verdicts) for record in records)
@@ -297,6 +300,66 @@ def lengths(sizes: Sequence[int], traces: list[Trace]) -> None:
     )
 
 
+class _Held:
+    """What judging holds in memory: the cache's bytes at their peak, and how much of it is text at its least."""
+
+    def __init__(self, bench: Bench):
+        self.bytes, self.text = 0, 1.0
+        opened = bench.engine.reader
+
+        def reader(texts: Sequence[str]):
+            made = opened(texts)
+            forward = made._forward
+
+            def watched(*args, **kwargs):
+                live = sum(map(len, made.slots.values()))  # of the texts that are still searched
+                self.text = min(self.text, live / made.store.stored) if live else self.text
+                found = forward(*args, **kwargs)
+                held = sum(layer.keys.nbytes + layer.values.nbytes for layer in made.store.layers)
+                self.bytes = max(self.bytes, held)
+                return found
+
+            made._forward = watched
+            return made
+
+        bench.engine.reader = reader
+
+
+def peak(reset: bool = False) -> float:
+    """The largest resident set of this process since the last ``reset``, in MiB; Linux only."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+def memory(longest: int, traces: list[Trace], count: int = 64) -> None:
+    """6: traces of ``longest`` / 26 to ``longest`` tokens at once; 2 layers, width 64, Qwen's number of tokens."""
+    bench = random_student("memory", traces, layers=2, width=64, vocabulary=151_936)
+    sentences = [s for trace in traces for s in RULES["released"].split(trace.trace)]
+    per_sentence = bench.engine.count(" ".join(sentences)) / len(sentences)
+    made = []
+    for i in range(count):
+        size = longest / 26 ** (((37 * i) % count) / (count - 1))  # evenly spread logarithms, in no order
+        parts = [sentences[(i + k) % len(sentences)] for k in range(max(1, round(size / per_sentence)))]
+        made.append(Trace(str(i), f"What is it? {i}", "1", " ".join(parts)))
+    bench = replace(bench, traces=made, batch=count)
+    scripted, held = Scripted(bench.judge, boundaries(bench)), _Held(bench)
+    before, began = peak(reset=True), seconds_used()
+    judge = SimpleNamespace(engine=bench.engine, open=scripted, rule=bench.judge.rule)
+    records = [*searched(made, SEARCHES["released"], judge, bench.engine.count, count)]
+    seconds = seconds_used() - began
+    tokens = [record.trace_tokens for record in records]
+    padded = count * max(tokens) * cache_bytes_per_token(bench.engine.model.config, bench.engine.model.dtype) / 2**20
+    row = (sum(tokens), max(tokens), seconds, peak() - before, held.bytes / 2**20, padded, 100 * held.text)
+    failed = sum(record.status != "ok" for record in records)
+    show(
+        f"6. Memory of judging {count} traces at once, {failed} of them failed",
+        ("tokens", "longest", "seconds", "peak MiB more", "cache MiB", "all padded MiB", "% text, least"),
+        [row],
+    )
+
+
 CHAT = (POCKET / "student" / "chat_template.jinja").read_text(encoding="utf-8")
 
 
@@ -313,8 +376,10 @@ def byte_level(texts: Sequence[str], vocabulary: int = 4096):
     return fast
 
 
-def random_student(name: str, traces: list[Trace], layers: int, width: int, batch: int = 1) -> Bench:
-    """A Qwen3 of random weights, with room for 40,000 tokens."""
+def random_student(
+    name: str, traces: list[Trace], layers: int, width: int, batch: int = 1, vocabulary: int | None = None
+) -> Bench:
+    """A Qwen3 of random weights, with room for 40,000 tokens; ``vocabulary``: its size, if not the tokenizer's."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -324,7 +389,7 @@ def random_student(name: str, traces: list[Trace], layers: int, width: int, batc
     torch.manual_seed(0)
     heads = width // 64
     config = Qwen3Config(
-        vocab_size=len(tokenizer),
+        vocab_size=vocabulary or len(tokenizer),
         hidden_size=width,
         intermediate_size=3 * width,
         num_hidden_layers=layers,
@@ -394,6 +459,7 @@ def main() -> None:
     for bench in (pocket, random_student("long, random student of 8 layers", long, layers=8, width=256)):
         reads(bench)
         times(bench, rounds=2)
+    memory(4096 if args.quick else 26_624, long)
     lengths((1024, 2048, 4096) if args.quick else (1024, 2048, 4096, 8192, 16384, 32768), long)
     print(f"\n{time.perf_counter() - began:.0f} s in all, one thread")
 

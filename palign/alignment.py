@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
-from .engines.base import FAILED, NEVER_ANSWERED, Completion, Engine, Sampling, generate, seed_of
+from collections.abc import Iterator
+
+from .engines.base import FAILED, NEVER_ANSWERED, Completion, Engine, Sampling, seed_of, stream
 from .engines.opening import open_engine
 from .grading import grade_all
 from .params import Alignment, Machine, Params
@@ -57,12 +59,16 @@ def kept(pair: dict, keep_cut: bool = False) -> bool:
     return pair["outcome"] == "right" and (keep_cut or not cut(pair))
 
 
-def _continue(engine: Engine, params: Params, strategy: str, batch: list[tuple[dict, int]]) -> list[Completion]:
-    """One continuation for each (record, number): its seed is made of the study's seed, the record's id and number."""
+def _continue(
+    engine: Engine, params: Params, strategy: str, batch: list[tuple[dict, int]]
+) -> Iterator[tuple[int, Completion]]:
+    """One continuation for each (record, number), as they finish, with its index. Its seed is made of the study's seed,
+    the record's id and the number.
+    """
     turns = [user_turn(params.continue_prompt, params.answer_prompt, r["question"], r["prefix"]) for r, _ in batch]
     prompts = [engine.prompt(turn) for turn in turns]
     seeds = [seed_of(params.seed, "alignment", strategy, r["id"], number) for r, number in batch]
-    return generate(engine, prompts, sampling_of(params.part(Alignment)), seeds)
+    return stream(engine, prompts, sampling_of(params.part(Alignment)), seeds)
 
 
 @held("alignment")
@@ -80,14 +86,11 @@ def align(params: Params, strategy: str) -> list[dict]:
     records = sources(plan.traces.read("traces") if empty else plan.truncation(strategy).read("prefixes"))
     engine = open_engine(params.model("student"), params.part(Machine))
 
-    def work(batch: list[dict]) -> list[dict]:
-        completions = _continue(engine, params, strategy, [(record, 0) for record in batch])
-        return [
-            record | {"continuation": completion.text} | completion.facts
-            for record, completion in zip(batch, completions, strict=True)
-        ]
+    def work(batch: list[dict]) -> Iterator[dict]:
+        for i, completion in _continue(engine, params, strategy, [(record, 0) for record in batch]):
+            yield batch[i] | {"continuation": completion.text} | completion.facts
 
-    filled = task.folder.fill("continuations", records, lambda r: r["id"], work, params.batch_size, task.name)
+    filled = task.folder.fill("continuations", records, lambda r: r["id"], work, task.name)
     judged = grade_all([r["continuation"] for r in filled], [r["answer"] for r in filled], False, "grading")
     pairs = [
         record | {"outcome": record["finish"] if record["finish"] in NEVER_ANSWERED else grade.outcome}
@@ -131,15 +134,15 @@ def measure_success(params: Params) -> list[dict]:
     def key(item: tuple[dict, int]) -> str:
         return f"{item[0]['id']}/{item[1]}"
 
-    def work(batch: list[tuple[dict, int]]) -> list[dict]:
+    def work(batch: list[tuple[dict, int]]) -> Iterator[dict]:
         # number 0 is the continuation to train on
-        completions = _continue(engine, params, "adaptive", [(record, 1 + sample) for record, sample in batch])
-        return [
-            {"id": key(item), "of": item[0]["id"], "sample": item[1], "text": completion.text} | completion.facts
-            for item, completion in zip(batch, completions, strict=True)
-        ]
+        numbered = [(record, 1 + sample) for record, sample in batch]
+        for i, completion in _continue(engine, params, "adaptive", numbered):
+            record, sample = batch[i]
+            own = {"id": key(batch[i]), "of": record["id"], "sample": sample, "text": completion.text}
+            yield own | completion.facts
 
-    filled = task.folder.fill("sufficiency", items, key, work, params.batch_size, task.name)
+    filled = task.folder.fill("sufficiency", items, key, work, task.name)
     graded = grade_all([r["text"] for r in filled], [record["answer"] for record, _ in items], False, "grading")
     grades = [
         {"id": r["id"], "of": r["of"], "sample": r["sample"]}

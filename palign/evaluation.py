@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from . import traces
 from .behaviour import describe
-from .engines.base import NEVER_ANSWERED, Sampling, generate, seed_of
+from .engines.base import NEVER_ANSWERED, Sampling, seed_of, stream
 from .engines.opening import open_engine
 from .engines.tokenizers import load_tokenizer
 from .grading import grade_all
@@ -24,7 +26,7 @@ def respond(params: Params, arm: str, seed: int | None = None) -> list[dict]:
 
     ``seed``: the adapter's training seed (without one, the study's first); it does not change how responses are
     sampled. ``token_ids`` are those of the response. Where ``grades.jsonl`` is missing, the stored responses are graded
-    and nothing is sampled. Raises ``DataError`` for a trained arm when a training question is also a test question.
+    and nothing is sampled. Raises ``DataError`` for a trained arm that was trained on a test question.
     """
     plan = Plan(params)
     task = plan.evaluation(arm, seed)
@@ -34,7 +36,7 @@ def respond(params: Params, arm: str, seed: int | None = None) -> list[dict]:
     trained = plan.finetuning(arm, seed)
     tests = plan.benchmarks.read("problems")
     if trained:
-        check_disjoint(traces.load(params), tests)
+        check_disjoint([trace for trace in traces.load(params) if trace.id not in plan.tested], tests)
     items = [
         {
             **problem,
@@ -49,17 +51,17 @@ def respond(params: Params, arm: str, seed: int | None = None) -> list[dict]:
     engine = open_engine(params.model("student"), params.part(Machine), adapter)
     sampling = Sampling(params.max_new_tokens, params.temperature, params.top_p, params.repetition_penalty)
 
-    def work(batch: list[dict]) -> list[dict]:
+    def work(batch: list[dict]) -> Iterator[dict]:
         prompts = [engine.prompt(fill(params.answer_prompt, question=item["question"])) for item in batch]
         # the seeds are the same for all arms: arms differ in the model, not in the random numbers
         seeds = [seed_of(params.seed, "evaluation", item["id"]) for item in batch]
-        return [
-            {key: item[key] for key in ("id", "benchmark", "problem", "sample", "answer")}
-            | {"text": completion.text, **completion.facts, "token_ids": completion.token_ids}
-            for item, completion in zip(batch, generate(engine, prompts, sampling, seeds), strict=True)
-        ]
+        for i, completion in stream(engine, prompts, sampling, seeds):
+            yield (
+                {key: batch[i][key] for key in ("id", "benchmark", "problem", "sample", "answer")}
+                | {"text": completion.text, **completion.facts, "token_ids": completion.token_ids}
+            )
 
-    responses = folder.fill("responses", items, lambda item: item["id"], work, params.batch_size, task.name)
+    responses = folder.fill("responses", items, lambda item: item["id"], work, task.name)
     folder.write("grades", _grade(responses, arm))
     task.finish(
         engine=engine.settings,

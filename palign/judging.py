@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .engines.base import NEVER_ANSWERED, Engine, EngineStopped, PlainReader, Reader, Reading, said
-from .engines.labels import LabelReader
+from .engines.labels import LabelReader, parting
+from .engines.memory import out_of_memory
 from .prompts import LABELS, fill
 from .traces import Rule
 
@@ -30,10 +31,11 @@ class Verdict:
     ``unparsed``: the reply states no label, so its ``label`` is NOT_ENOUGH (``decode`` only). Such a reply is an
     answer, not an error: the same prompt would be answered in the same way again.
 
-    ``margin``: log-probability of ENOUGH minus that of NOT_ENOUGH in nats (``compare`` only). Costs in tokens:
-    ``trace_tokens`` of the question and the trace and ``demand_tokens`` of the rest of the prompt, labels included,
-    were read, and ``new_tokens`` were decoded. ``prompt_tokens`` is the length of the whole prompt: what this verdict
-    would have cost without the prefix cache.
+    ``margin``: log-probability of ENOUGH minus that of NOT_ENOUGH in nats (``compare`` only), of the first token in
+    which the two labels differ, after what both begin with. Costs in tokens: ``trace_tokens`` of the question and the
+    trace and ``demand_tokens`` of the rest of the prompt, the labels' common beginning included, were read, and
+    ``new_tokens`` were decoded. ``prompt_tokens`` is the length of the whole prompt: what this verdict would have cost
+    without the prefix cache.
     """
 
     label: Literal["ENOUGH", "NOT_ENOUGH", "error"]
@@ -119,8 +121,9 @@ class Judge:
     """A model that judges prefixes; :meth:`open` starts a session for a few traces at once.
 
     ``instruction``: the prompt, with ``{question}`` and ``{prefix}``. ``rule``: joins the sentences of a prefix.
-    ``verdict``: how a verdict is read, ``compare`` (the labels' log-probabilities) or ``decode`` (a greedy reply of at
-    most ``max_new_tokens`` tokens, thoughts included).
+    ``verdict``: how a verdict is read, ``compare`` (the labels' log-probabilities where they part, see
+    :func:`palign.engines.labels.parting`) or ``decode`` (a greedy reply of at most ``max_new_tokens`` tokens, thoughts
+    included). Raises ``EngineError`` where the labels cannot be compared.
     """
 
     def __init__(
@@ -133,6 +136,7 @@ class Judge:
     ):
         self.engine, self.instruction, self.rule = engine, instruction, rule
         self.verdict, self.max_new_tokens = verdict, max_new_tokens
+        self.labels = parting(engine.tokenizer, LABELS) if verdict == "compare" else []
 
     def open(self, drafts: Sequence[tuple[str, list[str]]]) -> Session:
         """A session on (question, sentences of the trace) pairs."""
@@ -160,7 +164,7 @@ class Session:
         """Verdicts on (trace index, sentences) pairs. Once a call leaves a trace out, later calls must not ask for it.
 
         A prompt that fails is read once more, from its start, before it counts as an error; a reply that states no
-        label is not a failure.
+        label is not a failure. Out of memory, the session is not to be used again: raises what the engine raised.
         """
         verdicts = self._ask(asked, self.reader)
         failed = [k for k, verdict in enumerate(verdicts) if verdict.label == "error"]
@@ -174,12 +178,14 @@ class Session:
         prompts = [(i, self.judge.prompt(self.drafts[i][0], self.drafts[i][1][:p])) for i, p in asked]
         try:
             if self.judge.verdict == "compare":
-                return [_compared(reading) for reading in reader.choose(prompts, LABELS)]
+                return [_compared(reading) for reading in reader.choose(prompts, self.judge.labels)]
             readings = reader.generate(prompts, self.judge.max_new_tokens)
             return [_decoded(reading, prompt) for reading, (_, prompt) in zip(readings, prompts, strict=True)]
         except EngineStopped:  # the engine no longer answers: the run stops without a verdict on any trace
             raise
-        except (RuntimeError, OSError) as error:  # out of memory, a server that is gone
+        except (RuntimeError, OSError) as error:  # a server that is gone
+            if out_of_memory(error):
+                raise
             self.reader = self._afresh()
             return [Verdict("error", reason=f"engine error: {said(error)}")] * len(asked)
 
@@ -189,7 +195,7 @@ class Session:
 
     def _room(self, question: str, trace: list[str]) -> int:
         judge, engine = self.judge, self.judge.engine
-        verdict = max(map(engine.count, LABELS)) if judge.verdict == "compare" else judge.max_new_tokens
+        verdict = len(judge.labels[0]) if judge.verdict == "compare" else judge.max_new_tokens
         limit = engine.source.max_model_len - verdict
 
         def tokens(p: int) -> int:

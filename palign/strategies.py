@@ -82,6 +82,20 @@ def cut_by_gain(gains: Sequence[float], share: float) -> tuple[int, bool]:
     return next(p for p, gain in enumerate(gains, start=1) if gain >= share * largest), True
 
 
+def opened(tokenizer, answer: str) -> tuple[str, str]:
+    """``\\boxed{`` and the ``answer`` in two parts: what the prompt ends in, and what is scored.
+
+    Tokenizers join the brace with punctuation behind it (``{\\`` and ``frac`` for a fraction). It is then scored with
+    the answer, so that the tokens that are scored are those of the text.
+    """
+
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False).input_ids
+
+    whole, splits = ids("\\boxed{" + answer), [("\\boxed{", answer), ("\\boxed", "{" + answer)]
+    return next(((box, tail) for box, tail in splits if ids(box) + ids(tail) == whole), splits[0])
+
+
 BLOCK = 64
 """Prefixes of a trace that one pass reads: it limits the memory that a long trace takes."""
 
@@ -92,8 +106,8 @@ class InfoGain:
     The paper cites InfoGain-RAG's criterion: the model's confidence in the gold answer with a text, minus its
     confidence without the text. It does not say how confidence is read and where the gain levels off. Here confidence
     is the probability of the gold answer's tokens after a box that we open at the start of the reply, so that it does
-    not depend on whether the model would have opened one. The prompt is ``continue_prompt`` for a prefix and
-    ``answer_prompt`` without one. The closing brace is left out because tokenizers join it with what follows.
+    not depend on whether the model would have opened one (:func:`opened`). The prompt is ``continue_prompt`` for a
+    prefix and ``answer_prompt`` without one. Tokenizers join the closing brace with what follows: it is left out.
 
     The cut is the shortest prefix that has ``share`` of the trace's largest gain; later dips of the gain do not change
     it. Where a trace ends by stating its answer, this criterion moves the cut towards that statement. Where no prefix
@@ -108,7 +122,7 @@ class InfoGain:
         def tokens(p: int) -> int:
             return self.engine.count(self.prompt(trace, sentences[:p]))
 
-        answer = plain(self.engine.tokenizer, trace.answer)
+        _, answer = self.box(trace)
         fitting = room(tokens, len(sentences), self.engine.source.max_model_len - self.engine.count(answer))
         if not fitting:
             return Cut(error="prompt too long")
@@ -132,7 +146,10 @@ class InfoGain:
     def prompt(self, trace: Trace, kept: Sequence[str]) -> str:
         instruction = self.continue_prompt if kept else self.answer_prompt
         asked = fill(instruction, question=trace.question, prefix=self.rule.join(kept))
-        return self.engine.prompt(asked) + "\\boxed{"
+        return self.engine.prompt(asked) + self.box(trace)[0]
+
+    def box(self, trace: Trace) -> tuple[str, str]:
+        return opened(self.engine.tokenizer, plain(self.engine.tokenizer, trace.answer))
 
 
 class OneReading:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 
 from . import overlap, problems
-from .engines.base import Engine, Sampling, generate, seed_of
+from .engines.base import Engine, Sampling, seed_of, stream
 from .engines.opening import open_engine
 from .params import Machine, Params
 from .prompts import CONTROL, MARKERS, fill
@@ -22,6 +22,10 @@ from .tasks.plan import Plan, held
 
 TEACHER_TEMPERATURE, TEACHER_TOP_P = 0.6, 0.95
 """How a teacher's traces are sampled. The paper does not say; the authors of DeepSeek-R1 recommend these values."""
+
+
+REPEATED = "repeats an earlier question"
+"""Why a training row is left out, in the manifest."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +108,10 @@ def collect(params: Params) -> list[Trace]:
     """The study's training problems with their traces, from the data set or, where ``teacher`` is set, from a model.
 
     A row without a question, an answer or a trace cannot be used (Eq. 9 needs the gold answer). Such rows are left out
-    and counted by reason in the manifest. With ``drop_overlap``, questions that share that many words in a row with a
-    test question are left out too; with a teacher, problems whose trace reached the token budget. Resumes a teacher's
-    work after a kill. Raises ``DataError`` when no row is left.
+    and counted by reason in the manifest, and so are rows that repeat an earlier row's question. Questions that stand
+    in a benchmark word for word stay: ``palign.supervision`` trains on none of them. With ``drop_overlap``, questions
+    that share that many words in a row with a test question are left out too; with a teacher, problems whose trace
+    reached the token budget. Resumes a teacher's work after a kill. Raises ``DataError`` when no row is left.
     """
     plan = Plan(params)
     task = plan.traces
@@ -115,9 +120,12 @@ def collect(params: Params) -> list[Trace]:
     own = {"trace", "sufficient_chars"} if params.teacher else set()  # of the data set's traces, which are not used
     columns = {ours: theirs for ours, theirs in params.training_columns.items() if ours not in own}
     rows, commit = problems.load_rows(params.training_data, params.training_split, params.training_revision, columns)
-    rows = problems.identify(rows[: params.training_limit], params.training_data)
-    golds = {row["id"]: _gold(row["answer"], params.training_answers) for row in rows}
-    kept, excluded = _usable(rows, golds)
+    rows = rows[: params.training_limit]
+    different, repeats = problems.without_repeats(rows)
+    different = problems.identify(different, params.training_data)
+    golds = {row["id"]: _gold(row["answer"], params.training_answers) for row in different}
+    kept, excluded = _usable(different, golds)
+    excluded += [_repeat(row) for row in repeats]
     if params.drop_overlap:
         tests = [record["question"] for record in plan.benchmarks.read("problems")]
         kept, shared = _without_overlap(kept, tests, params.drop_overlap)
@@ -127,10 +135,10 @@ def collect(params: Params) -> list[Trace]:
         engine = open_engine(params.model("teacher"), params.part(Machine))
         sampling = Sampling(params.teacher_max_new_tokens, TEACHER_TEMPERATURE, TEACHER_TOP_P)
 
-        def work(batch: list[Trace]) -> list[dict]:
+        def work(batch: list[Trace]) -> Iterator[dict]:
             return _generated(engine, batch, params.answer_prompt, sampling, params.seed)
 
-        records = task.folder.fill("generated", kept, lambda item: item.id, work, params.batch_size, "teacher traces")
+        records = task.folder.fill("generated", kept, lambda item: item.id, work, "teacher traces")
         kept, failed = _taught(kept, records, params.teacher_max_new_tokens)
         excluded += failed
         facts |= {
@@ -187,6 +195,11 @@ def _usable(rows: list[dict], golds: dict[str, tuple[str | None, str]]) -> tuple
     return kept, excluded
 
 
+def _repeat(row: dict) -> dict:
+    question = (row["question"] or "").strip()
+    return {"id": problems.asked(question), "reason": REPEATED if question else "no question"}
+
+
 def _without_overlap(items: list[Trace], tests: list[str], words: int) -> tuple[list[Trace], list[dict]]:
     """The traces whose question shares no ``words`` words in a row with a test question; the others with the reason."""
     found = overlap.shared_ngrams([item.question for item in items], tests, words)
@@ -222,14 +235,12 @@ def thoughts(text: str) -> str:
     return (head if mark else text).strip().removeprefix("<think>").strip()
 
 
-def _generated(engine: Engine, batch: list[Trace], instruction: str, sampling: Sampling, seed: int) -> list[dict]:
-    """The teacher's replies to a batch of problems, as records."""
+def _generated(engine: Engine, batch: list[Trace], instruction: str, sampling: Sampling, seed: int) -> Iterator[dict]:
+    """The teacher's replies to problems, as records, in the order in which they finish."""
     prompts = [engine.prompt(fill(instruction, question=item.question)) for item in batch]
     seeds = [seed_of(seed, "teacher", item.id) for item in batch]
-    return [
-        {"id": item.id, "text": completion.text} | completion.facts
-        for item, completion in zip(batch, generate(engine, prompts, sampling, seeds), strict=True)
-    ]
+    for i, completion in stream(engine, prompts, sampling, seeds):
+        yield {"id": batch[i].id, "text": completion.text} | completion.facts
 
 
 def _taught(items: list[Trace], records: list[dict], budget: int) -> tuple[list[Trace], list[dict]]:

@@ -10,15 +10,18 @@ SearchResult(sentences=12, sufficient=True)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from . import traces
+from .engines.base import said
+from .engines.memory import out_of_memory, release
 from .engines.opening import open_engine
 from .engines.tokenizers import load_tokenizer
 from .judging import Judge, Verdict
-from .params import Machine, Params
+from .params import Machine, OneLine, Params
 from .strategies import Cut, InfoGain, OneReading, cutter
 from .tasks.plan import Plan, held
 from .tasks.store import RunFolder
@@ -149,94 +152,139 @@ Session = Callable[[Sequence[tuple[int, int]]], list[Verdict]]
 """Gives verdicts on (trace index, sentences) pairs. Its ``room``: how many sentences of each trace can be judged."""
 
 
+@dataclass
+class _Running:
+    """The search of one trace. ``asked``: the lengths it waits for; ``at_hand``: every verdict that was paid for;
+    ``used``: those the search asked for, in order. ``result`` stays ``None`` after an error.
+    """
+
+    trace: Trace
+    sentences: list[str]
+    room: int = 0
+    search: Search | None = None
+    asked: Sequence[int] = ()
+    at_hand: dict[int, Verdict] = field(default_factory=dict)
+    used: list[tuple[int, Verdict]] = field(default_factory=list)
+    result: SearchResult | None = None
+    over: bool = False
+
+    def begin(self, start: Callable[[int], Search], room: int) -> None:
+        self.room, self.search = room, start(room) if room else None
+        if room:
+            self.advance()
+        else:
+            self.fail(1, "prompt too long")
+
+    def advance(self) -> None:
+        """Answer the search from the verdicts at hand, until it needs others or ends."""
+        while not self.over and all(p in self.at_hand for p in self.asked):
+            found = [(p, self.at_hand[p]) for p in self.asked]
+            self.used += found
+            if any(verdict.label == "error" for _, verdict in found):
+                self.over = True
+                return
+            try:
+                self.asked = self.search.send([verdict.label == "ENOUGH" for _, verdict in found] or None)
+            except StopIteration as stop:
+                self.result, self.over = stop.value, True
+
+    def wanted(self, ahead: int) -> Sequence[int]:
+        """The lengths to judge next: those asked for, and ``ahead`` - 1 longer ones."""
+        last = self.asked[-1]
+        return *self.asked, *range(last + 1, min(last + ahead, self.room + 1))
+
+    def fail(self, p: int, reason: str) -> None:
+        self.used.append((p, Verdict("error", reason=reason)))
+        self.over = True
+
+    def record(self, rule: traces.Rule, count: Callable[[str], int]) -> Prefix:
+        """The record of the prefix found, or of an error."""
+        result = self.result
+        error = next((verdict.reason for _, verdict in self.used if verdict.label == "error"), None)
+        paid = self.at_hand.values()
+        return _prefix(
+            self.trace,
+            self.sentences,
+            rule.join(self.sentences[: result.sentences]) if result else "",
+            rule,
+            count,
+            status="ok" if result else f"judge error: {error}",
+            sentences=result.sentences if result else 0,
+            room=self.room,
+            sufficient=bool(result and result.sufficient),
+            verdicts=[(p, verdict.label, verdict.margin) for p, verdict in self.used],
+            unparsed=sum(verdict.unparsed for _, verdict in self.used),
+            tokens_read=sum(verdict.trace_tokens for verdict in paid),
+            tokens_demanded=sum(verdict.demand_tokens for verdict in paid),
+            tokens_of_prompts=sum(verdict.prompt_tokens for verdict in paid),
+            tokens_generated=sum(verdict.new_tokens for verdict in paid),
+        )
+
+
 def lockstep(
-    batch: list[Trace],
+    batch: Sequence[Trace],
     start: Callable[[int], Search],
     open_session: Callable,
     count: Callable[[str], int],
     rule: traces.Rule = traces.RULES["released"],
     ahead: int = 1,
-) -> list[Prefix]:
+) -> Iterator[Prefix]:
     """Advance one search per trace in rounds of one judge call; an error verdict ends the search of its trace.
 
-    ``open_session`` takes (question, sentences) pairs and returns a :data:`Session`; ``count`` returns a text's tokens.
-    ``ahead``: how many prefixes are judged at once where a search asks for one, itself and the next longer ones; a
-    verdict that no search asks for is a cost and nothing else.
+    Prefixes come as their searches end. ``open_session`` takes (question, sentences) pairs and returns a
+    :data:`Session`; ``count`` returns a text's tokens. ``ahead``: how many prefixes are judged at once where a search
+    asks for one, itself and the next longer ones; a verdict that no search asks for is a cost and nothing else.
+
+    Out of memory, the searches that go on are halved; they keep their verdicts, and their texts are read again. Only a
+    trace that does not fit by itself is an error.
     """
-    sentences = [rule.split(trace.trace) for trace in batch]
-    session = open_session([(trace.question, parts) for trace, parts in zip(batch, sentences, strict=True)])
-    searches = [start(room) for room in session.room]
-    at_hand: list[dict[int, Verdict]] = [{} for _ in batch]
-    used: list[list[tuple[int, Verdict]]] = [[] for _ in batch]
-    results: dict[int, SearchResult | None] = {}
-    pending: dict[int, Sequence[int]] = {}
-
-    def advance(i: int, asked: Sequence[int]) -> None:
-        """Answer a search from the verdicts at hand, until it needs others or ends. It begins with nothing asked."""
-        while all(p in at_hand[i] for p in asked):
-            found = [(p, at_hand[i][p]) for p in asked]
-            used[i] += found
-            if any(verdict.label == "error" for _, verdict in found):
-                results[i] = None
-                return
-            try:
-                asked = searches[i].send([verdict.label == "ENOUGH" for _, verdict in found] or None)
-            except StopIteration as stop:
-                results[i] = stop.value
-                return
-        pending[i] = asked
-
-    for i, room in enumerate(session.room):
-        if room:
-            advance(i, [])
+    groups = [[_Running(trace, rule.split(trace.trace)) for trace in batch]]
+    while groups:
+        group = groups.pop()
+        try:
+            for one in _rounds(group, start, open_session, ahead):
+                yield one.record(rule, count)
+            continue
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            reason = said(error)
+        release()
+        left = [one for one in group if not one.over]
+        if len(group) == 1:
+            left[0].fail(left[0].asked[0] if left[0].asked else 1, f"engine error: {reason}")
+            yield left[0].record(rule, count)
         else:
-            used[i], results[i] = [(1, Verdict("error", reason="prompt too long"))], None
-    while pending:
-        waiting, pending = pending, {}
+            half = -(-len(left) // 2)
+            groups += filter(None, (left[half:], left[:half]))
+            print(f"out of memory while judging {len(group)} traces at once; going on with {half}", file=sys.stderr)
+
+
+def _rounds(
+    group: list[_Running], start: Callable[[int], Search], open_session: Callable, ahead: int
+) -> Iterator[_Running]:
+    """Ask for what the searches of a group want until all are over; each is given when it is."""
+    session = open_session([(one.trace.question, one.sentences) for one in group])
+    for one, room in zip(group, session.room, strict=True):
+        if one.search is None:
+            one.begin(start, room)
+            if one.over:
+                yield one
+    while pending := [i for i, one in enumerate(group) if not one.over]:
         asked = [
             (i, p)
-            for i, lengths in waiting.items()
-            for p in (*lengths, *range(lengths[-1] + 1, min(lengths[-1] + ahead, session.room[i] + 1)))
+            for i in pending
+            for p in (
+                *group[i].asked,
+                *range(group[i].asked[-1] + 1, min(group[i].asked[-1] + ahead, group[i].room + 1)),
+            )
         ]
         for (i, p), verdict in zip(asked, session(asked), strict=True):
-            at_hand[i][p] = verdict
-        for i, lengths in waiting.items():
-            advance(i, lengths)
-    return [
-        _record(trace, sentences[i], rule, session.room[i], used[i], [*at_hand[i].values()], results[i], count)
-        for i, trace in enumerate(batch)
-    ]
-
-
-def _record(
-    trace: Trace,
-    sentences: list[str],
-    rule: traces.Rule,
-    room: int,
-    used: list[tuple[int, Verdict]],
-    paid: list[Verdict],
-    result: SearchResult | None,
-    count: Callable[[str], int],
-) -> Prefix:
-    """The record of a prefix found by a search, or of an error; ``paid``: every verdict, whether used or not."""
-    error = next((verdict.reason for _, verdict in used if verdict.label == "error"), None)
-    return _prefix(
-        trace,
-        sentences,
-        rule.join(sentences[: result.sentences]) if result else "",
-        rule,
-        count,
-        status="ok" if result else f"judge error: {error}",
-        sentences=result.sentences if result else 0,
-        room=room,
-        sufficient=bool(result and result.sufficient),
-        verdicts=[(p, verdict.label, verdict.margin) for p, verdict in used],
-        unparsed=sum(verdict.unparsed for _, verdict in used),
-        tokens_read=sum(verdict.trace_tokens for verdict in paid),
-        tokens_demanded=sum(verdict.demand_tokens for verdict in paid),
-        tokens_of_prompts=sum(verdict.prompt_tokens for verdict in paid),
-        tokens_generated=sum(verdict.new_tokens for verdict in paid),
-    )
+            group[i].at_hand[p] = verdict
+        for i in pending:
+            group[i].advance()
+            if group[i].over:
+                yield group[i]
 
 
 def _prefix(
@@ -256,7 +304,7 @@ def _prefix(
     )
 
 
-class JudgeFailed(RuntimeError):
+class JudgeFailed(OneLine, RuntimeError):
     """Too many traces could not be judged; the remaining ones would not represent the study."""
 
 
@@ -270,8 +318,7 @@ def judged(
     folder: RunFolder,
     name: str,
     items: Sequence[Trace],
-    work: Callable[[list[Trace]], list[dict]],
-    batch_size: int,
+    work: Callable[[Sequence[Trace]], Iterable[dict]],
     describe: str,
 ) -> list[dict]:
     """The folder's ``fill`` for records with a ``status``.
@@ -279,28 +326,31 @@ def judged(
     Raises :class:`JudgeFailed` beyond the two limits above, and then removes the failed records from the file, so that
     a later call asks for them again.
     """
+
     streak = 0
 
-    def watched(batch: list[Trace]) -> list[dict]:
+    def watched(batch: Sequence[Trace]) -> Iterator[dict]:
         nonlocal streak
-        records = work(batch)
-        for record in records:
+        for record in work(batch):
+            yield record
             streak = 0 if record["status"] == "ok" else streak + 1
             if streak >= PATIENCE:
-                stop(f"{streak} traces one after another", record)
-        return records
+                raise failure(f"{streak} traces one after another", record)
 
-    def stop(how_many: str, record: dict) -> None:
-        folder.discard(name, lambda record: record["status"] != "ok")
-        raise JudgeFailed(
+    def failure(how_many: str, record: dict) -> JudgeFailed:
+        return JudgeFailed(
             f"{describe}: {how_many} failed to be judged, one by {record['status']}; fix it and run the same command "
             "again to continue"
         )
 
-    records = folder.fill(name, items, lambda trace: trace.id, watched, batch_size, describe)
-    failed = [record for record in records if record["status"] != "ok"]
-    if len(failed) > FAILED_SHARE * len(records):
-        stop(f"{len(failed)} of {len(records)} traces", failed[0])
+    try:
+        records = folder.fill(name, items, lambda trace: trace.id, watched, describe)
+        failed = [record for record in records if record["status"] != "ok"]
+        if len(failed) > FAILED_SHARE * len(records):
+            raise failure(f"{len(failed)} of {len(records)} traces", failed[0])
+    except JudgeFailed:
+        folder.discard(name, lambda record: record["status"] != "ok")
+        raise
     return records
 
 
@@ -336,17 +386,17 @@ def truncate(params: Params, strategy: str) -> list[dict]:
         judge = Judge(engine, params.judge_prompt, rule, *how)
         start = linear if strategy == "linear" else SEARCHES[params.search]
 
-        def work(batch: list[Trace]) -> list[dict]:
-            return [vars(prefix) for prefix in searched(batch, start, judge, count)]
+        def work(batch: Sequence[Trace]) -> Iterator[dict]:
+            return map(vars, searched(batch, start, judge, count, params.batch_size))
     else:
         cut = cutter(strategy, rule, read)
 
-        def work(batch: list[Trace]) -> list[dict]:
-            parts = [rule.split(trace.trace) for trace in batch]
-            cuts = [cut(trace, sentences) for trace, sentences in zip(batch, parts, strict=True)]
-            return [vars(of_cut(*each, rule, count)) for each in zip(batch, parts, cuts, strict=True)]
+        def work(batch: Sequence[Trace]) -> Iterator[dict]:
+            for trace in batch:
+                sentences = rule.split(trace.trace)
+                yield vars(of_cut(trace, sentences, cut(trace, sentences), rule, count))
 
-    records = judged(task.folder, "prefixes", collected, work, params.batch_size, task.name)
+    records = judged(task.folder, "prefixes", collected, work, task.name)
     task.finish(
         **({"engine": engine.settings} if engine else {}),
         traces=len(records),
@@ -366,28 +416,36 @@ def truncate_all(params: Params) -> None:
 
 
 def searched(
-    batch: list[Trace], start: Callable[[int], Search], judge: Judge, count: Callable[[str], int]
-) -> list[Prefix]:
-    """The prefixes of a batch by a search, in portions that the engine's prefix cache can hold.
+    batch: Sequence[Trace],
+    start: Callable[[int], Search],
+    judge: Judge,
+    count: Callable[[str], int],
+    most: int | None = None,
+) -> Iterator[Prefix]:
+    """The prefixes of traces by a search, as they are found: the longest traces first, in portions of at most ``most``
+    traces that the engine's cache can hold.
 
     A portion takes half of the cache: the prompts of its traces hold more than the traces themselves.
     """
-    limit = judge.engine.cache_tokens and judge.engine.cache_tokens // 2
-    found = portions(batch, limit, lambda trace: count(trace.question) + count(trace.trace))
+    limit = (judge.engine.cache_tokens or 0) // 2
+    ordered = sorted(batch, key=lambda trace: len(trace.question) + len(trace.trace), reverse=True)
     ahead = SCAN_BLOCK if start is linear else 1
-    return [prefix for part in found for prefix in lockstep(part, start, judge.open, count, judge.rule, ahead)]
+    for part in portions(ordered, limit, lambda trace: count(trace.question) + count(trace.trace), most):
+        yield from lockstep(part, start, judge.open, count, judge.rule, ahead)
 
 
-def portions(batch: list[Trace], limit: int | None, tokens: Callable[[Trace], int]) -> Iterator[list[Trace]]:
-    """Consecutive traces of at most ``limit`` tokens together; a longer trace makes its own portion; one portion
-    without a limit.
+def portions(
+    batch: Sequence[Trace], limit: int, tokens: Callable[[Trace], int], most: int | None = None
+) -> Iterator[list[Trace]]:
+    """Consecutive traces, at most ``most`` and of at most ``limit`` tokens together; a longer trace makes its own
+    portion. A limit of 0 is none.
 
     In the next round of its searches, the engine's prefix cache still holds what was read for a portion.
     """
     portion, total = [], 0
     for trace in batch:
         size = tokens(trace) if limit else 0
-        if portion and limit and total + size > limit:
+        if portion and (total + size > limit > 0 or len(portion) == most):
             yield portion
             portion, total = [], 0
         portion.append(trace)

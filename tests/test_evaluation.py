@@ -21,10 +21,10 @@ def study(small):
 def asked(monkeypatch):
     counts = []
     for module in (evaluation, alignment):
-        real = module.generate
+        real = module.stream
         monkeypatch.setattr(
             module,
-            "generate",
+            "stream",
             lambda e, prompts, *rest, real=real: counts.append(len(prompts)) or real(e, prompts, *rest),
         )
     return counts

@@ -147,7 +147,7 @@ def test_a_judge_that_rambles_now_and_then_loses_no_trace():
     engine = Decoding(every=20)
     traces = [Trace(str(i), f"q{i}", "1", " ".join(f"w{p}." for p in range(SENTENCES))) for i in range(TRACES)]
     judge = Judge(engine, "{question}: {prefix}", RULES["released"], "decode")
-    found = lockstep(traces, released, judge.open, len)
+    found = list(lockstep(traces, released, judge.open, len))
     calls = len(engine.prompts) / TRACES
     assert 7 <= calls <= 8 and [record.status for record in found] == ["ok"] * TRACES
     assert sum(len(record.verdicts) for record in found) == len(engine.prompts)  # none is asked twice

@@ -1,14 +1,15 @@
 """The searches follow their definitions, for any judge."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palign.judging import Verdict
 from palign.tasks.store import RunFolder
-from palign.traces import Trace
+from palign.traces import RULES, Trace
 from palign.truncation import (
     PATIENCE,
     SCAN_BLOCK,
@@ -21,6 +22,7 @@ from palign.truncation import (
     portions,
     released,
     search,
+    searched,
 )
 
 lengths = st.integers(min_value=1, max_value=400)
@@ -167,8 +169,9 @@ def test_a_failure_behind_the_first_enough_is_nobodys():
 def test_an_error_is_never_a_verdict():
     """Counted as NOT_ENOUGH, errors would silently turn P-ALIGN into training on whole traces."""
     records = lockstep(make_traces({"a": 8, "b": 8}), released, scripted({"a": 3, "b": 3}, fail="b"), len)
-    assert records[0].status == "ok" and records[0].sentences == 3
-    assert records[1].status == "judge error: out of memory" and records[1].prefix == ""
+    found = {record.id: record for record in records}
+    assert found["a"].status == "ok" and found["a"].sentences == 3
+    assert found["b"].status == "judge error: out of memory" and found["b"].prefix == ""
 
 
 def test_a_trace_longer_than_the_context_is_searched_as_far_as_that_reaches():
@@ -189,14 +192,104 @@ def test_a_trace_of_one_sentence_is_judged_once():
 
 
 @pytest.mark.parametrize(
-    "limit, expected",
-    [(None, [[3, 9, 2, 4, 4, 1]]), (9, [[3], [9], [2, 4], [4, 1]]), (5, [[3], [9], [2], [4], [4, 1]])],
+    "limit, most, expected",
+    [
+        (0, None, [[3, 9, 2, 4, 4, 1]]),
+        (9, None, [[3], [9], [2, 4], [4, 1]]),
+        (5, None, [[3], [9], [2], [4], [4, 1]]),
+        (0, 4, [[3, 9, 2, 4], [4, 1]]),
+        (12, 2, [[3, 9], [2, 4], [4, 1]]),
+    ],
 )
-def test_portions_fit_the_prefix_cache_and_lose_nothing(limit, expected):
+def test_portions_fit_the_prefix_cache_and_lose_nothing(limit, most, expected):
     """250 traces at once push each other's blocks out of the cache, and every round reads everything again."""
     batch = [Trace(str(size), "", "", "x" * size) for size in (3, 9, 2, 4, 4, 1)]
-    found = list(portions(batch, limit, lambda trace: len(trace.trace)))
+    found = list(portions(batch, limit, lambda trace: len(trace.trace), most))
     assert [[len(trace.trace) for trace in portion] for portion in found] == expected
+
+
+class Cramped(scripted):
+    """A judge whose memory holds so many traces, each with a verdict or more; it counts what it is asked."""
+
+    def __init__(self, boundaries, holds, too_large=None):
+        super().__init__(boundaries)
+        self.holds, self.too_large, self.asked = holds, too_large, []
+
+    @property
+    def judge(self):
+        judge, drafts = super().judge, self.drafts
+
+        def cramped(asked):
+            if len({i for i, _ in asked}) > self.holds or any(drafts[i][0] == self.too_large for i, _ in asked):
+                raise MemoryError("no memory left")
+            self.asked += [(drafts[i][0], p) for i, p in asked]
+            return judge(asked)
+
+        cramped.room = self.room
+        return cramped
+
+
+short = st.integers(1, 40)
+
+
+@settings(max_examples=40)
+@given(
+    st.dictionaries(st.text("abc", min_size=1, max_size=3), st.tuples(short, short), min_size=1, max_size=9),
+    st.sampled_from([released, linear, every]),
+    st.integers(1, 4),
+    st.booleans(),
+)
+def test_out_of_memory_halves_the_traces_and_asks_nothing_twice(cases, strategy, holds, one_too_large):
+    """Every trace used to err: all were asked again, in a way that needs more memory."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("palign.truncation.release", lambda: None)  # seconds of garbage collection
+        halved(cases, strategy, holds, one_too_large)
+
+
+def halved(cases, strategy, holds, one_too_large):
+    sizes = {q: m for q, (m, _) in cases.items()}
+    boundaries = {q: min(b, m) for q, (m, b) in cases.items()}
+    too_large = next(iter(sizes)) if one_too_large else None
+    judge = Cramped(boundaries, holds, too_large)
+    records = {record.id: record for record in lockstep(make_traces(sizes), strategy, judge, len)}
+    alone = {record.id: record for record in lockstep(make_traces(sizes), strategy, scripted(boundaries), len)}
+    assert records.keys() == alone.keys() and len(judge.asked) == len(set(judge.asked))
+    for q, record in records.items():
+        if q == too_large:
+            assert record.status == "judge error: engine error: MemoryError: no memory left" and not record.prefix
+        else:
+            assert record == alone[q]
+
+
+def test_out_of_memory_says_in_one_line_how_many_traces_go_on(capsys):
+    list(lockstep(make_traces(dict.fromkeys("abcd", 5)), released, Cramped(dict.fromkeys("abcd", 2), 2), len))
+    assert capsys.readouterr().err == "out of memory while judging 4 traces at once; going on with 2\n"
+
+
+def test_another_error_of_the_judge_is_not_taken_for_want_of_memory():
+    def judge(drafts):
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        list(lockstep(make_traces({"a": 5, "b": 5}), released, judge, len))
+
+
+def test_long_traces_are_judged_together_and_records_come_as_searches_end():
+    """In the order of the data, a batch is padded to its longest trace; a kill lost what the batch had found."""
+    opened = []
+
+    class judge:
+        engine, rule = SimpleNamespace(cache_tokens=28), RULES["released"]
+
+        @staticmethod
+        def open(drafts):
+            opened.append([len(parts) for _, parts in drafts])
+            return scripted({q: 1 for q, _ in drafts})(drafts)
+
+    traces = make_traces({"a": 2, "b": 9, "c": 3, "d": 8, "e": 1})
+    found = searched(traces, released, judge, lambda text: len(text.split()), most=3)
+    assert next(found).id in "bd"
+    assert [record.id for record in found][-2:] == ["a", "e"] and opened == [[9], [8, 3], [2, 1]]
 
 
 class Gone:
@@ -206,8 +299,9 @@ class Gone:
         self.failing, self.asked = set(failing), 0
 
     def __call__(self, batch):
-        self.asked += len(batch)
-        return [{"id": t.id, "status": "judge error: gone" if t.id in self.failing else "ok"} for t in batch]
+        for trace in batch:
+            self.asked += 1
+            yield {"id": trace.id, "status": "judge error: gone" if trace.id in self.failing else "ok"}
 
 
 def some(n):
@@ -217,20 +311,35 @@ def some(n):
 def test_a_judge_that_fails_too_often_stops_the_run_in_one_line(tmp_path):
     """With error verdicts on most traces, the run used to go on with the few remaining traces."""
     folder, items = RunFolder(tmp_path / "task"), some(10)
-    half = judged(folder, "half", items, Gone("01234"), 4, "truncation")
+    half = judged(folder, "half", items, Gone("01234"), "truncation")
     assert [record["status"] == "ok" for record in half] == [False] * 5 + [True] * 5
     with pytest.raises(JudgeFailed, match="truncation: 6 of 10 traces failed to be judged, one by judge error: gone"):
-        judged(folder, "more", items, Gone("012345"), 4, "truncation")
+        judged(folder, "more", items, Gone("012345"), "truncation")
     mended = Gone("")
-    records = judged(folder, "more", items, mended, 4, "truncation")
+    records = judged(folder, "more", items, mended, "truncation")
     assert mended.asked == 6 and [record["id"] for record in records] == [t.id for t in items]
+
+
+def test_records_are_stored_as_they_come_and_the_file_ends_in_the_datas_order(tmp_path):
+    folder, items, done = RunFolder(tmp_path / "task"), some(6), {"id": "5", "status": "ok"}
+
+    def killed(batch):
+        yield done
+        yield {"id": "4", "status": "judge error: gone"}
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        judged(folder, "a", items, killed, "truncation")
+    assert folder.read("a")[0] == done
+    records = judged(folder, "a", items, lambda batch: Gone("")(batch[::-1]), "truncation")
+    assert [record["id"] for record in records] == [record["id"] for record in folder.read("a")] == list("012345")
 
 
 def test_of_many_traces_a_judge_that_is_gone_is_not_asked_to_the_end(tmp_path):
     folder, items = RunFolder(tmp_path / "task"), some(500)
     gone = Gone(map(str, range(100, 500)))
     with pytest.raises(JudgeFailed, match=f"{PATIENCE} traces one after another"):
-        judged(folder, "a", items, gone, 10, "truncation")
+        judged(folder, "a", items, gone, "truncation")
     assert gone.asked < 100 + PATIENCE + 10
     assert all(record["status"] == "ok" for record in folder.read("a"))
-    assert len(judged(folder, "a", items, Gone(""), 10, "truncation")) == 500
+    assert len(judged(folder, "a", items, Gone(""), "truncation")) == 500

@@ -11,7 +11,7 @@ every interval is the trace.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -61,19 +61,15 @@ def measure(params: Params) -> list[dict]:
     student = params.model("student").model_copy(update={"engine": "transformers"})
     engine = open_engine(student, params.part(Machine))
 
-    def work(batch: list[traces.Trace]) -> list[dict]:
-        prompts = [engine.prompt(fill(params.answer_prompt, question=trace.question)) for trace in batch]
-        found = engine.entropies(prompts, [trace.trace for trace in batch])
-        return [
-            {"id": trace.id, "sample": numbers[trace.id]} | _record(engine.count(prompt), values)
-            for trace, prompt, values in zip(batch, prompts, found, strict=True)
-        ]
+    def work(batch: list[traces.Trace]) -> Iterator[dict]:
+        for trace in batch:
+            prompt = engine.prompt(fill(params.answer_prompt, question=trace.question))
+            (values,) = engine.entropies([prompt], [trace.trace])
+            yield {"id": trace.id, "sample": numbers[trace.id]} | _record(engine.count(prompt), values)
 
-    records = task.folder.fill("entropies", sample, lambda t: t.id, work, params.batch_size, "entropy along traces")
-    settings = engine.settings
-    engine.close()  # the searches' engine, which may be vLLM, needs the GPU's memory next
+    records = task.folder.fill("entropies", sample, lambda t: t.id, work, "entropy along traces")
     task.finish(
-        engine=settings,
+        engine=engine.settings,
         traces=len(records),
         left_out=sum(record["status"] != "ok" for record in records),
         tokens_read=sum(r["prompt_tokens"] + r["tokens"] for r in records if r["status"] != "too long"),

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from ..arms import ARMS
 from ..engines.transformers import TransformersEngine
 from ..finetuning import TOLERATED, updates
-from ..params import Costs, FineTuning, Params, ParamsError
+from ..params import Costs, FineTuning, Params, ParamsError, Shape
 from ..tasks.plan import Plan, Task
 from ..truncation import SCAN_BLOCK, SEARCHED
 from .preference import RUBRIC, arm_pairs
@@ -34,21 +34,27 @@ if TYPE_CHECKING:
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
 """Bytes of one number, by dtype; ``auto`` is taken to be bfloat16, in which most models are stored."""
-ANSWER_TOKENS = 6
-"""Tokens of a boxed answer or of a decoded verdict."""
-MARKS_TOKENS = 2
-"""Tokens of the markers around a prefix, at least."""
 NUMBER_TOKENS = 6
 """Tokens of a sentence's number, once in the prompt of ``one-reading`` and once among the labels it compares."""
 LOSS_TOKENS = 1024
 """Positions whose logits a fused loss head holds at once."""
+PLAIN_LOSS = 13
+"""Bytes of a logit where the loss is not fused, as on a CPU: 8.1 GB were measured at 4,096 tokens of 152,064 logits."""
+PASS_TOKENS = 8192
+"""Tokens of prompts that an engine reads in one pass (vLLM's default)."""
+RUNTIME = 1.0e9
+"""Bytes of CUDA's context, kernels and recorded graphs (assumed)."""
+GPU_SHARE = 0.92
+"""Share of a GPU's memory that can be filled; vLLM has a parameter for it."""
+FOUR_BIT = 0.56
+"""Bytes of a weight quantised to 4 bits, its block's scale included."""
 TOKENS = ["tokens_read", "tokens_generated", "tokens_trained"]
 
 
 @dataclass(frozen=True)
 class Cost:
     """One task's estimate: tokens ``read``, ``generated`` and ``trained`` on; bytes ``held`` by the model and its
-    work, which are those of the GPU where there is one.
+    work, which are those of the GPU where there is one. ``rate``: tokens generated per second, if not the student's.
     """
 
     task: str
@@ -57,6 +63,26 @@ class Cost:
     generated: float = 0
     trained: float = 0
     held: float = 0
+    rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that one stage holds: the model's ``weights``; its ``work`` (activations, logits, in training the adapter
+    and its optimizer); the key-value ``cache`` of the ``rows`` that run at once, of ``length`` tokens each as expected.
+    ``room``: tokens that the cache can hold beside the rest, infinite without a GPU.
+    """
+
+    weights: float
+    work: float
+    cache: float = 0
+    rows: float = 0
+    length: float = 0
+    room: float = math.inf
+
+    @property
+    def held(self) -> float:
+        return self.weights + self.work + self.cache
 
 
 @dataclass(frozen=True)
@@ -95,7 +121,8 @@ class Estimates:
         rates, rows = self.costs, []
         process = (rates.process_gb or 0) if rates.gpu_memory_gb is None else 0
         for cost in self._costs:
-            seconds = cost.read / rates.read_tokens_per_second + cost.generated / rates.generate_tokens_per_second
+            seconds = cost.read / rates.read_tokens_per_second
+            seconds += cost.generated / (cost.rate or rates.generate_tokens_per_second)
             seconds += cost.trained / rates.train_tokens_per_second
             tokens = (cost.read, cost.generated, cost.trained)
             rows.append((cost.task, *map(round, tokens), seconds / 3600, process + cost.held / 1e9))
@@ -158,6 +185,7 @@ class Estimates:
         parts = [
             shown.to_string(col_space=[len(name) + 1 for name in headings]),
             f"\nWith the start of each notebook and {self._at_once} at once of the arms:\n{self.line()}",
+            f"\nMemory by stage, GB, {self._machine}:\n{self._memory_text()}",
             *(f"warning: {warning}" for warning in self.warnings()),
         ]
         if (found := self.measured()) is not None:
@@ -167,21 +195,124 @@ class Estimates:
         return "\n".join(parts)
 
     def warnings(self) -> list[str]:
-        """One line for each arm of whose training rows more than ``TOLERATED`` would be longer than ``max_length``.
+        """What the parameters and the expected lengths say of each other that is probably not meant, one line each.
 
-        Empty where the costs are not :attr:`stated`.
+        More than ``TOLERATED`` of an arm's training rows longer than ``max_length``, of the prefixes too long to be
+        continued, or of the traces too long to be judged; budgets and rows beyond the context; memory beyond the
+        GPU's. Empty where the costs are not :attr:`stated`.
         """
-        if not self.stated:
-            return []
-        found, limit = [], self.params.max_length
-        for arm in self.params.arms:
+        return [*self._lengths(), *self._memory_faults()] if self.stated else []
+
+    def _lengths(self) -> Iterator[str]:
+        p, c = self.params, self.costs
+        if self._prompt + p.max_new_tokens > p.max_model_len:
+            yield (
+                f"max_new_tokens {p.max_new_tokens} and a prompt of {self._prompt} tokens exceed "
+                f"max_model_len {p.max_model_len}"
+            )
+        if p.max_length > p.max_model_len and any(ARMS[arm].target for arm in p.arms):
+            yield f"max_length {p.max_length} exceeds max_model_len {p.max_model_len}, all that the student reads"
+        for strategy in self.plan.strategies:
+            if strategy in SEARCHED and not self.scans(strategy):  # a binary search begins in the middle
+                limit = p.judge_max_model_len if strategy == "judge" else p.max_model_len
+                context = "judge_max_model_len" if strategy == "judge" else "max_model_len"
+                room = limit - self._prompt - c.verdict_tokens - self._verdict(strategy)
+                if (over := 1 - fitting(c.trace_tokens / 2, c.trace_spread, room)[0]) > TOLERATED:
+                    yield (
+                        f"about {100 * over:.0f} % of the traces are too long to be judged: half of the trace is read "
+                        f"first and exceeds {context} {limit}"
+                    )
+            room = p.max_model_len - self._prompt - p.alignment_max_new_tokens
+            spread = c.trace_spread if strategy != "empty" else 0
+            if (over := 1 - fitting(prefix_tokens(c, strategy), spread, room)[0]) > TOLERATED:
+                yield (
+                    f"about {100 * over:.0f} % of the prefixes ({strategy}) cannot be continued: beside "
+                    f"alignment_max_new_tokens {p.alignment_max_new_tokens}, max_model_len {p.max_model_len} leaves "
+                    f"{max(0, room):,.0f} tokens for them"
+                )
+        for arm in p.arms:
             if ARMS[arm].target and (rows := self.rows(arm)).over > TOLERATED:
                 lot = "cut" if ARMS[arm].target == "prefix" else "left out"
-                found.append(
+                yield (
                     f"about {100 * rows.over:.0f} % of {arm}'s rows ({rows.tokens:,.0f} tokens on average) would "
-                    f"exceed max_length {limit} and be {lot}"
+                    f"exceed max_length {p.max_length} and be {lot}"
                 )
+
+    def _memory_faults(self) -> Iterator[str]:
+        if self._usable is None:
+            return
+        for stage, memory in self.memory.items():
+            context = self.params.teacher_max_model_len if stage == "traces" else self.params.max_model_len
+            if memory.length and memory.room < memory.length:
+                yield (
+                    f"{stage}: {max(0, memory.room):,.0f} tokens of cache fit beside the weights "
+                    f"({memory.weights / 1e9:.3g} GB), fewer than one row of {memory.length:,.0f} needs"
+                )
+            elif memory.length and self.params.engine == "vllm" and memory.room < context:
+                yield (
+                    f"{stage}: {memory.room:,.0f} tokens of cache fit beside the weights; to start, vLLM wants room "
+                    f"for a whole context of {context}; raise gpu_memory_utilization, or take fewer bits"
+                )
+            elif memory.held > self._usable:
+                remedy = "; a smaller max_length or load_in_4bit needs less" if stage == "finetuning" else ""
+                yield (
+                    f"{stage}: {memory.held / 1e9:.3g} GB exceed {100 * GPU_SHARE:.0f} % of the GPU's "
+                    f"{self.costs.gpu_memory_gb:g}{remedy}"
+                )
+
+    @property
+    def _machine(self) -> str:
+        gpu = self.costs.gpu_memory_gb
+        return "without the process's own" if gpu is None else f"of the GPU's {gpu:g}"
+
+    @property
+    def _usable(self) -> float | None:
+        """Bytes of the GPU that a stage can fill; ``None`` without one."""
+        gpu = self.costs.gpu_memory_gb
+        return None if gpu is None else 1e9 * gpu * GPU_SHARE
+
+    @cached_property
+    def memory(self) -> dict[str, Memory]:
+        """What each stage holds, by stage: the largest of its tasks, of the parameters' own models."""
+        c, p, n = self.costs, self.params, self.costs.training_problems
+        found = {}
+        if p.teacher and not p.model("teacher").is_service:
+            found["traces"] = self._generation(n, self._prompt + c.trace_tokens, p.teacher_max_model_len, teacher=True)
+        if not p.model("student").is_service:
+            searched = [s for s in self.plan.strategies if s in SEARCHED]
+            if searched:
+                found["truncation"] = self._generation(
+                    n, c.question_tokens + c.read_share * c.trace_tokens + c.verdict_tokens
+                )
+            if self.plan.entropy:
+                found["entropy"] = self._reading
+            continued = [prefix_tokens(c, s) + self._continued(s) for s in self.plan.strategies]
+            if continued:
+                found["alignment"] = self._generation(n, self._prompt + max(continued))
+            asked = sum(b.problems for b in p.benchmarks) * p.n_samples
+            longest = max(self.response(arm) for arm in p.arms)
+            found["evaluation"] = self._generation(asked, self._prompt + longest)
+        if any(ARMS[arm].target for arm in p.arms):
+            recipe = p.part(FineTuning)
+            base = trained_weights(c, recipe, p.dtype)
+            found["finetuning"] = Memory(base, training(c, recipe, p.dtype) - base)
         return found
+
+    def _memory_text(self) -> str:
+        import pandas as pd
+
+        rows = {}
+        for stage, m in self.memory.items():
+            gb = [f"{part / 1e9:.3g}" for part in (m.weights, m.work, m.cache, m.held)]
+            ends = ["", "", ""]
+            if m.length:
+                fits = (
+                    ["", ""] if math.isinf(m.room) else [f"{max(0, m.room):,.0f}", f"{max(0, m.room) / m.length:,.1f}"]
+                )
+                ends = [f"{m.length:,.0f}", *fits]
+            rows[stage] = [*gb, *ends]
+        columns = ["weights", "work", "cache", "together", "tokens a row", "cache tokens that fit", "rows that fit"]
+        return pd.DataFrame.from_dict(rows, orient="index", columns=columns).to_string()
 
     def measured(self) -> pd.DataFrame | None:
         """The cost table of the study's last report, or ``None`` where there is none."""
@@ -237,7 +368,10 @@ class Estimates:
     def _traces(self, task: Task, arm: None) -> Iterator[Cost]:
         if self.params.teacher:
             n, new = self.costs.training_problems, self.costs.trace_tokens
-            yield Cost(task.name, arm, n * self._prompt, n * new, held=self._generating(n, self._prompt + new))
+            limit, teacher = self.params.teacher_max_model_len, self.costs.teacher
+            held = self._generation(n, self._prompt + new, limit, teacher=True).held
+            rate = teacher.generate_tokens_per_second if teacher else None
+            yield Cost(task.name, arm, n * self._prompt, n * new, held=held, rate=rate)
 
     def _truncation(self, task: Task, arm: None) -> Iterator[Cost]:
         """A trace is read once, up to the longest prefix that is asked about, and the demand once for each verdict."""
@@ -245,7 +379,7 @@ class Estimates:
         model = self.params.model("judge" if strategy == "judge" else "student")
         answer = 0
         if strategy in SEARCHED:
-            asked, share = self._asked(strategy), max(0.5, c.prefix_share)  # a binary search begins in the middle
+            asked, share = self._asked(strategy), c.read_share
             if self.scans(strategy):
                 share = asked / self._sentences
             demanded = asked * c.verdict_tokens
@@ -283,22 +417,34 @@ class Estimates:
         """Tokens decoded for one verdict. A judge of its own may reason first: its budget is the bound."""
         if strategy == "judge":
             return self.params.judge_max_new_tokens if self.params.judge_verdict == "decode" else 0
-        return min(ANSWER_TOKENS, self.params.verdict_max_new_tokens) if self.params.verdict == "decode" else 0
+        return (
+            min(self.costs.answer_tokens, self.params.verdict_max_new_tokens) if self.params.verdict == "decode" else 0
+        )
 
     def _entropy(self, task: Task, arm: None) -> Iterator[Cost]:
         """Some traces are read once, one by one; memory holds the logits of a block of tokens and two such tables."""
-        c, n = self.costs, min(self.params.entropy_traces, self.costs.training_problems)
-        tokens = self._prompt + c.trace_tokens
-        logits = 3 * 4 * min(TransformersEngine.LOGITS, tokens * c.vocabulary)
-        yield Cost(task.name, arm, n * tokens, held=self._generating(1, tokens) + logits)
+        n, memory = min(self.params.entropy_traces, self.costs.training_problems), self._reading
+        yield Cost(task.name, arm, n * memory.length, held=memory.held)
+
+    @property
+    def _reading(self) -> Memory:
+        """Of reading one trace for its entropy."""
+        tokens = self._prompt + self.costs.trace_tokens
+        memory = self._generation(1, tokens)
+        logits = 3 * 4 * min(TransformersEngine.LOGITS, tokens * self.costs.vocabulary)
+        return replace(memory, work=memory.work + logits, length=tokens, room=math.inf)
 
     def _alignment(self, task: Task, arm: None) -> Iterator[Cost]:
-        c, n, prefix = self.costs, self.costs.training_problems, prefix_tokens(self.costs, task.variant)
-        new = c.continuation_tokens if prefix else c.response_tokens["zero-shot"]
-        new = min(new, self.params.alignment_max_new_tokens)
-        prompt = self._prompt + prefix
+        n, prefix = self.costs.training_problems, prefix_tokens(self.costs, task.variant)
+        new, prompt = self._continued(task.variant), self._prompt + prefix
         held = self._generating(n, prompt + new)
         yield Cost(task.name, arm, n * prompt, n * new, held=held)
+
+    def _continued(self, strategy: str) -> float:
+        """Tokens of one continuation; without a prefix it is the student's own answer."""
+        c = self.costs
+        new = c.continuation_tokens if prefix_tokens(c, strategy) else c.response_tokens["zero-shot"]
+        return min(new, self.params.alignment_max_new_tokens)
 
     def _success(self, task: Task, arm: None) -> Iterator[Cost]:
         """Further continuations of the prefixes that alignment continued."""
@@ -376,12 +522,25 @@ class Estimates:
         yield Cost(task.name, arm, read, n * len(pairs) * budget, held=held)
 
     def _generating(self, sequences: float, tokens: float, limit: int | None = None) -> float:
-        """Bytes of the weights, and of the key-value cache of one batch at its expected length, which is at most
-        ``limit`` (without one: the student's context).
+        """Bytes held while the student generates ``sequences`` of ``tokens`` tokens; see :meth:`_generation`."""
+        return self._generation(sequences, tokens, limit).held
+
+    def _generation(self, sequences: float, tokens: float, limit: int | None = None, teacher: bool = False) -> Memory:
+        """The weights, the activations and logits of a pass, and the key-value cache of the rows at once: at most
+        ``batch_size``, and as many as fit the GPU. ``limit``: the longest row (without one: the student's context).
         """
-        at_once, length = min(self.params.batch_size, sequences), min(tokens, limit or self.params.max_model_len)
-        dtype = self.params.dtype
-        return weights(self.costs, dtype) + at_once * length * kv_per_token(self.costs, dtype)
+        c, p = self.costs, self.params
+        shape, dtype = (c.teacher or c, "auto") if teacher else (c, p.dtype)
+        rows, length = min(p.batch_size, sequences), min(tokens, limit or p.max_model_len)
+        kv, base = kv_per_token(shape, dtype), weights(shape, dtype)
+        work = 2 * 4 * c.vocabulary * rows
+        if c.gpu_memory_gb is None:  # activations are part of process_gb
+            return Memory(base, work, rows * length * kv, rows, length)
+        share = p.gpu_memory_utilization if p.engine == "vllm" else GPU_SHARE
+        work += RUNTIME + min(PASS_TOKENS, rows * length) * BYTES[dtype] * inside(shape)
+        room = (1e9 * c.gpu_memory_gb * share - base - work) / kv
+        rows = min(rows, max(1, room / length))
+        return Memory(base, work, rows * length * kv, rows, length, room)
 
 
 def fitting(mean: float, spread: float, limit: float) -> tuple[float, float]:
@@ -416,7 +575,7 @@ def target_tokens(costs: Costs, recipe: FineTuning, arm: str) -> float:
     """Tokens of the arm's training targets: the mean over its rows."""
     spec = ARMS[arm]
     if spec.target == "label":
-        return ANSWER_TOKENS
+        return costs.answer_tokens
     if spec.target == "trace":
         return costs.trace_tokens
     if spec.target == "upft":
@@ -424,15 +583,34 @@ def target_tokens(costs: Costs, recipe: FineTuning, arm: str) -> float:
         return share * costs.trace_tokens + (1 - share) * min(recipe.upft_tokens, costs.trace_tokens)
     prefix = prefix_tokens(costs, spec.strategy)
     new = costs.continuation_tokens if prefix else costs.response_tokens["zero-shot"]
-    return {"prefix": prefix, "continuation": new}.get(spec.target, prefix + new + MARKS_TOKENS)
+    return {"prefix": prefix, "continuation": new}.get(spec.target, prefix + new + costs.marks_tokens)
 
 
-def weights(costs: Costs, dtype: str) -> float:
+def weights(costs: Costs | Shape, dtype: str) -> float:
     """Bytes of the model's weights."""
     return 1e9 * costs.parameters_billion * BYTES[dtype]
 
 
-def kv_per_token(costs: Costs, dtype: str) -> int:
+def trained_weights(costs: Costs, recipe: FineTuning, dtype: str) -> float:
+    """Bytes of the base model's weights in training: with ``load_in_4bit`` its layers' matrices are quantised."""
+    if not recipe.load_in_4bit:
+        return weights(costs, dtype)
+    matrices = costs.layers * layer_parameters(costs)
+    return (1e9 * costs.parameters_billion - matrices) * BYTES[dtype] + matrices * FOUR_BIT
+
+
+def layer_parameters(costs: Costs) -> int:
+    """Weights of one layer's linear projections."""
+    h, i, q, kv = costs.hidden_size, costs.intermediate_size, costs.heads, costs.kv_heads
+    return costs.head_dim * h * (2 * q + 2 * kv) + 3 * h * i
+
+
+def inside(costs: Costs | Shape) -> int:
+    """Numbers that one layer holds for one token: about 8 hidden and 4 feed-forward widths."""
+    return 8 * costs.hidden_size + 4 * costs.intermediate_size
+
+
+def kv_per_token(costs: Costs | Shape, dtype: str) -> int:
     """Bytes of one token's keys and values over all layers."""
     return 2 * costs.layers * costs.kv_heads * costs.head_dim * BYTES[dtype]
 
@@ -448,14 +626,15 @@ def training(costs: Costs, recipe: FineTuning, dtype: str) -> float:
     """Bytes held in training: weights; adapter, gradient and Adam's two moments in float32; activations; a block of
     logits and its gradient.
 
-    Activations are those of gradient checkpointing: each layer's input, and the inside of one layer (about 8 hidden and
-    4 feed-forward widths per token).
+    Activations are those of gradient checkpointing: each layer's input, and the inside of one layer. Without a GPU the
+    loss holds all logits at once.
     """
     tokens = recipe.per_device_train_batch_size * recipe.max_length
-    inside = 8 * costs.hidden_size + 4 * costs.intermediate_size
-    activations = tokens * BYTES[dtype] * (costs.layers * costs.hidden_size + inside)
-    logits = 2 * 4 * costs.vocabulary * min(tokens, LOSS_TOKENS)
-    return weights(costs, dtype) + 16 * lora_parameters(costs, recipe.lora_r) + activations + logits
+    activations = tokens * BYTES[dtype] * (costs.layers * costs.hidden_size + inside(costs))
+    gpu = costs.gpu_memory_gb is not None
+    logits = costs.vocabulary * (2 * 4 * min(tokens, LOSS_TOKENS) if gpu else PLAIN_LOSS * tokens)
+    work = 16 * lora_parameters(costs, recipe.lora_r) + activations + logits + (RUNTIME if gpu else 0)
+    return trained_weights(costs, recipe, dtype) + work
 
 
 def _hours(hours: float) -> str:

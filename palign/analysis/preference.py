@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ..behaviour import describe
-from ..engines.base import Completion, Engine, Sampling, generate, seed_of
+from ..engines.base import Completion, Engine, Sampling, seed_of, stream
 from ..engines.opening import open_engine
 from ..grading import last_box
 from ..judging import label, reply
@@ -112,23 +112,23 @@ def arm_pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
     return pairs + [pair for pair in combinations(among, 2) if len(among) > 1]
 
 
-Ask = Callable[[list[dict]], list[Completion]]
-"""Answers a batch of items that hold an ``id``, a ``question`` and the two responses ``shown``."""
+Ask = Callable[[list[dict]], Iterable[tuple[int, Completion]]]
+"""Answers items that hold an ``id``, a ``question`` and the two responses ``shown``: by their index, in any order."""
 
 
-def _ask_rubric(batch: list[dict]) -> list[Completion]:
-    return [Completion(rubric(*item["shown"]), "stop", 0, 0) for item in batch]
+def _ask_rubric(batch: list[dict]) -> Iterator[tuple[int, Completion]]:
+    return ((i, Completion(rubric(*item["shown"]), "stop", 0, 0)) for i, item in enumerate(batch))
 
 
 def _ask_model(engine: Engine, instruction: str, max_new_tokens: int, seed: int) -> Ask:
-    def ask(batch: list[dict]) -> list[Completion]:
+    def ask(batch: list[dict]) -> Iterator[tuple[int, Completion]]:
         prompts = []
         for item in batch:
             first, second = item["shown"]
             prompts.append(engine.prompt(fill(instruction, question=item["question"], first=first, second=second)))
         seeds = [seed_of(seed, "preference", item["id"]) for item in batch]
-        answers = generate(engine, prompts, Sampling(max_new_tokens), seeds)
-        return [replace(a, text=reply(prompt, a.text)) for a, prompt in zip(answers, prompts, strict=True)]
+        for i, answer in stream(engine, prompts, Sampling(max_new_tokens), seeds):
+            yield i, replace(answer, text=reply(prompts[i], answer.text))
 
     return ask
 
@@ -186,13 +186,12 @@ def compare(params: Params) -> list[dict]:
         ask = _ask_model(engine, params.preference_prompt, params.preference_max_new_tokens, params.seed)
     kept = ("id", "arm", "against", "benchmark", "problem", "place")
 
-    def work(batch: list[dict]) -> list[dict]:
-        return [
-            {key: item[key] for key in kept} | {"text": answer.text, "verdict": _verdict(answer)} | answer.facts
-            for item, answer in zip(batch, ask(batch), strict=True)
-        ]
+    def work(batch: list[dict]) -> Iterator[dict]:
+        for i, answer in ask(batch):
+            own = {key: batch[i][key] for key in kept}
+            yield own | {"text": answer.text, "verdict": _verdict(answer)} | answer.facts
 
-    asked = task.folder.fill("verdicts", items, lambda item: item["id"], work, params.batch_size, "preferences")
+    asked = task.folder.fill("verdicts", items, lambda item: item["id"], work, "preferences")
     found = {tuple(r[k] for k in kept[1:]): r["verdict"] for r in asked}
     records = []
     for key in sorted({key[:-1] for key in found}):

@@ -13,7 +13,7 @@ answer is the prefix's empirical sufficiency. The unit of every interval is the 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -23,13 +23,13 @@ from numpy.typing import ArrayLike
 
 from .. import traces, truncation
 from ..alignment import sampling_of, user_turn
-from ..engines.base import FAILED, generate, seed_of
+from ..engines.base import FAILED, seed_of, stream
 from ..engines.opening import open_engine
 from ..grading import grade
 from ..judging import Judge
 from ..params import Alignment, Machine, Params
 from ..tasks.plan import Plan, held
-from ..truncation import SEARCHES, every, lockstep, search
+from ..truncation import SEARCHES, every, search
 from .statistics import interval, mean_over_traces, over_traces, rank_auc, table_of
 
 if TYPE_CHECKING:
@@ -119,13 +119,11 @@ def measure(params: Params) -> list[dict]:
 
     numbers = {trace.id: number for number, trace in enumerate(sample)}
 
-    def work(batch: list[traces.Trace]) -> list[dict]:
-        return [
-            asdict(prefix) | {"sample": numbers[prefix.id]}
-            for prefix in lockstep(batch, every, judge.open, engine.count, rule)
-        ]
+    def work(batch: Sequence[traces.Trace]) -> Iterator[dict]:
+        for prefix in truncation.searched(batch, every, judge, engine.count, params.batch_size):
+            yield asdict(prefix) | {"sample": numbers[prefix.id]}
 
-    judged = truncation.judged(task.folder, "judged", sample, work, params.batch_size, "judging all prefixes")
+    judged = truncation.judged(task.folder, "judged", sample, work, "judging all prefixes")
     good = {record["id"]: record for record in judged if record["status"] == "ok"}
     texts = {trace.id: rule.split(trace.trace) for trace in sample}
     asked = [
@@ -144,16 +142,17 @@ def measure(params: Params) -> list[dict]:
         prefix = rule.join(texts[record["id"]][:p])
         return engine.prompt(user_turn(params.continue_prompt, params.answer_prompt, record["question"], prefix))
 
-    def go_on(batch: list[tuple[dict, int, int]]) -> list[dict]:
+    def go_on(batch: list[tuple[dict, int, int]]) -> Iterator[dict]:
         seeds = [seed_of(params.seed, "sufficiency", key(item)) for item in batch]
-        completions = generate(engine, [prompt(record, p) for record, p, _ in batch], sampling, seeds)
-        return [
-            {"id": key(item), "of": item[0]["id"], "sample": item[0]["sample"], "sentences": item[1]}
-            | {"text": completion.text, **completion.facts}
-            for item, completion in zip(batch, completions, strict=True)
-        ]
+        prompts = [prompt(record, p) for record, p, _ in batch]
+        for i, completion in stream(engine, prompts, sampling, seeds):
+            record, p, _ = batch[i]
+            yield (
+                {"id": key(batch[i]), "of": record["id"], "sample": record["sample"], "sentences": p}
+                | {"text": completion.text, **completion.facts}
+            )
 
-    continued = task.folder.fill("continuations", asked, key, go_on, params.batch_size, "continuing prefixes")
+    continued = task.folder.fill("continuations", asked, key, go_on, "continuing prefixes")
     records = _cuts(good, continued)
     task.folder.write("cuts", records)
     task.finish(

@@ -9,12 +9,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..params import Model
+from ..params import Model, OneLine
 from ..prompts import render
 
 
@@ -73,12 +73,18 @@ class Engine:
 
     ``source``: the model as the study names it. ``settings``: how it runs, for the manifest. ``cache_tokens``: what its
     prefix cache holds at once, in tokens; ``None`` if the reader manages its own cache or the size is unknown.
+    ``stopped``: it was closed or answers no more, and is not to be given out again.
     """
 
     source: Model
     tokenizer: Any
     settings: dict
     cache_tokens: int | None = None
+    stopped: bool = False
+
+    def close(self) -> None:
+        """Give the device's memory back; the engine cannot be used afterwards."""
+        self.stopped = True
 
     def prompt(self, user: str) -> str:
         """One user's turn and the opening of the reply, by the model's own chat template and its switches."""
@@ -89,11 +95,26 @@ class Engine:
         return len(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-        """One completion per prompt. A response depends on its prompt, ``sampling`` and its own seed only."""
-        raise NotImplementedError
+        """One completion per prompt. A response depends on its prompt, ``sampling`` and its own seed only.
+
+        A subclass defines this or :meth:`stream`; each of the two is made of the other.
+        """
+        found = dict(self.stream(prompts, sampling, seeds))
+        return [found[i] for i in range(len(prompts))]
+
+    def stream(
+        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+    ) -> Iterator[tuple[int, Completion]]:
+        """The completions of :meth:`generate` as they finish, in any order, each with its prompt's index.
+
+        It takes thousands of prompts at once: the engine decides how many of them run together.
+        """
+        yield from enumerate(self.generate(prompts, sampling, seeds))
 
     def choose(self, prompts: Sequence[str], labels: Sequence[str]) -> list[list[float] | None]:
-        """Log-probability (nats) of each label after each prompt; ``None`` for a prompt that does not fit."""
+        """Sum of the log-probabilities (nats) of each label's tokens after each prompt; ``None`` for a prompt that does
+        not fit. A label is a text or token ids.
+        """
         raise NotImplementedError
 
     def reader(self, texts: Sequence[str]) -> Reader:
@@ -148,7 +169,7 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
 
-class EngineError(RuntimeError):
+class EngineError(OneLine, RuntimeError):
     """An engine that cannot be opened or cannot do what is asked; the message is one line."""
 
 
@@ -156,29 +177,68 @@ class EngineStopped(EngineError):
     """An engine that cannot answer any more. The run stops: its error must not become the outcome of a record."""
 
 
-def generate(engine: Engine, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-    """The engine's completions. If the call fails, each prompt is tried once more by itself.
+LONE_FAILURES = 8
+"""Single prompts that fail in a row, after which the engine is asked for one that it answered before."""
 
-    One that fails again has ``finish`` ``engine error``: that is the record's outcome, and the run continues. Raises
-    :class:`EngineStopped` when several prompts all fail: the engine is at fault, not a prompt.
+
+def stream(
+    engine: Engine, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+) -> Iterator[tuple[int, Completion]]:
+    """The engine's completions as they finish, each with its prompt's index. If the call fails, the prompts that wait
+    are asked again in halves, down to single ones. One that fails by itself has ``finish`` ``engine error``: that is
+    the record's outcome, and the run continues.
+
+    Raises :class:`EngineStopped` when several prompts fail by themselves and the engine does not answer one that it
+    answered before either: then the engine is at fault, not a prompt.
     """
-    try:
-        return engine.generate(prompts, sampling, seeds)
-    except EngineError:
-        raise
-    except (RuntimeError, OSError):  # out of memory, a server that is gone
-        pass
-    done = []
-    for prompt, seed in zip(prompts, seeds, strict=True):
+    answered: int | None = None
+    failures: dict[int, Completion] = {}  # of single prompts, while it is not known whose fault they are
+    parts = [list(range(len(prompts)))]
+    while parts:
+        part = parts.pop()
+        waiting = dict.fromkeys(part)
         try:
-            done += engine.generate([prompt], sampling, [seed])
-        except EngineError:
+            for at, completion in engine.stream([prompts[i] for i in part], sampling, [seeds[i] for i in part]):
+                del waiting[part[at]]
+                if completion.finish == "engine error":
+                    failures[part[at]] = completion
+                    continue
+                answered = part[at]
+                yield answered, completion
+                yield from failures.items()
+                failures.clear()
+        except EngineError as error:
+            engine.stopped |= isinstance(error, EngineStopped)
             raise
-        except (RuntimeError, OSError) as error:
-            done.append(Completion("", "engine error", 0, 0, reason=said(error)))
-    if len(done) > 1 and all(completion.finish == "engine error" for completion in done):
-        raise EngineStopped(f"the engine answers nothing: {done[0].reason}; run the study again to continue")
-    return done
+        except (RuntimeError, OSError) as error:  # a device or a server that is gone
+            left = list(waiting)
+            if len(left) == 1:
+                failures[left[0]] = Completion("", "engine error", 0, 0, reason=said(error))
+            elif left:
+                parts += [left[len(left) // 2 :], left[: len(left) // 2]]
+        if len(failures) > 1 and (not parts or len(failures) >= LONE_FAILURES):
+            again = [] if answered is None else [(prompts[answered], seeds[answered])]
+            if not any(_answers(engine, prompt, sampling, seed) for prompt, seed in again):
+                engine.stopped = True
+                reason = next(iter(failures.values())).reason
+                raise EngineStopped(f"the engine answers nothing: {reason}; run the study again to continue")
+            yield from failures.items()
+            failures.clear()
+    yield from failures.items()
+
+
+def _answers(engine: Engine, prompt: str, sampling: Sampling, seed: int) -> bool:
+    try:
+        engine.generate([prompt], sampling, [seed])
+    except (RuntimeError, OSError):
+        return False
+    return True
+
+
+def generate(engine: Engine, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+    """All completions of :func:`stream`, in the order of the prompts."""
+    found = dict(stream(engine, prompts, sampling, seeds))
+    return [found[i] for i in range(len(prompts))]
 
 
 def check_safetensors(model: str) -> None:

@@ -5,50 +5,51 @@ For a :class:`~palign.engines.transformers.TransformersEngine` whose model has f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .base import Completion, Engine, Reading
+from .labels import Label, label_ids
 
 
 class CachedReader:
     """Prompts over shared texts; each token of a text is read once and its key-value states are kept.
 
-    The tokens with which both a prompt and its text begin are shared: those not read yet are appended to the cache, in
-    order. A prompt's other tokens are its own: they are read after the cache in one pass, under a mask that shows each
-    prompt its shared and its own tokens only, and are then dropped from the cache. One pass takes any number of prompts
-    of a text and is exact: every token has the position and the context that it has in a prompt read by itself. Where a
-    cut falls inside a token of the text, the shared tokens end before that token.
+    The tokens with which both a prompt and its text begin are shared: those not read yet are read and stored, in order.
+    A prompt's other tokens are its own: they are read after the stored ones in one pass, under a mask that shows each
+    prompt its shared and its own tokens only, and are not stored. One pass takes any number of prompts of a text and is
+    exact: every token has the position and the context that it has in a prompt read by itself. Where a cut falls inside
+    a token of the text, the shared tokens end before that token.
 
-    Texts may differ in length: a row's unused cache columns are masked.
+    The store holds the texts' tokens one after another, without padding. A pass pads the texts that it needs to one
+    length, layer by layer, and is limited in its tokens and in its columns times lines: its memory does not depend on
+    how many texts there are. After an error in a pass the store may hold half of it: the reader must not be used again.
     """
 
-    NOWHERE = 2**30  # position in the text of a cache column that holds no token of it
-    COLUMNS = 2048  # tokens of a text read in one pass; the mask's memory grows with them
+    TOKENS = 8192  # read in one pass; activations and the mask grow with them
+    AREA = 2**18  # lines times columns of a pass, stored tokens included; one layer's copy of them is held at a time
 
     def __init__(self, engine: Engine, texts: Sequence[str]):
         import torch
-        from transformers import DynamicCache
 
         self.engine, self.device, self.limit = engine, engine.model.device, engine.source.max_model_len
         self.texts = [engine.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
-        self.rows = list(range(len(texts)))  # the text in each line of the batch
-        self.read = [0] * len(texts)  # tokens of each text in the cache
-        self.cache = DynamicCache(config=engine.model.config)
-        self.place = torch.empty((len(texts), 0), dtype=torch.long, device=self.device)  # position in its text
+        nothing = torch.empty(0, dtype=torch.long, device=self.device)
+        self.slots = dict.fromkeys(range(len(texts)), nothing)  # where in the store each text's tokens read so far are
+        self.store = _store(engine.model.config)
 
-    def choose(self, asked: Sequence[tuple[int, str]], labels: Sequence[str]) -> list[Reading]:
-        tails = [self.engine.tokenizer(label, add_special_tokens=False).input_ids for label in labels]
+    def choose(self, asked: Sequence[tuple[int, str]], labels: Sequence[Label]) -> list[Reading]:
+        tails = label_ids(self.engine.tokenizer, labels)
         stem = tails[0][: min(_common(tails[0], tail[:-1]) for tail in tails)]
         prompts = self._prompts(asked, room=max(map(len, tails)))
-        lines, shared = self._extend([prompt for prompt in prompts if prompt.fits])
-        branches: list[list[_Branch]] = [[] for _ in self.rows]
+        shared = self._extend([prompt for prompt in prompts if prompt.fits])
+        branches: dict[int, list[_Branch]] = {}
         for prompt in prompts:
             if prompt.fits:
                 branch = _Branch(prompt.key, prompt.common, prompt.own, stem, [tail[len(stem) :] for tail in tails])
-                branches[lines[prompt.text]].append(branch)
+                branches.setdefault(prompt.text, []).append(branch)
         logprobs = self._branch(branches, len(labels))
-        own = {branch.key: sum(1 for _ in branch.tokens()) for line in branches for branch in line}
+        own = {branch.key: sum(1 for _ in branch.tokens()) for line in branches.values() for branch in line}
         return [Reading(logprobs.get(p.key), shared.get(p.key, 0), own.get(p.key, 0), p.length) for p in prompts]
 
     def _prompts(self, asked: Sequence[tuple[int, str]], room: int) -> list[_Prompt]:
@@ -60,151 +61,235 @@ class CachedReader:
             prompts.append(_Prompt(key, text, common, ids[common:], len(ids) + room <= self.limit))
         return prompts
 
-    def _extend(self, prompts: list[_Prompt]) -> tuple[dict[int, int], dict[int, int]]:
-        """Read each text as far as its prompts share it. Returns each text's line, and the tokens read per prompt."""
+    def _extend(self, prompts: list[_Prompt]) -> dict[int, int]:
+        """Read each text as far as its prompts share it. Returns the tokens read per prompt."""
         import torch
 
         self._drop({prompt.text for prompt in prompts})
-        lines = {text: line for line, text in enumerate(self.rows)}
-        upto, shared = {text: self.read[text] for text in self.rows}, {}
+        upto, shared = {text: len(slots) for text, slots in self.slots.items()}, {}
         for prompt in prompts:
             shared[prompt.key] = max(0, prompt.common - upto[prompt.text])
             upto[prompt.text] = max(upto[prompt.text], prompt.common)
-        pieces = [self.texts[text][self.read[text] : upto[text]] for text in self.rows]
-        width = max(map(len, pieces), default=0)
-        ids = torch.full((len(pieces), width), self.engine.pad_id())
-        place = torch.full((len(pieces), width), self.NOWHERE)
-        for line, (text, piece) in enumerate(zip(self.rows, pieces, strict=True)):
-            ids[line, : len(piece)] = torch.tensor(piece, dtype=torch.long)
-            place[line, : len(piece)] = torch.arange(self.read[text], self.read[text] + len(piece))
-            self.read[text] += len(piece)
-        ids, place = ids.to(self.device), place.to(self.device)
-        for start in range(0, width, self.COLUMNS):
-            part = slice(start, start + self.COLUMNS)
-            self.place = torch.cat([self.place, place[:, part]], dim=1)
-            seen = self.place[:, None, :] <= place[:, part, None]  # padding sees every token; no token sees padding
-            self._forward(ids[:, part], seen, place[:, part].clamp(max=self.limit - 1), keep=[0])
-        return lines, shared
+        pieces = {text: self.texts[text][len(slots) : upto[text]] for text, slots in self.slots.items()}
+        for texts in self._packs({t: (len(self.slots[t]), len(piece)) for t, piece in pieces.items() if piece}):
+            step, width = max(1, self.TOKENS // len(texts)), max(len(pieces[text]) for text in texts)
+            for start in range(0, width, step):
+                parts = [pieces[text][start : start + step] for text in texts]
+                self._append(texts, [torch.tensor(part, dtype=torch.long, device=self.device) for part in parts])
+        return shared
 
-    def _branch(self, branches: list[list[_Branch]], labels: int) -> dict[int, list[float]]:
-        """Read all branches after their texts in one pass, drop them from the cache, and sum the log-probabilities of
-        each one's labels.
-        """
+    def _append(self, texts: list[int], parts: list) -> None:
+        """Read the next tokens of each text and store them."""
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        ids = pad_sequence(parts, batch_first=True, padding_value=self.engine.pad_id())
+        lengths = torch.tensor([len(part) for part in parts], device=self.device)
+        read = torch.tensor([len(self.slots[text]) for text in texts], device=self.device)
+        order = torch.arange(ids.shape[1], device=self.device)
+        past = (torch.arange(int(read.max()), device=self.device) < read[:, None])[:, None, :]
+        causal = order[None, :] <= order[:, None]
+        seen = torch.cat(
+            [past.expand(-1, len(order), -1), causal.expand(len(texts), -1, -1)], dim=-1
+        )  # padding sees itself and what comes before: softmax over nothing is NaN
+        positions = (read[:, None] + order).clamp(max=self.limit - 1)
+        first = self.store.stored
+        self._forward(texts, int(read.max()), ids, seen, positions, [(0, 0)], stored=order < lengths[:, None])
+        for text, part in zip(texts, parts, strict=True):
+            slots = torch.arange(first, first + len(part), device=self.device)
+            self.slots[text] = torch.cat([self.slots[text], slots])
+            first += len(part)
+
+    def _branch(self, branches: dict[int, list[_Branch]], labels: int) -> dict[int, list[float]]:
+        """Read all branches after their texts and sum the log-probabilities of each one's labels."""
         import torch
 
-        columns = [[token for branch in line for token in branch.tokens()] for line in branches]
-        width = max(map(len, columns), default=0)
-        if not width:
-            return {}
-        blank = (self.engine.pad_id(), 0, 0, -1, 0)
-        table = torch.tensor([line + [blank] * (width - len(line)) for line in columns], device=self.device)
-        ids, positions, common, prompt, segment = table.unbind(-1)
-        order = torch.arange(width, device=self.device)
-        own = prompt[:, :, None] == prompt[:, None, :]
-        own &= (segment[:, None, :] == 0) | (segment[:, None, :] == segment[:, :, None])
-        own &= order[None, None, :] <= order[None, :, None]
-        seen = torch.cat([self.place[:, None, :] < common[:, :, None], own], dim=-1)
-        needed = sorted({at for line in branches for at, *_ in _scored(line)})
-        logits = self._forward(ids, seen, positions, keep=needed)
-        self.cache.crop(-width)
         found: dict[int, list[float]] = {}
-        logprobs = logits.float().log_softmax(-1)
-        where = {at: i for i, at in enumerate(needed)}
-        for line, row in enumerate(branches):
-            for at, key, label, token in _scored(row):
-                found.setdefault(key, [0.0] * labels)[label] += logprobs[line, where[at], token].item()
+        columns = {text: [token for branch in line for token in branch.tokens()] for text, line in branches.items()}
+        sizes = {text: (max(branch.common for branch in branches[text]), len(columns[text])) for text in branches}
+        for texts in self._packs(sizes):
+            past, width = (max(sizes[text][i] for text in texts) for i in (0, 1))
+            blank = (self.engine.pad_id(), 0, 0, -1, 0)
+            lines = [columns[text] + [blank] * (width - len(columns[text])) for text in texts]
+            ids, positions, common, prompt, segment = torch.tensor(lines, device=self.device).unbind(-1)
+            order = torch.arange(width, device=self.device)
+            own = prompt[:, :, None] == prompt[:, None, :]
+            own &= (segment[:, None, :] == 0) | (segment[:, None, :] == segment[:, :, None])
+            own &= order[None, None, :] <= order[None, :, None]
+            text_seen = torch.arange(past, device=self.device) < common[:, :, None]
+            scored = [((line, at), *rest) for line, text in enumerate(texts) for at, *rest in _scored(branches[text])]
+            needed = {place: i for i, place in enumerate(dict.fromkeys(place for place, *_ in scored))}
+            seen = torch.cat([text_seen, own], dim=-1)
+            logprobs = self._forward(texts, past, ids, seen, positions, list(needed)).float().log_softmax(-1)
+            values = logprobs[[needed[place] for place, *_ in scored], [token for *_, token in scored]].tolist()
+            for (_, key, label, _), value in zip(scored, values, strict=True):
+                found.setdefault(key, [0.0] * labels)[label] += value
         return found
 
     def generate(self, asked: Sequence[tuple[int, str]], max_new_tokens: int) -> list[Reading]:
         prompts = self._prompts(asked, room=max_new_tokens)
-        lines, shared = self._extend([prompt for prompt in prompts if prompt.fits])
+        shared = self._extend([prompt for prompt in prompts if prompt.fits])
         waiting: dict[int, list[_Prompt]] = {}
         values = {p.key: Completion("", "prompt too long", p.length, 0) for p in prompts if not p.fits}
         for prompt in prompts:
             if prompt.fits:
-                waiting.setdefault(lines[prompt.text], []).append(prompt)
+                waiting.setdefault(prompt.text, []).append(prompt)
         while any(waiting.values()):  # one prompt of each text at a time
-            turn = {line: queue.pop(0) for line, queue in waiting.items() if queue}
-            for prompt, tokens in zip(turn.values(), self._decode(turn, max_new_tokens), strict=True):
-                values[prompt.key] = self.engine.completion(tokens, prompt.length)
+            turn = {text: queue.pop(0) for text, queue in waiting.items() if queue}
+            for texts in self._packs({t: (p.common + max_new_tokens, len(p.own)) for t, p in turn.items()}):
+                batch = [turn[text] for text in texts]
+                for prompt, tokens in zip(batch, self._decode(batch, max_new_tokens), strict=True):
+                    values[prompt.key] = self.engine.completion(tokens, prompt.length)
         return [Reading(values[p.key], shared.get(p.key, 0), len(p.own) * p.fits, p.length) for p in prompts]
 
-    def _decode(self, turn: dict[int, _Prompt], max_new_tokens: int) -> list[list[int]]:
-        """Decode one prompt per line, greedily, after its text; then drop it from the cache."""
+    def _decode(self, batch: list[_Prompt], max_new_tokens: int) -> list[list[int]]:
+        """Decode one prompt for each of some texts, greedily, after its text."""
         import torch
 
         ends, pad = self.engine.end_ids(), self.engine.pad_id()
-        own = [turn[line].own if line in turn else [pad] for line in range(len(self.rows))]
-        width = max(map(len, own))
-        blank = torch.tensor([width - len(tokens) for tokens in own])[:, None]  # padding, on the left
-        ids = torch.tensor([[pad] * (width - len(tokens)) + tokens for tokens in own], device=self.device)
-        common = torch.tensor([turn[line].common if line in turn else 0 for line in range(len(self.rows))])[:, None]
-        order = torch.arange(width)
-        positions = (common + order - blank).clamp(min=0).to(self.device)
+        texts, past = [prompt.text for prompt in batch], max(prompt.common for prompt in batch)
+        width = max(len(prompt.own) for prompt in batch)
+        padding = [width - len(prompt.own) for prompt in batch]  # on the left
+        ids = [[pad] * blank + prompt.own for blank, prompt in zip(padding, batch, strict=True)]
+        ids, blank = torch.tensor(ids, device=self.device), torch.tensor(padding, device=self.device)[:, None]
+        common = torch.tensor([prompt.common for prompt in batch], device=self.device)[:, None]
+        order = torch.arange(width, device=self.device)
+        positions = (common + order - blank).clamp(min=0)
         seen = (order >= blank)[:, None, :] & (order[None, :] <= order[:, None])
-        seen |= torch.eye(width, dtype=torch.bool)  # padding sees itself: softmax over nothing is NaN
-        text = (self.place < common.to(self.device))[:, None, :].expand(-1, width, -1)
-        seen, used = torch.cat([text, seen.to(self.device)], dim=-1), 0
-        new: dict[int, list[int]] = {line: [] for line in turn}
+        seen |= torch.eye(width, dtype=torch.bool, device=self.device)  # padding sees itself
+        text_seen = (torch.arange(past, device=self.device) < common)[:, None, :].expand(-1, width, -1)
+        seen = torch.cat([text_seen, seen], dim=-1)
+        new: list[list[int]] = [[] for _ in batch]
         for _ in range(max_new_tokens):
-            logits = self._forward(ids, seen, positions, keep=[ids.shape[1] - 1])
-            used += ids.shape[1]
+            last = [(line, ids.shape[1] - 1) for line in range(len(batch))]
+            logits = self._forward(texts, past, ids, seen, positions, last, held=True)
             check_numbers(logits)
-            ids = logits[:, -1].argmax(-1)[:, None]
-            for line, tokens in new.items():
+            ids = logits.argmax(-1)[:, None]
+            for token, tokens in zip(ids[:, 0].tolist(), new, strict=True):
                 if not tokens or tokens[-1] not in ends:
-                    tokens.append(int(ids[line, 0]))
-            if all(tokens[-1] in ends for tokens in new.values()):
+                    tokens.append(token)
+            if all(tokens[-1] in ends for tokens in new):
                 break
             seen = torch.cat([seen[:, -1:], torch.ones_like(seen[:, -1:, :1])], dim=-1)
             positions = positions[:, -1:] + 1
-        self.cache.crop(-used)
-        return list(new.values())
+        self.store.release()
+        return new
 
-    def _forward(self, ids, seen, positions, keep: list[int]):
-        """One forward pass, which appends its columns to the cache. Returns logits at the columns ``keep``.
+    def _packs(self, sizes: dict[int, tuple[int, int]]) -> Iterator[list[int]]:
+        """Texts that go through the model together, for ``sizes``: (stored, new) columns of each.
 
-        ``seen``: which columns each column attends to, shape (lines, columns, columns of the cache and these).
+        Texts of similar size are together, and fill one pass at most; a larger text goes by itself.
+        """
+        pack: list[int] = []
+        for text in sorted(sizes, key=lambda text: (sizes[text][1], sizes[text][0]), reverse=True):
+            past, new = (max(sizes[t][i] for t in (*pack, text)) for i in (0, 1))
+            lines = len(pack) + 1
+            if pack and (lines * new > self.TOKENS or lines * (past + new) > self.AREA):
+                yield pack
+                pack = []
+            pack.append(text)
+        if pack:
+            yield pack
+
+    def _forward(self, texts, past: int, ids, seen, positions, needed: Iterable[tuple[int, int]], **kept):
+        """One forward pass after the first ``past`` stored tokens of each text.
+
+        Returns the logits at the (line, column) pairs ``needed`` only, shape (pairs, vocabulary). ``seen``: which
+        columns each column attends to, shape (lines, columns, past and columns). ``kept``: see :func:`_store`.
         """
         import torch
+        from torch.nn.utils.rnn import pad_sequence
 
-        model = self.engine.model
-        mask = seen[:, None]
+        model, mask = self.engine.model, seen[:, None]
         if model.config._attn_implementation == "eager":  # eager attention adds the mask to the scores
             mask = torch.zeros(mask.shape, dtype=model.dtype, device=self.device).masked_fill(
                 ~mask, torch.finfo(model.dtype).min
             )
-        with torch.inference_mode():
-            return model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=self.cache,
-                use_cache=True,
-                logits_to_keep=torch.tensor(keep, device=self.device),
-            ).logits
+        slots = pad_sequence([self.slots[text][:past] for text in texts], batch_first=True)
+        self.store.begin(slots, **kept)
+        lines, columns = torch.tensor(list(needed), device=self.device).unbind(-1)
+        # the vocabulary's logits are computed of these pairs only: `logits_to_keep` takes columns of all lines
+        hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0][lines, columns][None],))
+        try:
+            with torch.inference_mode():
+                return model(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    position_ids=positions,
+                    past_key_values=self.store,
+                    use_cache=True,
+                ).logits[0]
+        finally:
+            hook.remove()
 
     def _drop(self, asked: set[int]) -> None:
-        """Drop the texts that were not asked about, once they are a fifth of all: dropping copies the cache."""
+        """Forget the texts that were not asked about; their tokens leave the store once they are a fifth of it."""
         import torch
 
-        if len(asked) > 0.8 * len(self.rows):
-            return
-        kept = torch.tensor([line for line, text in enumerate(self.rows) if text in asked], device=self.device)
-        self.rows = [self.rows[line] for line in kept.tolist()]
-        if self.place.shape[1]:
-            self.place = self.place[kept]
-            self.cache.batch_select_indices(kept)
-            used = (self.place != self.NOWHERE).any(0)
-            if used.sum() < 0.8 * used.numel():  # the others held dropped texts only
-                self._shrink(used)
-        else:
-            self.place = self.place[kept]
+        self.slots = {text: slots for text, slots in self.slots.items() if text in asked}
+        live = sum(map(len, self.slots.values()))
+        if live < 0.8 * self.store.stored:
+            self.store.select(torch.cat([*self.slots.values()]))
+            ends = torch.tensor([len(slots) for slots in self.slots.values()]).cumsum(0).tolist()
+            for (text, slots), end in zip(self.slots.items(), ends, strict=True):
+                self.slots[text] = torch.arange(end - len(slots), end, device=self.device)
 
-    def _shrink(self, used) -> None:
-        self.place = self.place[:, used]
-        for layer in self.cache.layers:
-            layer.keys, layer.values = layer.keys[:, :, used], layer.values[:, :, used]
+
+def _store(config):
+    """A transformers ``Cache`` of tokens of many texts, without padding: keys and values of each layer have the shape
+    (tokens, heads, head dimension).
+
+    ``begin`` prepares a forward pass: its lines see the tokens at ``slots`` (lines, columns). Of the new tokens, those
+    where ``stored`` (lines, new columns) are appended, line by line; ``held`` ones are seen by the next passes until
+    ``release``.
+    """
+    import torch
+    from transformers.cache_utils import Cache, DynamicLayer
+
+    class Layer(DynamicLayer):
+        own = None
+
+        def update(self, keys, values, *args, **kwargs):
+            if not self.is_initialized:
+                self.lazy_initialization(keys, values)
+                self.keys, self.values = (new.new_empty(0, new.shape[1], new.shape[3]) for new in (keys, values))
+            if store.keep_stored is not None:
+                new_rows = [new.transpose(1, 2)[store.keep_stored] for new in (keys, values)]
+            if self.own is not None:
+                keys, values = (torch.cat(pair, dim=2) for pair in zip(self.own, (keys, values), strict=True))
+            if store.keep_held:
+                self.own = keys, values
+            found = tuple(
+                torch.cat([held[store.slots].transpose(1, 2), new], dim=2)
+                for held, new in ((self.keys, keys), (self.values, values))
+            )
+            if store.keep_stored is not None:
+                self.keys, self.values = (
+                    torch.cat([held, new]) for held, new in zip((self.keys, self.values), new_rows, strict=True)
+                )
+            return found
+
+        def get_seq_length(self) -> int:
+            return store.slots.shape[1] + (self.own[0].shape[2] if self.own is not None else 0)
+
+    class Store(Cache):
+        @property
+        def stored(self) -> int:
+            return len(self.layers[0].keys) if self.layers[0].is_initialized else 0
+
+        def begin(self, slots, stored=None, held=False):
+            self.slots, self.keep_stored, self.keep_held = slots, stored, held
+
+        def release(self):
+            for layer in self.layers:
+                layer.own = None
+
+        def select(self, slots):
+            for layer in self.layers:
+                layer.keys, layer.values = layer.keys[slots], layer.values[slots]
+
+    store = Store(layers=[Layer() for _ in range(config.get_text_config().num_hidden_layers)])
+    return store
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,14 @@ get, label log-probabilities, seeds, budgets and adapters included.
 
 ``endpoint:MODEL`` as a model's name (:class:`ChatEngine`): a service that chats, such as a commercial teacher or judge.
 
-Several requests are sent at once. One is repeated, after growing pauses, when the service is busy (429), fails (5xx),
-sends a malformed answer, closes the connection or is too slow. One that fails for good is recorded as ``endpoint
-error``, and the run goes on. A refused key (401, 403) stops the run at once: no request would be answered. Several
-addresses share the work: a prompt is always sent to the same one, and a trace's
-nested prompts to one together, so that the server finds their beginning in its cache.
+Several requests are sent at once, over connections that are kept open. One is repeated, after growing pauses and no
+earlier than the service asks for (``Retry-After``), when the service is busy (429), fails (5xx), sends a malformed
+answer, closes the connection or is too slow. One that fails for good is recorded as ``endpoint error``, and the run
+goes on. An address that takes no connection is waited for: its server may be starting. The run stops where no request
+would be answered: at a refused key (401, 403), and at an address that takes no connection for ten minutes.
+
+Several addresses share the work: a prompt is always sent to the same one, and a trace's nested prompts to one together,
+so that the server finds their beginning in its cache.
 
 The key is read from the environment variable ``PALIGN_API_KEY`` when a request is sent, and is never stored.
 """
@@ -19,10 +22,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import queue
 import random
+import sys
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +45,17 @@ from .tokenizers import Characters, load_tokenizer
 KEY = "PALIGN_API_KEY"
 BUSY = {408, 409, 429}
 REFUSED = ("HTTP 401", "HTTP 403")
-TIMEOUT = 600.0
-"""Seconds until a request counts as too slow. The OpenAI client uses the same value: a busy server needs minutes for a
-long response.
+WAIT, SLOWEST = 300.0, 5.0
+"""A request is too slow after ``WAIT`` seconds, in which it waits its turn and its prompt is read, and the time of all
+the tokens that it asks for at ``SLOWEST`` tokens a second: an hour for 16,384 tokens. A server writes 20 or more.
+"""
+CONNECT = 10.0  # seconds until an address takes a connection
+OUTAGE, OUTAGE_PAUSE = 600.0, 5.0
+"""Seconds for which an address that takes no connection is asked again, and the pauses between. A vLLM server of a
+large model starts in some minutes. A longer ``Retry-After`` is not waited for.
 """
 RETRIES = 6
-"""Tries after the first. Their pauses add up to 30 to 60 seconds, the usual length of rate limits and short outages."""
+"""Tries after the first. Their pauses add up to 30 to 60 seconds, the usual length of rate limits."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds
 
 
@@ -49,23 +63,29 @@ class Malformed(ValueError):
     """An answer with status 200 that cannot be used; the message says why."""
 
 
+@dataclass(frozen=True)
+class Fault:
+    """Why there is no answer. ``again``: asking again may help. ``away``: the address takes no connection. ``wait``:
+    the seconds for which the service asks.
+    """
+
+    reason: str
+    again: bool = True
+    away: bool = False
+    wait: float = 0.0
+
+
 class Service:
     """The addresses of one service, and how they are asked.
 
-    ``urls``: addresses up to and including ``/v1``. ``concurrency``: requests at once. ``timeout``: seconds per
-    request. ``retries``: tries after the first. Before the n-th retry the pause is at most ``pause * 2**n`` seconds.
+    ``urls``: addresses up to and including ``/v1``. ``concurrency``: requests at once. ``retries``: tries after the
+    first. Before the n-th retry the pause is at most ``pause * 2**n`` seconds.
     """
 
-    def __init__(
-        self,
-        urls: Sequence[str],
-        concurrency: int,
-        timeout: float,
-        retries: int,
-        pause: float = FIRST_PAUSE,
-    ):
+    def __init__(self, urls: Sequence[str], concurrency: int, retries: int, pause: float = FIRST_PAUSE):
         self.urls = [url.rstrip("/") for url in urls]
-        self.concurrency, self.timeout, self.retries, self.pause = concurrency, timeout, retries, pause
+        self.concurrency, self.retries, self.pause = concurrency, retries, pause
+        self.away: set[str] = set()  # addresses that take no connection at present
 
     @classmethod
     def of(cls, machine: Machine, name: str) -> Service:
@@ -78,92 +98,140 @@ class Service:
         key = os.environ.get(KEY, "").strip()
         if not (key.isascii() and key.isprintable()):  # the HTTP library's own message would quote it
             raise EngineError(f"{KEY} holds characters that an HTTP header cannot carry; set it again")
-        return cls(machine.endpoint_urls, machine.endpoint_concurrency, TIMEOUT, RETRIES)
+        return cls(machine.endpoint_urls, machine.endpoint_concurrency, RETRIES)
+
+    @cached_property
+    def client(self):
+        """The one HTTP client of all requests, which keeps its connections open between them."""
+        import httpx
+
+        # as many connections as there are requests at once
+        return httpx.Client(limits=httpx.Limits(max_connections=None, max_keepalive_connections=self.concurrency))
+
+    def close(self) -> None:
+        self.client.close()
+        del self.client
 
     def url(self, shard: str) -> str:
         """The address that a shard is always sent to."""
         return self.urls[int.from_bytes(hashlib.sha256(shard.encode()).digest()[:4], "big") % len(self.urls)]
 
-    def post_all(
+    def post_each(
         self, path: str, requests: Sequence[tuple[str, dict]], parse: Callable[[dict], Any]
-    ) -> list[tuple[Any, str]]:
-        """For each (shard, body), in the order asked: what ``parse`` makes of the JSON answer and an empty reason, or
-        ``None`` and the reason.
+    ) -> Iterator[tuple[int, Any, str]]:
+        """Ask all (shard, body) pairs. Yields, as they are answered, the index, what ``parse`` makes of the JSON answer
+        and an empty reason, or ``None`` and the reason.
 
-        Raises :class:`EngineStopped` where the service refuses the key; requests not yet sent are then not sent.
+        Raises :class:`EngineStopped` where no request would be answered. Requests that are not sent when the caller
+        stops, or Ctrl-C comes, are not sent any more, and nothing waits for those that are: their threads are daemons.
         """
-        import httpx
+        todo, done, stop = queue.SimpleQueue(), queue.SimpleQueue(), threading.Event()
+        for item in enumerate(requests):
+            todo.put(item)
 
-        limits, stop = httpx.Limits(max_connections=self.concurrency), threading.Event()
-        with (
-            httpx.Client(timeout=self.timeout, limits=limits) as client,
-            ThreadPoolExecutor(self.concurrency) as pool,
-        ):
+        def work() -> None:
+            while not stop.is_set():
+                try:
+                    i, (shard, body) = todo.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    value, reason = self.ask(
+                        "POST", self.url(shard) + path, body, lambda answer: parse(answer.json()), stop
+                    )
+                    done.put((i, value, reason))
+                except BaseException as error:
+                    done.put(error)
 
-            def one(request: tuple[str, dict]) -> tuple[Any, str]:
-                shard, body = request
-                url = self.url(shard) + path
-                return self.ask(client, "POST", url, body, lambda answer: parse(answer.json()), stop)
-
-            futures = [pool.submit(one, request) for request in requests]
-            try:
-                wait(futures, return_when=FIRST_EXCEPTION)  # in the order asked, a slow request could hide a refusal
-                return [future.result() for future in futures]
-            finally:  # also where the user interrupts: without it, the pool would work off its queue first
-                stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
+        for _ in range(min(self.concurrency, len(requests))):
+            threading.Thread(target=work, daemon=True).start()
+        try:
+            for _ in requests:
+                found = done.get()
+                if isinstance(found, BaseException):
+                    raise found
+                yield found
+        finally:
+            stop.set()
 
     def ask(
-        self,
-        client,
-        method: str,
-        url: str,
-        body: dict | None,
-        parse: Callable,
-        stop: threading.Event | None = None,
+        self, method: str, url: str, body: dict | None, parse: Callable, stop: threading.Event | None = None
     ) -> tuple[Any, str]:
         """Ask until there is an answer, an error that a retry cannot fix, no retry left, or ``stop`` is set.
 
         ``parse`` turns the HTTP response into the value. Returns it and an empty reason, or ``None`` and the reason.
-        Raises :class:`EngineStopped`, and sets ``stop``, where the service refuses the key.
+        Raises :class:`EngineStopped`, and sets ``stop``, where no request would be answered.
         """
-        reason, stop = "never asked", stop or threading.Event()
-        for attempt in range(self.retries + 1):
-            pause = min(LONGEST_PAUSE, self.pause * 2**attempt) * random.uniform(0.5, 1.0)
-            if stop.wait(pause) if attempt else stop.is_set():
-                break
-            value, reason, again = self._try(client, method, url, body, parse)
-            if value is not None:
+        reason, tries, gone, stop = "never asked", 0, None, stop or threading.Event()
+        while not stop.is_set():
+            value, fault = self._try(method, url, body, parse)
+            if fault is None:
                 return value, ""
-            if reason in REFUSED:
+            reason, gone = fault.reason, (gone or time.monotonic()) if fault.away else None
+            if why := self._lasting(fault, gone):
                 stop.set()
-                known = os.environ.get(KEY, "").strip()
-                why = f"refuses the key; set {KEY}" if known else f"asks for a key and {KEY} is not set; set it"
-                raise EngineStopped(f"{url}: {reason}: the service {why}")
-            if not again:
+                raise EngineStopped(f"{url}: {reason}: {why}")
+            tries += not fault.away
+            if not fault.again or tries > self.retries:
                 break
+            pause = OUTAGE_PAUSE if fault.away else min(LONGEST_PAUSE, self.pause * 2**tries)
+            stop.wait(fault.wait + pause * random.uniform(0.5, 1.0))
         return None, reason
 
-    def _try(self, client, method: str, url: str, body: dict | None, parse: Callable) -> tuple[Any, str, bool]:
-        """A value, the reason where there is none, and whether to ask again. A reason never quotes the service's
-        answer: some services repeat the key in it.
-        """
+    @staticmethod
+    def _lasting(fault: Fault, gone: float | None) -> str:
+        """Why the service would answer no request, if it would not. ``gone``: since when it takes no connection."""
+        if fault.reason in REFUSED:
+            known = os.environ.get(KEY, "").strip()
+            why = f"refuses the key; set {KEY}" if known else f"asks for a key and {KEY} is not set; set it"
+            return f"the service {why}"
+        if gone is not None and time.monotonic() - gone >= OUTAGE:
+            return f"no connection for {OUTAGE:.0f} s; start the server and run the study again to continue"
+        if fault.wait > OUTAGE:
+            return f"the service asks to wait {fault.wait:.0f} s; run the study again then to continue"
+        return ""
+
+    def _try(self, method: str, url: str, body: dict | None, parse: Callable) -> tuple[Any, Fault | None]:
+        """A value, or the fault. Its reason never quotes the service's answer: some services repeat the key in it."""
         import httpx
 
         key = os.environ.get(KEY, "").strip()
         headers = {"Authorization": f"Bearer {key}"} if key else {}
+        seconds = 30.0 if body is None else WAIT + body.get("max_tokens", 0) / SLOWEST
+        timeout = httpx.Timeout(seconds, connect=CONNECT)
+        address = url.partition("/v1")[0]
         try:
-            answer = client.request(method, url, json=body, headers=headers)
-        except httpx.HTTPError as error:  # refused, dropped, too slow
-            return None, type(error).__name__, True
-        if answer.status_code != 200:
-            return None, f"HTTP {answer.status_code}", answer.status_code in BUSY or answer.status_code >= 500
+            answer = self.client.request(method, url, json=body, headers=headers, timeout=timeout)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            if address not in self.away:
+                self.away.add(address)
+                print(f"{address} takes no connection; asking again for {OUTAGE / 60:.0f} minutes", file=sys.stderr)
+            return None, Fault(type(error).__name__, away=True)
+        except httpx.HTTPError as error:  # dropped, too slow
+            return None, Fault(type(error).__name__)
+        self.away.discard(address)
+        status = answer.status_code
+        if status != 200:
+            wait = _retry_after(answer.headers.get("Retry-After", ""))
+            return None, Fault(f"HTTP {status}", again=status in BUSY or status >= 500, wait=wait)
         try:
-            return parse(answer), "", False
+            return parse(answer), None
         except Malformed as error:
-            return None, str(error), True
+            return None, Fault(str(error))
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-            return None, "malformed answer", True
+            return None, Fault("malformed answer")
+
+
+def _retry_after(said: str) -> float:
+    """Seconds that a ``Retry-After`` header asks for, by a number of them or a date (RFC 9110, 10.2.3); 0 if none."""
+    try:
+        return max(0.0, float(said)) if said.strip().isdecimal() else max(0.0, _until(parsedate_to_datetime(said)))
+    except ValueError:
+        return 0.0
+
+
+def _until(date: datetime) -> float:
+    return (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
 
 
 class ChatEngine(Engine):
@@ -186,16 +254,20 @@ class ChatEngine(Engine):
     def settings(self) -> dict:
         return {"engine": "endpoint", "path": "chat/completions", "model": self.model}
 
-    def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-        """One chat completion per prompt; ``finish`` is ``endpoint error`` if every try failed."""
-        return self._generate(prompts, sampling, seeds, prompts)
+    def close(self) -> None:
+        super().close()
+        self.service.close()
 
-    def _generate(
-        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int], shards: Sequence[str]
-    ) -> list[Completion]:
+    def stream(
+        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int], shards: Sequence[str] | None = None
+    ) -> Iterator[tuple[int, Completion]]:
+        """One chat completion per prompt; ``finish`` is ``endpoint error`` if every try failed. Prompts of one shard go
+        to one address; without ``shards``, each is its own.
+        """
         bodies = [self._body(prompt, sampling, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
-        found = self.service.post_all("/chat/completions", list(zip(shards, bodies, strict=True)), self._completion)
-        return [completion or _error(reason) for completion, reason in found]
+        requests = list(zip(shards or prompts, bodies, strict=True))
+        for i, completion, reason in self.service.post_each("/chat/completions", requests, self._completion):
+            yield i, completion or _error(reason)
 
     def choose(self, prompts: Sequence[str], labels: Sequence[str]) -> list[list[float] | None]:
         raise EngineError(f"{self.source.name} gives no label log-probabilities; set verdict: decode")
@@ -241,12 +313,9 @@ class ChatReader:
         return self.engine.choose((), labels)
 
     def generate(self, asked: Sequence[tuple[int, str]], max_new_tokens: int) -> list[Reading]:
-        completions = self.engine._generate(
-            [prompt for _, prompt in asked],
-            Sampling(max_new_tokens),
-            [0] * len(asked),
-            [self.texts[i] for i, _ in asked],
-        )
+        prompts, shards = [prompt for _, prompt in asked], [self.texts[i] for i, _ in asked]
+        found = dict(self.engine.stream(prompts, Sampling(max_new_tokens), [0] * len(asked), shards))
+        completions = [found[i] for i in range(len(asked))]
         return [Reading(c, 0, c.prompt_tokens, c.prompt_tokens, c.reason) for c in completions]
 
 
@@ -255,7 +324,7 @@ class ServedEngine(TokenEngine):
 
     def __init__(self, source: Model, service: Service, tokenizer):
         self.source, self.service, self.tokenizer = source, service, tokenizer
-        self.model = source.name  # what requests name: the model, or an adapter once it is loaded
+        self.model, self.adapter = source.name, None  # what requests name: the model, or an adapter once it is loaded
         self.settings = {"engine": "endpoint", "path": "completions", "model": self.model, "lora": False}
 
     @classmethod
@@ -273,6 +342,10 @@ class ServedEngine(TokenEngine):
             engine._load(Path(adapter))
         return engine
 
+    def close(self) -> None:
+        super().close()
+        self.service.close()
+
     def score(self, requests: Sequence[Request]) -> list[Answer]:
         wish = {"max_tokens": 1, "temperature": 0.0, "logprobs": 1}
         bodies = [(r.shard, self._body(r, wish | {"allowed_token_ids": [r.token]})) for r in requests]
@@ -280,10 +353,14 @@ class ServedEngine(TokenEngine):
         def parse(found: dict) -> Answer:
             return Answer(float(found["choices"][0]["logprobs"]["token_logprobs"][0]), _read(found))
 
-        found = self.service.post_all("/completions", bodies, parse)
-        return [answer or Answer(float("nan"), 0, f"endpoint error: {reason}") for answer, reason in found]
+        found = {i: (answer, reason) for i, answer, reason in self._ask(bodies, parse)}
+        return [
+            answer or Answer(float("nan"), 0, f"endpoint error: {reason}")
+            for answer, reason in (found[i] for i in range(len(requests)))
+        ]
 
-    def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Answer]:
+    def finished(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, Answer]]:
+        """A ``Completion`` for each request as it is answered, with the request's index."""
         wish = {
             "max_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,
@@ -301,8 +378,23 @@ class ServedEngine(TokenEngine):
             return Answer(completion_of(self.tokenizer, prompt_tokens, tokens, finish == "stop"), _read(found))
 
         bodies = [(r.shard, self._body(r, wish | {"seed": r.seed})) for r in requests]
-        found = self.service.post_all("/completions", bodies, parse)
-        return [answer or Answer(_error(reason), 0, reason) for answer, reason in found]
+        for i, answer, reason in self._ask(bodies, parse):
+            yield i, answer or Answer(_error(reason), 0, reason)
+
+    def _ask(self, bodies: Sequence[tuple[str, dict]], parse: Callable) -> Iterator[tuple[int, Any, str]]:
+        """:meth:`Service.post_each`. A server that was started again has forgotten the adapter: it is then loaded anew,
+        and what was not found is asked again.
+        """
+        lost = []
+        for i, answer, reason in self.service.post_each("/completions", bodies, parse):
+            if reason == "HTTP 404" and self.adapter:
+                lost.append(i)
+            else:
+                yield i, answer, reason
+        if lost:
+            self._load(self.adapter)
+            for at, answer, reason in self.service.post_each("/completions", [bodies[i] for i in lost], parse):
+                yield lost[at], answer, reason
 
     def _body(self, request: Request, wish: dict) -> dict:
         """States every sampling parameter: a server takes missing ones from the model's generation config, and Qwen's
@@ -314,45 +406,39 @@ class ServedEngine(TokenEngine):
 
     def _check(self) -> None:
         """Ask every address which models it serves, before any work, and keep the answers for the manifest."""
-        import httpx
-
         served = []
-        with httpx.Client(timeout=min(self.service.timeout, 30.0)) as client:
-            for url in self.service.urls:
-                models, reason = self.service.ask(client, "GET", f"{url}/models", None, _models)
-                if models is None:
-                    raise EngineError(f"{url} does not say what it serves: {reason}")
-                ours = models.get(self.model)
-                if ours is None:
-                    raise EngineError(
-                        f"{url} does not serve {self.model}; start vLLM with --served-model-name {self.model}"
-                    )
-                wanted = self.source.max_model_len
-                longest = ours.get("max_model_len") or wanted
-                if longest < wanted:
-                    raise EngineError(f"max_model_len: {url} serves {longest} tokens, not {wanted}")
-                at = f"{url.removesuffix('/v1')}/version"  # vLLM's own address; version is None for another service
-                version, *_ = self.service._try(client, "GET", at, None, lambda a: str(a.json()["version"])[:40])
-                served.append({"version": version, "max_model_len": longest})
+        for url in self.service.urls:
+            models, reason = self.service.ask("GET", f"{url}/models", None, _models)
+            if models is None:
+                raise EngineError(f"{url} does not say what it serves: {reason}")
+            ours = models.get(self.model)
+            if ours is None:
+                raise EngineError(
+                    f"{url} does not serve {self.model}; start vLLM with --served-model-name {self.model}"
+                )
+            wanted = self.source.max_model_len
+            longest = ours.get("max_model_len") or wanted
+            if longest < wanted:
+                raise EngineError(f"max_model_len: {url} serves {longest} tokens, not {wanted}")
+            at = f"{url.removesuffix('/v1')}/version"  # vLLM's own address; version is None for another service
+            version, _ = self.service._try("GET", at, None, lambda a: str(a.json()["version"])[:40])
+            served.append({"version": version, "max_model_len": longest})
         self.settings = self.settings | {"servers": served}
 
     def _load(self, adapter: Path) -> None:
         """Load the adapter on every server. Its name is a hash of its content, so a changed adapter is loaded again."""
-        import httpx
-
         name = f"palign-{fingerprint(adapter)[:16]}"
         body = {"lora_name": name, "lora_path": str(adapter.resolve())}
-        with httpx.Client(timeout=self.service.timeout) as client:
-            for url in self.service.urls:
-                if name in (self.service.ask(client, "GET", f"{url}/models", None, _models)[0] or ()):
-                    continue  # an earlier run loaded it
-                loaded, reason = self.service.ask(client, "POST", f"{url}/load_lora_adapter", body, lambda _: True)
-                if not loaded:
-                    raise EngineError(
-                        f"{url} did not load the adapter ({reason}); start vLLM with --enable-lora and "
-                        "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 where it sees the run's folder"
-                    )
-        self.model = name
+        for url in self.service.urls:
+            if name in (self.service.ask("GET", f"{url}/models", None, _models)[0] or ()):
+                continue  # an earlier run loaded it
+            loaded, reason = self.service.ask("POST", f"{url}/load_lora_adapter", body, lambda _: True)
+            if not loaded:
+                raise EngineError(
+                    f"{url} did not load the adapter ({reason}); start vLLM with --enable-lora and "
+                    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 where it sees the run's folder"
+                )
+        self.model, self.adapter = name, adapter
         self.settings = self.settings | {"lora": True}
 
 

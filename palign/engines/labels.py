@@ -1,4 +1,5 @@
-"""Labels and completions of engines with a prefix cache of their own: vLLM, in this process or served.
+"""Labels as tokens, and labels and completions of engines with a prefix cache of their own: vLLM, in this process or
+served.
 
 A label is scored token by token: one request for each token, after the preceding tokens, as the only token allowed;
 vLLM returns its raw log-probability. (Log-probabilities of prompt tokens would need one request only, but for them vLLM
@@ -8,10 +9,13 @@ longer one finds their blocks in the cache.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .base import Completion, Engine, Reading, Sampling
+from .base import Completion, Engine, EngineError, Reading, Sampling
+
+Label = str | Sequence[int]
+"""What can be chosen after a prompt: a text, or its token ids."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +38,32 @@ class Answer:
 
 
 class TokenEngine(Engine):
-    """An engine that takes token ids and caches by itself. A subclass defines :meth:`score` and :meth:`complete`."""
+    """An engine that takes token ids and caches by itself. A subclass defines :meth:`score` and :meth:`finished`."""
 
     def score(self, requests: Sequence[Request]) -> list[Answer]:
         """The log-probability of each request's token; NaN, with the reason, where the engine failed."""
         raise NotImplementedError
 
-    def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Answer]:
-        """A ``Completion`` for each request."""
+    def finished(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, Answer]]:
+        """A ``Completion`` for each request as it finishes, with the request's index."""
         raise NotImplementedError
 
-    def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-        return [answer.value for answer in completions(self, prompts, sampling, seeds, prompts)]
+    def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Answer]:
+        """A ``Completion`` for each request."""
+        found = dict(self.finished(requests, sampling))
+        return [found[i] for i in range(len(requests))]
 
-    def choose(self, prompts: Sequence[str], labels: Sequence[str]) -> list[list[float] | None]:
+    def stream(
+        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+    ) -> Iterator[tuple[int, Completion]]:
+        encoded = encode(self.tokenizer, prompts)
+        room = self.source.max_model_len - sampling.max_new_tokens
+        todo = [i for i, ids in enumerate(encoded) if len(ids) <= room]
+        yield from ((i, Completion("", "prompt too long", len(x), 0)) for i, x in enumerate(encoded) if len(x) > room)
+        requests = [Request(encoded[i], prompts[i], seed=seeds[i]) for i in todo]
+        yield from ((todo[at], answer.value) for at, answer in self.finished(requests, sampling))
+
+    def choose(self, prompts: Sequence[str], labels: Sequence[Label]) -> list[list[float] | None]:
         return [reading.value for reading in self.reader(prompts).choose(list(enumerate(prompts)), labels)]
 
     def reader(self, texts: Sequence[str]) -> LabelReader:
@@ -57,6 +73,32 @@ class TokenEngine(Engine):
 def encode(tokenizer, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of rendered prompts, which hold their special tokens already."""
     return [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
+
+
+def label_ids(tokenizer, labels: Sequence[Label]) -> list[list[int]]:
+    """The token ids of each label."""
+    return [encode(tokenizer, [label])[0] if isinstance(label, str) else list(label) for label in labels]
+
+
+def parting(tokenizer, labels: Sequence[str]) -> list[list[int]]:
+    """The token ids of each label as far as the first one in which the labels part, which is its last.
+
+    Of whole labels, the sum of the log-probabilities favours the shorter one, by about the logarithm of the
+    vocabulary's size for a model that knows neither. Here all labels have the same number of tokens. Those before the
+    last one are common to all: they add the same to each sum. Greedy decoding, where it writes a label, chooses at the
+    same token. Raises :class:`EngineError` where the tokenizer makes one label the beginning of another one.
+
+    >>> parting(tokenizer, ("[ENOUGH]", "[NOT_ENOUGH]"))  # "[", "ENO", "UGH", "]" and "[", "NOT", "_EN", "OUGH", "]"
+    [[58, 63362], [58, 14065]]
+    """
+    encoded = label_ids(tokenizer, labels)
+    shared = next((i for i, column in enumerate(zip(*encoded, strict=False)) if len(set(column)) > 1), None)
+    if shared is None or len({ids[shared] for ids in encoded}) < len(encoded):
+        raise EngineError(
+            f"verdict: compare: the labels {' and '.join(labels)} have no token in which all of them part "
+            f"({' and '.join(map(str, encoded))}); set verdict: decode"
+        )
+    return [ids[: shared + 1] for ids in encoded]
 
 
 def completions(
@@ -82,9 +124,9 @@ class LabelReader:
     def __init__(self, engine: TokenEngine, texts: Sequence[str]):
         self.engine, self.texts = engine, texts
 
-    def choose(self, asked: Sequence[tuple[int, str]], labels: Sequence[str]) -> list[Reading]:
+    def choose(self, asked: Sequence[tuple[int, str]], labels: Sequence[Label]) -> list[Reading]:
         engine = self.engine
-        tails = encode(engine.tokenizer, labels)
+        tails = label_ids(engine.tokenizer, labels)
         encoded = encode(engine.tokenizer, [prompt for _, prompt in asked])
         # a beginning that several labels share is asked for once
         steps = sorted({(*tail[: j + 1],) for tail in tails for j in range(len(tail))}, key=lambda s: (len(s), s))

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..params import Model
+from ..prompts import check_date
 
 
 def load_tokenizer(model: Model):
-    """The model's own tokenizer; for a service's model, whose tokenizer is not known, :class:`Characters`."""
+    """The model's own tokenizer; for a service's model, whose tokenizer is not known, :class:`Characters`.
+
+    Raises ``ValueError`` where its chat template depends on today's date.
+    """
     if model.is_service:
         return Characters()
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(model.path, revision=model.revision, trust_remote_code=model.trusted)
+    tokenizer = AutoTokenizer.from_pretrained(model.path, revision=model.revision, trust_remote_code=model.trusted)
+    check_date(tokenizer, model.chat_template_kwargs)
+    return tokenizer
 
 
 class Characters:

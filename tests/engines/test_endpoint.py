@@ -1,11 +1,18 @@
 """An endpoint that is busy, broken or slow delays a study but loses no record, and the key is never written."""
 
+import email.utils
 import json
+import math
+import socket
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from palign import evaluation, problems
 from palign.engines import endpoint
@@ -35,39 +42,47 @@ def answer(text, finish="stop"):
 def service():
     """A service that follows a script: (status, body) for each POST in turn, the last one for all that follow; a
     function in place of a body makes it from the request. ``models``: the models that it says it serves, or the status
-    with which it refuses to say.
+    with which it refuses to say; a function makes them from what was asked so far.
     """
     servers = []
 
-    def start(*script, delay=0.0, models=()):
+    def start(*script, delay=0.0, models=(), port=0, headers=()):
         seen = []
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"  # connections stay open
+
             def do_GET(self):
-                self.send_response(models if isinstance(models, int) else 200)
+                listed = models(seen) if callable(models) else models
+                found = {"/v1/models": {"data": listed}, "/version": {"version": "0.0"}}[self.path]
+                self.reply(listed if isinstance(listed, int) else 200, json.dumps(found))
+
+            def reply(self, status, text):
+                self.send_response(status)
+                for name, value in {**dict(headers), "Content-Length": len(text.encode())}.items():
+                    self.send_header(name, str(value))
                 self.end_headers()
-                found = {"/v1/models": {"data": models}, "/version": {"version": "0.0"}}[self.path]
-                self.wfile.write(json.dumps(found).encode())
+                self.wfile.write(text.encode())
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                seen.append({"path": self.path, "key": self.headers.get("Authorization"), **body})
+                key, port = self.headers.get("Authorization"), self.client_address[1]
+                seen.append({"path": self.path, "key": key, "port": port, **body})
                 status, text = script[min(len(seen), len(script)) - 1]
                 if callable(text):
                     text = text(body)
                 if delay:
                     threading.Event().wait(delay)
                 if status == "hang up":
-                    self.connection.close()
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
                     return
-                self.send_response(status)
-                self.end_headers()
-                self.wfile.write(text.encode())
+                self.reply(status, text)
 
             def log_message(self, *_):
                 pass
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         server.handle_error = lambda *_: None  # a client that did not wait for its answer
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
@@ -80,7 +95,7 @@ def service():
 
 
 def reached(*urls, **kwargs):
-    return Service(urls, **{"concurrency": 8, "retries": 2, "pause": 0.001, "timeout": 5.0, **kwargs})
+    return Service(urls, **{"concurrency": 8, "retries": 2, "pause": 0.001, **kwargs})
 
 
 def engine(*urls, **kwargs):
@@ -91,6 +106,7 @@ def engine(*urls, **kwargs):
 def one_try(monkeypatch):
     """Failures that are final at once, when the params open the engine."""
     monkeypatch.setattr(endpoint, "RETRIES", 0)
+    monkeypatch.setattr(endpoint, "OUTAGE", 0.0)
 
 
 def judge_of(engine, verdict="compare"):
@@ -210,10 +226,133 @@ def test_opening_a_served_student_says_that_the_key_is_refused(service, one_try)
         open_engine(SERVED, Machine(endpoint_urls=[closed]))
 
 
-def test_a_service_that_is_too_slow_is_an_error(service):
+def test_a_service_that_is_too_slow_is_an_error(service, monkeypatch):
+    monkeypatch.setattr(endpoint, "WAIT", 0.05)
+    monkeypatch.setattr(endpoint, "SLOWEST", 1000.0)
     url, _ = service((200, answer("late")), delay=0.5)
-    (found,) = engine(url, timeout=0.05, retries=1).generate(["?"], SAMPLING, [0])
+    (found,) = engine(url, retries=1).generate(["?"], SAMPLING, [0])
     assert (found.finish, found.reason) == ("endpoint error", "ReadTimeout")
+
+
+@given(tokens=st.integers(1, 200_000), pace=st.floats(6.0, 500.0))
+def test_a_server_that_writes_at_a_usual_pace_is_never_too_slow(tokens, pace):
+    """16,384 tokens at 25 a second took longer than the 600 seconds that every request had, seven times."""
+    asked = []
+
+    class Client:
+        def request(self, method, url, json, headers, timeout):
+            asked.append(timeout)
+            return httpx.Response(200, text=answer("fine"))
+
+    one = engine("http://a/v1")
+    one.service.client = Client()
+    one.generate(["?"], Sampling(max_new_tokens=tokens), [0])
+    assert asked[0].read >= tokens / pace + 120 and asked[0].connect <= 30
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """An outage's pauses, shortened."""
+    monkeypatch.setattr(endpoint, "OUTAGE_PAUSE", 0.02)
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def test_a_server_that_starts_again_is_waited_for(service, quick, capsys):
+    """Refused connections were given up after 45 seconds, and each one became a record's error."""
+    port = free_port()
+    one = engine(f"http://127.0.0.1:{port}/v1", retries=0)
+    timer = threading.Timer(0.3, lambda: service((200, answer("fine")), port=port))
+    timer.start()
+    found = one.generate(["?"] * 20, SAMPLING, [0] * 20)
+    timer.join()
+    assert [completion.text for completion in found] == ["fine"] * 20
+    assert capsys.readouterr().err == f"http://127.0.0.1:{port} takes no connection; asking again for 10 minutes\n"
+
+
+def test_a_server_that_stays_away_stops_the_run(quick, monkeypatch):
+    """The rest of the records would all have become errors."""
+    monkeypatch.setattr(endpoint, "OUTAGE", 0.2)
+    gone = engine(f"http://127.0.0.1:{free_port()}/v1")
+    with pytest.raises(EngineStopped, match="chat/completions: ConnectError: no connection for 0 s; start the server"):
+        generate(gone, ["?"] * 500, SAMPLING, [0] * 500)
+
+
+def dated(seconds):
+    return email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+
+
+@pytest.mark.parametrize("said", ["1", lambda: dated(2)], ids=["seconds", "date"])
+def test_a_service_is_not_asked_before_the_time_that_it_names(service, said):
+    """Retry-After was not read, so the tries were used up while the service still refused."""
+    said = said() if callable(said) else said
+    url, seen = service((429, ""), (200, answer("fine")), headers={"Retry-After": said})
+    start = time.monotonic()
+    (found,) = engine(url).generate(["?"], SAMPLING, [0])
+    assert found.text == "fine" and len(seen) == 2 and time.monotonic() - start >= 0.9
+
+
+def test_a_service_that_wants_a_day_of_rest_stops_the_run(service):
+    url, seen = service((429, ""), headers={"Retry-After": "86400"})
+    with pytest.raises(EngineStopped, match="HTTP 429: the service asks to wait 86400 s; run the study again then"):
+        generate(engine(url, concurrency=1), ["?"] * 50, SAMPLING, [0] * 50)
+    assert len(seen) == 1
+
+
+@given(st.text() | st.integers().map(str) | st.sampled_from(["nan", "inf", "1e9", "-5", dated(-60), "Fri, 99 Foo"]))
+def test_any_retry_after_is_a_number_of_seconds(said):
+    assert 0 <= endpoint._retry_after(said) < math.inf
+
+
+def test_one_client_serves_the_run_over_connections_that_stay_open(service):
+    """Each batch, and each round of verdicts, opened a client and its connections anew."""
+    url, seen = service((200, answer("fine")))
+    one = engine(url, concurrency=2)
+    for _ in range(5):
+        one.generate(["?"] * 4, SAMPLING, [0] * 4)
+    assert len(seen) == 20 and len({request["port"] for request in seen}) <= 2
+    one.close()
+    assert one.stopped
+
+
+def test_completions_come_as_they_are_answered(service):
+    """A batch was given out when its slowest response had come."""
+    slow = threading.Event()
+
+    def later(body):
+        if "slow" in body["messages"][0]["content"]:
+            slow.wait(10)
+        return answer("fine")
+
+    url, seen = service((200, later))
+    stream = engine(url, concurrency=2).stream(["slow", *"abcdef"], SAMPLING, [0] * 7)
+    assert {next(stream)[0] for _ in range(6)} == {1, 2, 3, 4, 5, 6}
+    slow.set()
+    assert next(stream)[0] == 0 and len(seen) == 7
+
+
+def test_what_waits_is_not_sent_when_the_run_stops(service):
+    """An interrupted call also waited for the requests that were under way."""
+    held = threading.Event()
+
+    def first_only(body):
+        if body["messages"][0]["content"] != "first":
+            held.wait(10)
+        return answer("fine")
+
+    url, seen = service((200, first_only))
+    stream = engine(url, concurrency=2).stream(["first", *["?"] * 100], SAMPLING, [0] * 101)
+    assert next(stream)[0] == 0
+    start = time.monotonic()
+    stream.close()  # as Ctrl-C does
+    assert time.monotonic() - start < 1
+    held.set()
+    time.sleep(0.2)
+    assert len(seen) <= 3
 
 
 def test_no_more_requests_at_once_than_allowed(service):
@@ -339,7 +478,12 @@ def test_a_served_student_is_asked_by_token_ids_and_told_everything(service):
     (request,) = seen
     expected = {"prompt": asked, "seed": 2**62, "max_tokens": 20, "temperature": 0.6, "model": STUDENT, "top_p": 1.0}
     expected |= {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
-    assert request == expected | {"return_token_ids": True, "path": "/v1/completions", "key": None}
+    assert request == expected | {
+        "return_token_ids": True,
+        "path": "/v1/completions",
+        "key": None,
+        "port": request["port"],
+    }
 
 
 def test_a_served_student_may_end_its_turn_at_once(service):
@@ -409,7 +553,7 @@ def test_opening_a_served_student_asks_every_server_what_it_serves(service, one_
         open_engine(SERVED, Machine(endpoint_urls=[url, other]))
     with pytest.raises(EngineError, match=f"max_model_len: {url} serves 4096 tokens, not 5000"):
         open_engine(SERVED.model_copy(update={"max_model_len": 5000}), Machine(endpoint_urls=[url]))
-    with pytest.raises(EngineError, match="does not say what it serves: ConnectError"):
+    with pytest.raises(EngineStopped, match=r"^http://127.0.0.1:9/v1/models: ConnectError: no connection for 0 s"):
         open_engine(SERVED, Machine(endpoint_urls=["http://127.0.0.1:9/v1"]))
 
 
@@ -429,3 +573,15 @@ def test_a_server_loads_an_adapter_by_its_content(service, tmp_path, one_try):
     unwilling, _ = service((404, ""), models=[{"id": STUDENT}])
     with pytest.raises(EngineError, match=r"did not load the adapter \(HTTP 404\); start vLLM with --enable-lora"):
         open_engine(SERVED, Machine(endpoint_urls=[unwilling]), tmp_path)
+
+
+def test_a_server_that_forgot_the_adapter_loads_it_again(service, tmp_path):
+    """A vLLM server that was started again knows no adapter, and each response became "HTTP 404"."""
+    (tmp_path / "adapter_config.json").write_text("{}")
+    fine = (200, of_ids([1]))
+    url, seen = service((200, ""), fine, (404, ""), (404, ""), (200, ""), fine, models=[{"id": STUDENT}])
+    engine = open_engine(SERVED, Machine(endpoint_urls=[url], endpoint_concurrency=1), tmp_path)
+    found = engine.generate(["One.", "Two.", "Three."], SAMPLING, [0] * 3)
+    assert [completion.finish for completion in found] == ["stop"] * 3
+    loads = [request["path"].endswith("load_lora_adapter") for request in seen]
+    assert loads == [True, False, False, False, True, False, False]

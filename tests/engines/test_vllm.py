@@ -145,11 +145,31 @@ def test_the_budget_is_kept_and_told(served):
 def test_the_manifest_can_say_how_it_ran(served):
     found = served.settings
     assert (found["engine"], found["dtype"], found["prefix_caching"], found["lora"]) == ("vllm", "float32", True, False)
+    assert found["max_num_seqs"] == 256 > MACHINE.batch_size  # vLLM's own, so that thousands of prompts are no batches
     assert found["version"].startswith("0.32.0") and found["cache_tokens"] > found["max_model_len"] == 512
     assert json.loads(json.dumps(found)) == found
 
 
-def test_an_interrupted_call_leaves_nothing_to_the_next(served, monkeypatch):
+def test_responses_come_as_they_finish_and_one_that_finishes_makes_room(served):
+    """A batch waited for its longest response before the next one began."""
+    asked = prompts(served, 300)
+    core, running = served.llm.llm_engine, []
+    sampling = Sampling(max_new_tokens=60, temperature=1.5)
+    found = {}
+    for i, completion in served.stream([*asked[:1], *asked], sampling, [seed_of(i) for i in range(301)]):
+        found[i] = completion
+        running.append(core.get_num_unfinished_requests())
+    assert running == sorted(running, reverse=True) and running[0] >= 250 and running[-1] == 0
+    assert len({completion.new_tokens for completion in found.values()}) > 10
+    # the last ones began when others had ended, long before the longest did
+    order = list(found)
+    longest = max(found, key=lambda i: found[i].new_tokens)
+    assert sorted(found) == list(range(301)) and order != sorted(order)
+    assert any(i > served.settings["max_num_seqs"] for i in order[: order.index(longest)])
+
+
+@pytest.mark.parametrize("stop", [RuntimeError("out of memory, say"), KeyboardInterrupt()], ids=["error", "Ctrl-C"])
+def test_an_interrupted_call_leaves_nothing_to_the_next(served, monkeypatch, stop):
     """vLLM keeps the requests of a call that was stopped, and returns their outputs to the next call."""
     asked = prompts(served, 6)
     expected = [c.text for c in served.generate(asked[3:], GREEDY, [0] * 3)]
@@ -159,31 +179,62 @@ def test_an_interrupted_call_leaves_nothing_to_the_next(served, monkeypatch):
     def stop_soon():
         steps.append(1)
         if len(steps) == 3:
-            raise RuntimeError("out of memory, say")
+            raise stop
         return step()
 
     monkeypatch.setattr(core, "step", stop_soon)
-    with pytest.raises(RuntimeError, match="out of memory, say"):
+    with pytest.raises(type(stop)):
         served.generate(asked, GREEDY, [0] * 6)
     monkeypatch.undo()
     assert not core.has_unfinished_requests()
     assert [c.text for c in served.generate(asked[3:], GREEDY, [0] * 3)] == expected
 
 
-def test_what_vllm_refuses_is_an_engine_error_and_its_death_stops_the_run(served, monkeypatch):
+def test_a_stream_that_nobody_reads_on_is_aborted(served):
+    core, spread = served.llm.llm_engine, Sampling(max_new_tokens=60, temperature=1.5)
+    stream = served.stream(prompts(served, 20), spread, range(20))
+    next(stream)
+    assert core.has_unfinished_requests()
+    stream.close()
+    assert not core.has_unfinished_requests()
+    left = served.stream(
+        prompts(served, 20), spread, range(20)
+    )  # held, as the traceback of a notebook's Ctrl-C holds it
+    next(left)
+    (after,) = served.generate(prompts(served, 1), GREEDY, [0])
+    assert after.finish == "stop" and not core.has_unfinished_requests()
+    with pytest.raises(EngineError, match="another call began"):
+        list(left)
+
+
+def test_a_request_that_vllm_refuses_costs_itself_only(served):
+    """One request that was refused ended the call and the study."""
+    ids = served.tokenizer(prompts(served, 2), add_special_tokens=False).input_ids
+    asked = [Request(ids[0], "shard"), Request([10**6], "shard"), Request(ids[1], "shard")]
+    found = [answer.value for answer in served.complete(asked, GREEDY)]
+    assert [completion.finish for completion in found] == ["stop", "engine error", "stop"]
+    assert found[1].reason.startswith("vLLM: ") and "\n" not in found[1].reason
+    first, second = served.score([Request(ids[0], "shard", token=1), Request([10**6], "shard", token=1)])
+    assert first.value < 0 and not first.reason
+    assert second.value != second.value and second.reason.startswith("engine error: vLLM: ")
+    with pytest.raises(EngineError, match="vLLM refuses every request: "):
+        served.complete([Request([10**6], "shard")] * 2, GREEDY)
+
+
+def test_vllms_death_stops_the_run(served, monkeypatch):
     """Its own errors are not RuntimeErrors, so a verdict would not have been recorded as failed."""
     from vllm.v1.engine.exceptions import EngineDeadError
 
-    with pytest.raises(EngineError, match="vLLM: "):
-        served.score([Request([10**6], "shard", token=1)])
     drafts, asked = drafts_of(1)
 
-    def dead(*_, **__):
+    def dead():
         raise EngineDeadError()
 
-    monkeypatch.setattr(served.llm, "generate", dead)
+    monkeypatch.setattr(served.llm.llm_engine, "step", dead)
     with pytest.raises(EngineStopped, match="run the study again"):
         judge_of(served).open(drafts)(asked)
+    monkeypatch.undo()
+    served._forget()
 
 
 def test_an_over_long_prompt_costs_itself_only(served):
@@ -218,28 +269,120 @@ def test_an_adapters_rank_is_rounded_up_to_one_that_vllm_takes(tmp_path):
         lora_rank(tmp_path)
 
 
-def test_an_adapter_is_served_as_if_merged(served, adapter):
-    """Two engines in one process are too many for some machines, so the one with an adapter has its own."""
-    code = (
-        "import json, sys\n"
-        "from palign.engines.base import Sampling\n"
-        "from palign.engines.opening import open_engine\n"
-        "from palign.params import Machine, Model\n"
-        "asked, model, machine, adapter = json.loads(sys.argv[1])\n"
-        "engine = open_engine(Model(**model), Machine(**machine), adapter)\n"
-        "found = engine.generate(asked, Sampling(max_new_tokens=30), [0] * len(asked))\n"
-        "print('FOUND', json.dumps([c.token_ids for c in found]))"
-    )
-    asked = prompts(served, 6)
-    arguments = json.dumps([asked, VLLM.model_dump(), MACHINE.model_dump(), str(adapter)])
-    out = subprocess.run([sys.executable, "-c", code, arguments], capture_output=True, text=True, check=False)
+HALF = {"dtype": "bfloat16"}
+DIGITS = ("9", "0")
+
+
+@pytest.fixture(scope="module")
+def fine(plain, tmp_path_factory):
+    """A model whose weights are in bfloat16 and all between 1/16 and 1/8, where bfloat16's steps are 0.0005, and an
+    adapter that moves each by 0.0001 so as to prefer the first of two labels: a model and its adapter's folder.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("fine")
+    shutil.copytree(POCKET / "student", folder / "model")
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(POCKET / "student"), dtype=torch.float32)
+    for name, weight in model.named_parameters():
+        if weight.ndim == 2 and "embed" not in name:
+            weight.data = torch.empty_like(weight).uniform_(1 / 16, 0.124) * torch.randn_like(weight).sign()
+        weight.data = weight.data.bfloat16().float()
+    model.save_pretrained(folder / "model")
+    tokenizer = load_tokenizer(PLAIN)
+    first, second = (tokenizer(digit, add_special_tokens=False).input_ids[0] for digit in DIGITS)
+    for prompt in prompts(plain, 6):
+        logits = model(tokenizer(prompt, return_tensors="pt").input_ids).logits[0, -1]
+        (logits[first] - logits[second]).backward()
+    steepest = {name: torch.linalg.svd(p.grad) for name, p in model.named_parameters() if p.ndim == 2}
+    adapted = get_peft_model(model, LoraConfig(r=1, lora_alpha=1, target_modules="all-linear"))
+    for name, module in adapted.named_modules():
+        if hasattr(module, "lora_A"):
+            up, _, down = steepest[name.removeprefix("base_model.model.") + ".weight"]
+            module.lora_B["default"].weight.data = 0.01 * up[:, :1].sign()
+            module.lora_A["default"].weight.data = 0.01 * down[:1].sign()
+    adapted.save_pretrained(folder / "adapter")
+    return str(folder / "model"), str(folder / "adapter")
+
+
+APART = """
+import json, sys
+import psutil
+from palign.engines.base import Sampling
+from palign.engines.opening import open_engine
+from palign.params import Machine, Model
+
+asked, model, machine, adapter, fine, other, digits = json.loads(sys.argv[1])
+memory = lambda: psutil.Process().memory_info().rss / 2**20
+found = {}
+engine = open_engine(Model(**model), Machine(**machine), adapter)
+found["ids"] = [c.token_ids for c in engine.generate(asked, Sampling(max_new_tokens=30), [0] * len(asked))]
+found["open"] = memory()
+engine.close()
+found["closed"] = memory()
+engine = open_engine(Model(**fine), Machine(**machine), other)
+found["logprobs"] = engine.choose(asked, digits)
+del engine
+open_engine(Model(**fine), Machine(**machine), other).close()
+print("FOUND", json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def apart(plain, adapter, fine):
+    """What two engines with adapters give, one after the other in one process: their own, because the engine of this
+    one stays open.
+    """
+    pytest.importorskip("vllm", reason="vLLM is not installed; see `make test-vllm`")
+    half = VLLM.model_copy(update={"name": fine[0], **HALF})
+    engines = [VLLM.model_dump(), MACHINE.model_dump(), str(adapter), half.model_dump(), fine[1]]
+    arguments = json.dumps([prompts(plain, 6), *engines, DIGITS])
+    out = subprocess.run([sys.executable, "-c", APART, arguments], capture_output=True, text=True, check=False)
     found = [line for line in out.stdout.splitlines() if line.startswith("FOUND ")]
     assert found, out.stderr[-2000:]
-    merged = open_engine(PLAIN, MACHINE, adapter)
-    expected = merged.generate(asked, Sampling(max_new_tokens=30), [0] * len(asked))
-    assert json.loads(found[0].removeprefix("FOUND ")) == [c.token_ids for c in expected]
-    plain = open_engine(PLAIN, MACHINE).generate(asked, Sampling(max_new_tokens=30), [0] * len(asked))
-    assert [c.token_ids for c in plain] != [c.token_ids for c in expected]  # the adapter does something
+    return json.loads(found[0].removeprefix("FOUND "))
+
+
+def test_a_closed_engine_gives_its_memory_back_to_the_next(apart):
+    """Nothing closed an engine, and a second one on the same GPU found no memory."""
+    cache = 1024 * int(ON_CPU["VLLM_CPU_KVCACHE_SPACE"])  # MiB, of about 1800 in all
+    assert apart["open"] - apart["closed"] > 0.9 * cache
+
+
+def test_an_adapter_is_served_as_if_merged(plain, adapter, apart):
+    asked = prompts(plain, 6)
+    expected, plain = (
+        [c.token_ids for c in open_engine(PLAIN, MACHINE, a).generate(asked, Sampling(max_new_tokens=30), [0] * 6)]
+        for a in (adapter, None)
+    )
+    assert apart["ids"] == expected != plain  # the adapter does something
+
+
+def test_both_engines_run_the_same_adapter_in_half_precision(plain, fine, apart):
+    """Merged into bfloat16 weights, an adapter's small changes were rounded away; vLLM adds them unmerged."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    asked = prompts(plain, 6)
+    exact, half = (PLAIN.model_copy(update={"name": fine[0], **kind}) for kind in ({}, HALF))
+    model = AutoModelForCausalLM.from_pretrained(fine[0], dtype=torch.bfloat16)
+    engine = open_engine(half, MACHINE)
+    without = engine.choose(asked, DIGITS)
+    merged = PeftModel.from_pretrained(model, fine[1]).merge_and_unload()
+    engine.model.load_state_dict(merged.state_dict())
+    assert engine.choose(asked, DIGITS) == without  # the whole adapter is lost
+
+    def margins(pairs):
+        return [first - second for first, second in pairs]
+
+    ours, reference = (margins(open_engine(m, MACHINE, fine[1]).choose(asked, DIGITS)) for m in (half, exact))
+    theirs, lost = margins(apart["logprobs"]), margins(without)
+    for mine, vllm, true, base in zip(ours, theirs, reference, lost, strict=True):  # in nats
+        assert true - base > 0.8
+        assert vllm == pytest.approx(true, abs=0.15) and mine == pytest.approx(true, abs=0.15)
 
 
 @pytest.fixture(scope="module")
@@ -345,7 +488,7 @@ def test_a_served_judge_that_thinks_aloud_is_understood(served, thinker):
         asked = [judge.prompt(trace.question, RULES["released"].split(trace.trace)) for trace in batch]
         replies = [reply.text for reply in engine.generate(asked, GREEDY, [0] * 12)]
         assert sum(reply.startswith(LOUD) for reply in replies) >= 10, replies
-        found = searched(batch, released, judge, engine.count)
+        found = list(searched(batch, released, judge, engine.count))
     assert [prefix.status for prefix in found] == ["ok"] * 12
     verdicts = [label for prefix in found for _, label, _ in prefix.verdicts]
     assert set(verdicts) == {"ENOUGH", "NOT_ENOUGH"}

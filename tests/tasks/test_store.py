@@ -1,12 +1,16 @@
 """Nothing written is lost, nothing is written twice, and a torn line is redone."""
 
+import contextlib
 import errno
 import fcntl
 import json
 import multiprocessing
 import os
+import random
 import shutil
+import signal
 import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -31,10 +35,10 @@ def test_a_file_cut_anywhere_resumes_without_loss_or_doubles(tmp_path_factory, c
     folder = RunFolder(tmp_path_factory.mktemp("store"))
     items = [f"item-{i}" for i in range(6)]
     work = lambda batch: [{"id": item, "square": len(item)} for item in batch]  # noqa: E731
-    whole = folder.fill("a", items, str, work, 2, "test")
+    whole = folder.fill("a", items, str, work, "test", 2)
     path = folder.path / "a.jsonl"
     path.write_bytes(path.read_bytes()[:cut])
-    assert folder.fill("a", items, str, work, 2, "test") == whole
+    assert folder.fill("a", items, str, work, "test", 2) == whole
     assert sorted(record["id"] for record in folder.read("a")) == items
 
 
@@ -45,8 +49,8 @@ def test_fill_computes_only_what_is_missing(tmp_path):
         seen.extend(batch)
         return [{"id": item} for item in batch]
 
-    folder.fill("a", ["x", "y"], str, work, 1, "test")
-    assert folder.fill("a", ["z", "y", "x"], str, work, 1, "test") == [{"id": "z"}, {"id": "y"}, {"id": "x"}]
+    folder.fill("a", ["x", "y"], str, work, "test", 1)
+    assert folder.fill("a", ["z", "y", "x"], str, work, "test", 1) == [{"id": "z"}, {"id": "y"}, {"id": "x"}]
     assert seen == ["x", "y", "z"]
 
 
@@ -59,7 +63,7 @@ def test_batches_before_a_crash_are_kept(tmp_path):
         return [{"id": item} for item in batch]
 
     with pytest.raises(KeyboardInterrupt):
-        folder.fill("a", ["a", "b", "c"], str, work, 1, "test")
+        folder.fill("a", ["a", "b", "c"], str, work, "test", 1)
     assert [record["id"] for record in folder.read("a")] == ["a", "b"]
     assert not folder.done
 
@@ -76,14 +80,14 @@ def test_an_id_twice_is_refused(tmp_path):
     folder = RunFolder(tmp_path)
     folder.append("a", [{"id": "x"}, {"id": "x"}])
     with pytest.raises(StoreError, match="x twice"):
-        folder.fill("a", ["x"], str, lambda batch: [], 1, "test")
+        folder.fill("a", ["x"], str, lambda batch: [], "test", 1)
 
 
 def test_an_id_of_another_data_set_is_refused(tmp_path):
     folder = RunFolder(tmp_path)
     folder.append("a", [{"id": "foreign"}])
     with pytest.raises(StoreError, match=r"a\.jsonl: line 1: id 'foreign' is foreign"):
-        folder.fill("a", ["x"], str, lambda batch: [{"id": "x"}], 1, "test")
+        folder.fill("a", ["x"], str, lambda batch: [{"id": "x"}], "test", 1)
 
 
 def test_manifest_is_the_last_thing_and_names_what_ran(tmp_path):
@@ -195,7 +199,7 @@ def test_a_tail_of_nul_bytes_is_redone(tmp_path):
     """After a power cut, some file systems have the file's length but not its bytes."""
     folder = RunFolder(tmp_path)
     (tmp_path / "a.jsonl").write_bytes(b'{"id": "x"}\n' + b"\x00" * 512)
-    assert [r["id"] for r in folder.fill("a", ["x", "y"], str, lambda b: [{"id": i} for i in b], 1, "test")] == [*"xy"]
+    assert [r["id"] for r in folder.fill("a", ["x", "y"], str, lambda b: [{"id": i} for i in b], "test", 1)] == [*"xy"]
     assert b"\x00" not in (tmp_path / "a.jsonl").read_bytes()
 
 
@@ -205,7 +209,7 @@ def test_a_record_of_other_data_is_refused_before_any_work(tmp_path, record):
     folder = RunFolder(tmp_path)
     folder.append("a", [{"id": "x"}, record])
     with pytest.raises(StoreError, match=r"a\.jsonl: line 2: id .* is foreign"):
-        folder.fill("a", ["x", "z"], str, lambda batch: pytest.fail("worked"), 1, "test")
+        folder.fill("a", ["x", "z"], str, lambda batch: pytest.fail("worked"), "test", 1)
 
 
 def test_data_without_a_manifest_are_not_done_and_a_manifest_without_data_neither(tmp_path):
@@ -294,7 +298,7 @@ def test_more_samples_are_added_and_fewer_are_read_from_what_there_is(tmp_path):
             made.extend(batch)
             return samples(batch)
 
-        return folder.fill("a", list(range(folder.amount)), lambda n: f"p/{n}", work, 4, "test")
+        return folder.fill("a", list(range(folder.amount)), lambda n: f"p/{n}", work, "test", 4)
 
     three, five = RunFolder(tmp_path, 3), RunFolder(tmp_path, 5)
     assert fill(three) == samples(range(3))
@@ -364,3 +368,48 @@ def test_a_lock_that_another_process_holds_is_not_taken(tmp_path):
         assert first and not second
     with lock(tmp_path / ".lock") as third:
         assert third
+
+
+def test_records_are_kept_as_they_come(tmp_path):
+    """A batch used to be stored when its slowest response had finished."""
+    folder = RunFolder(tmp_path)
+
+    def work(batch):
+        assert batch == [1, 2, 3]
+        for number in (3, 1):
+            yield {"id": str(number)}
+            assert folder.read("a")[-1] == {"id": str(number)}
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        folder.fill("a", [1, 2, 3], str, work, "test")
+    assert folder.read("a") == [{"id": "3"}, {"id": "1"}] and folder.seconds() >= 0
+    records = folder.fill("a", [1, 2, 3], str, lambda batch: [{"id": str(n)} for n in batch], "test")
+    assert records == folder.read("a") == [{"id": "1"}, {"id": "2"}, {"id": "3"}]
+
+
+def test_a_kill_costs_what_was_in_flight_and_nothing_else(tmp_path):
+    """Killed at any moment and started again until it is done: what was given is never made again."""
+    folder, items, rng = RunFolder(tmp_path / "task"), list(range(300)), random.Random(0)
+    given = tmp_path / "given"
+
+    def work(batch):
+        for item in rng.sample(batch, len(batch)):
+            time.sleep(0.001)
+            yield {"id": str(item), "square": item * item}
+            with given.open("a") as file:  # whoever asks for the next record has stored this one
+                file.write(f"{item}\n")
+
+    for _ in range(50):
+        pid = os.fork()
+        if not pid:
+            with contextlib.suppress(BaseException):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+                folder.fill("a", items, str, work, "test")
+            os._exit(0)
+        time.sleep(rng.uniform(0, 0.06))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert folder.fill("a", items, str, work, "test") == [{"id": str(i), "square": i * i} for i in items]
+    numbers = given.read_text().split()
+    assert len(numbers) == len(set(numbers)), "a stored record was made again"
