@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..params import OneLine, unattended
 from .door import Study
 from .problem import Problem
 
 EVERY = "all arms"
 
 
-class Unfinished(RuntimeError):
-    """A study that cannot be explored yet; the message says what to run. A notebook shows it as one line."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [str(self)]
+class Unfinished(OneLine, RuntimeError):
+    """A study that cannot be explored yet; the message says what to run."""
 
 
 def check(study: Study, params_file: str) -> str:
@@ -73,14 +71,4 @@ class Chooser:
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         static = {"text/html": self._static._repr_html_(), "text/plain": repr(self._static)}
-        return static if nobody_is_there() else self._box._repr_mimebundle_(**kwargs) | static
-
-
-def nobody_is_there() -> bool:
-    """Whether a notebook is executed by papermill or nbconvert: widgets in its saved copy would have no kernel to ask.
-
-    Both run cells without standard input; JupyterLab, VS Code and Colab have one.
-    """
-    from IPython import get_ipython
-
-    return not getattr(getattr(get_ipython(), "kernel", None), "_allow_stdin", True)
+        return static if unattended() else self._box._repr_mimebundle_(**kwargs) | static

@@ -16,6 +16,7 @@ import pandas as pd
 
 from ..analysis.estimates import TOKENS, Estimates
 from ..engines.tokenizers import load_tokenizer
+from ..prompts import BEGIN, END
 from ..tasks.plan import Task
 from ..truncation import SEARCHED
 from . import tables
@@ -79,24 +80,30 @@ def _lengths(study: Results) -> dict[str, float]:
 
 
 def _prompts(study: Results) -> dict[str, float]:
-    """``question_tokens`` of the training questions, ``instruction_tokens`` of the test prompts, ``verdict_tokens`` of
-    the student's binary search (of a scan the records do not say how many verdicts were looked ahead for).
+    """``question_tokens`` and (boxed) ``answer_tokens`` of the training problems, ``instruction_tokens`` of the test
+    prompts, ``marks_tokens``; ``verdict_tokens`` and ``read_share`` of the student's binary search (of a scan the
+    records do not say how many verdicts were looked ahead for).
     """
     tokenizer = load_tokenizer(study.params.model("student"))
 
-    def tokens(problems: Iterable[dict]) -> float:
-        texts = [problem["question"] for problem in problems]
-        return np.mean([len(ids) for ids in tokenizer(texts, add_special_tokens=False).input_ids])
+    def tokens(texts: Iterable[str]) -> float:
+        return np.mean([len(ids) for ids in tokenizer(list(texts), add_special_tokens=False).input_ids])
 
+    question = tokens(trace["question"] for trace in study.traces)
     prompt = answered(study.responses(*study.plan.runs[0]))["prompt_tokens"].mean()  # all arms get it
-    demanded = np.nan
+    demanded = share = np.nan
     if study.plan.is_adaptive and study.params.search != "linear":
         prefixes = study.prefixes()
         demanded = prefixes["tokens_demanded"].sum() / prefixes["calls"].sum()
+        once = _manifest(study.plan.truncation())["tokens_read"] - prefixes["tokens_demanded"].sum()
+        share = (once - question * len(study.traces)) / prefixes["trace_tokens"].sum()
     return {
-        "question_tokens": tokens(study.traces),
-        "instruction_tokens": prompt - tokens(study.tests),
+        "question_tokens": question,
+        "instruction_tokens": prompt - tokens(test["question"] for test in study.tests),
+        "answer_tokens": tokens(f"\\boxed{{{trace['answer']}}}" for trace in study.traces),
+        "marks_tokens": tokens([BEGIN]) + tokens([END]),
         "verdict_tokens": demanded,
+        "read_share": share,
     }
 
 

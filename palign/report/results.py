@@ -62,7 +62,15 @@ class Outcomes:
         Pass@k is computed within each seed, since samples of two models are not exchangeable, and within the answered
         samples. It is NaN where fewer than k of them were answered. ``seed``: only that one.
         """
-        return self._each(arm, metric, budget, lambda right, answered: (right, answered), seed)
+        key = (arm, metric, budget, seed)
+        if key not in self._values:
+            self._values[key] = self._each(arm, metric, budget, lambda right, answered: (right, answered), seed)
+        return self._values[key]
+
+    @cached_property
+    def _values(self) -> dict[tuple, dict[str, pd.DataFrame]]:
+        """What :meth:`values` gave: a report asks for an arm's some ten times."""
+        return {}
 
     def pair(self, a: str, b: str, metric: str, budget: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The values of two arms, as :func:`aligned` gives them."""

@@ -8,6 +8,7 @@ lengths in tokens. ``palign.report.texts`` formats them for a reader, ``palign.r
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -260,10 +261,14 @@ def _times(factor: float, estimate: statistics.Estimate) -> statistics.Estimate:
 
 
 def account(study: Results) -> pd.DataFrame:
-    """Counts of training rows: kept, left out by reason, and where their gold answers were found."""
+    """Counts of training rows: kept, left out by reason, standing in a benchmark word for word, and where their gold
+    answers were found.
+    """
     manifest = study.plan.traces.require().manifest()
     rows = [("rows", "kept", manifest["kept"])]
     rows += [("rows", f"left out: {reason}", count) for reason, count in manifest["excluded"].items()]
+    twins = Counter(study.plan.tested.values())
+    rows += [("in a benchmark, never trained on", name, count) for name, count in sorted(twins.items())]
     rows += [("answers", kind, count) for kind, count in sorted(manifest["answers"].items())]
     rows += [("text", f"{what} broken", count) for what, count in manifest.get("broken", {}).items() if count]
     if study.params.teacher:

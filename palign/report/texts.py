@@ -8,6 +8,8 @@ The numbers are those of ``palign.report.tables``, rounded.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 
@@ -15,6 +17,7 @@ from ..analysis import preference
 from ..arms import ARMS
 from ..engines.base import NEVER_ANSWERED
 from ..tasks.store import visible
+from ..traces import REPEATED
 from . import tables
 from .results import Results, shown_name
 
@@ -150,6 +153,7 @@ def setting(study: Results) -> pd.DataFrame:
     rows = {
         "student": shown_name(params.student),
         "training problems": len(study.traces),
+        "training questions left out": left_out(study),
         "benchmarks": ", ".join(f"{b.name} ({b.problems})" for b in params.benchmarks),
         "search, verdict": f"{params.search}, {params.verdict}",
         "responses": f"{params.protocol} protocol: {params.n_samples} a problem, T={params.temperature}, "
@@ -160,6 +164,14 @@ def setting(study: Results) -> pd.DataFrame:
         "seed, training seeds": f"{params.seed}, {' '.join(map(str, params.training_seeds))}",
     }
     return pd.Series(rows, name="").to_frame()
+
+
+def left_out(study: Results) -> str:
+    """How many training questions repeat, or stand in a benchmark: no arm is trained on them."""
+    repeats = study.plan.traces.require().manifest()["excluded"].get(REPEATED, 0)
+    twins = Counter(study.plan.tested.values())
+    named = f" ({', '.join(f'{name} {count}' for name, count in sorted(twins.items()))})" if twins else ""
+    return f"{repeats} repeat an earlier one, {twins.total()} stand in a benchmark{named}"
 
 
 def limits(study: Results) -> str:
@@ -292,8 +304,9 @@ def answers(study: Results, arm: str = "p-align", other: str = "sft-long-cot") -
     problems = {f"{p['benchmark']}/{p['id']}/0": p for p in study.tests}
     parts = []
     for winner, loser in ((arm, other), (other, arm)):
-        ids = sorted(i for i, right in grades.loc[winner].items() if right and not grades.loc[loser][i])
-        parts.append(f"**Right: {winner}, wrong: {loser}** (so are {len(ids)} of {len(grades.loc[winner])} problems)")
+        right, lost = grades.loc[winner].astype(bool), ~grades.loc[loser].astype(bool)
+        ids = sorted(right.index[right & lost])
+        parts.append(f"**Right: {winner}, wrong: {loser}** (so are {len(ids)} of {len(right)} problems)")
         if ids:
             problem = problems[ids[0]]
             shown = {"Question": problem["question"], "Gold answer": problem["answer"]}

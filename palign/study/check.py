@@ -17,9 +17,12 @@ from urllib.parse import urlsplit
 from ..analysis.estimates import Estimates
 from ..arms import ARMS
 from ..engines.endpoint import KEY
-from ..params import Model, Params, is_empty, near, resolve, root
+from ..params import Model, Params, is_empty, is_pocket, near, resolve, root
 from ..tasks import resolved
 
+OF_THE_STUDENT = ("learning_rate", "max_length", "alignment_max_new_tokens", "max_new_tokens")
+OF_THE_STUDENT += ("answer_prompt", "judge_prompt", "continue_prompt", "upft_prompt")
+"""Parameters whose value of the pocket study suits no other student."""
 HERE = {"localhost", "127.0.0.1", "::1", "0.0.0.0"}
 """Hosts whose service is this machine's own, which seldom asks for a key."""
 
@@ -36,7 +39,8 @@ class Finding:
 
 def findings(params: Params, contents: bool = True) -> list[Finding]:
     """What would stop this study on this machine, and warnings. ``contents``: also read the local data sets."""
-    return [*_models(params), *_data(params, contents), *_gpus(params), *_memory(params)]
+    found = [*_models(params), *_data(params, contents), *_gpus(params), *_memory(params), *_of_the_pocket(params)]
+    return found + [Finding(warning, stops=False) for warning in Estimates(params).warnings()]
 
 
 def _models(params: Params) -> Iterator[Finding]:
@@ -56,6 +60,7 @@ def _models(params: Params) -> Iterator[Finding]:
         elif Path(model.path).exists():
             yield from _folder(place, Path(model.path))
             yield from _switches(switches, model)
+            yield from _date(place, model)
         else:
             yield from _hub_id(place, model.name, "folder")
 
@@ -94,6 +99,17 @@ def _switches(key: str, model: Model) -> Iterator[Finding]:
         if name not in words and not off:  # the default, which switches thoughts off, holds without any to switch off
             why = f"{model.name}'s chat template does not use it{near(name, words)}"
             yield Finding(f"{key}: {name}: {value!r}: {why}", stops=False)
+
+
+def _date(place: str, model: Model) -> Iterator[Finding]:
+    """A template that writes today's date. Only one that names the clock is loaded, which takes seconds."""
+    if "strftime_now" in (_template(Path(model.path)) or ""):
+        from ..engines.tokenizers import load_tokenizer
+
+        try:
+            load_tokenizer(model)
+        except ValueError as error:
+            yield Finding(f"{place}: {error}")
 
 
 def _template(folder: Path) -> str | None:
@@ -156,7 +172,8 @@ def _training(params: Params) -> Iterator[Finding]:
     columns = {ours: theirs for ours, theirs in params.training_columns.items() if ours not in own}
     try:
         rows, _ = problems.load_rows(params.training_data, params.training_split, params.training_revision, columns)
-        problems.identify(rows[: params.training_limit], params.training_data)
+        different, _ = problems.without_repeats(rows[: params.training_limit])
+        problems.identify(different, params.training_data)
     except problems.DataError as error:
         yield Finding(f"training_data: {error}")
         return
@@ -166,13 +183,32 @@ def _training(params: Params) -> Iterator[Finding]:
 
 
 def _gpus(params: Params) -> Iterator[Finding]:
-    """Training takes one GPU. Where several are visible, TRL would spread each batch over them and stops instead."""
+    """Training takes one GPU, and TRL stops where several are visible. `palign run` shows its notebooks the first one,
+    unless CUDA_VISIBLE_DEVICES says otherwise.
+    """
     trained = [arm for arm in params.arms if ARMS[arm].target]
     if not trained or params.device == "cpu" or (count := visible_gpus()) < 2:
         return
-    trainer = resolved.training(params)["trainer"]
-    why = f"{count} GPUs are visible and {trainer} trains on one; set CUDA_VISIBLE_DEVICES=0"
-    yield Finding(f"device: {params.device}: {why}", stops=trainer == "trl")
+    place, chosen = f"device: {params.device}: {count} GPUs are visible", os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        why = "`palign run` uses the first; set CUDA_VISIBLE_DEVICES to use another, and where you start JupyterLab"
+        yield Finding(f"{place}: {why}", stops=False)
+    else:
+        trainer = resolved.training(params)["trainer"]
+        why = f"by CUDA_VISIBLE_DEVICES={chosen}, and {trainer} trains on one; set CUDA_VISIBLE_DEVICES=0"
+        yield Finding(f"{place} {why}", stops=trainer == "trl")
+
+
+def _of_the_pocket(params: Params) -> Iterator[Finding]:
+    """Values of the pocket study in a file for another student and other data, as in an edited copy of pocket.yaml."""
+    if is_pocket(params.student) or params.training_data.startswith("palign/pocket/"):
+        return
+    pocket = Params()
+    same = [name for name in OF_THE_STUDENT if getattr(params, name) == getattr(pocket, name)]
+    if same:
+        named = ", ".join(name if name.endswith("prompt") else f"{name} {getattr(params, name)}" for name in same)
+        why = f"the pocket study's values ({named}); leave these keys out to take the paper's"
+        yield Finding(f"student: {params.student}: {why}", stops=False)
 
 
 def visible_gpus() -> int:

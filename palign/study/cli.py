@@ -99,6 +99,7 @@ def _run(args: argparse.Namespace) -> int:
     # what the data hold is read where somebody asks for it; in a run, 01_generation says the same a few seconds later
     if unfinished and _faults(args.params, params, contents=args.dry_run):
         return 2
+    _taken(args)
     path = run.run(params, dry_run=args.dry_run)
     if not args.dry_run:
         if lost := sum(run.failures(Plan(params)).values()):
@@ -152,7 +153,17 @@ def _check(args: argparse.Namespace) -> int:
             faults += found
         else:
             print(f"{path}: valid; study {params.study}, arms {', '.join(params.arms)}")
+            _taken(args, path)
     return 2 if faults else 0
+
+
+def _taken(args: argparse.Namespace, path: Path | None = None) -> None:
+    """Say which values are the paper's because the file does not state them, in one line."""
+    from ..params import from_paper
+
+    path = path or args.params
+    if keys := from_paper(path, args.p):
+        print(f"{path}: the paper's values, since the file states none: {', '.join(keys)}")
 
 
 def _faults(path: Path, params: Params, contents: bool) -> int:

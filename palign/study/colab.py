@@ -1,8 +1,12 @@
-"""Notebooks that run by themselves on Google Colab: the cell that installs palign there, and what the GPU can do.
+"""Google Colab: installs palign there without touching Colab's own packages.
 
-The cell follows the title of every notebook and is the same in all of them. It does nothing elsewhere, nor in a
-notebook that ``palign run`` executes. ``python -m palign.study.colab notebooks/*.ipynb`` writes it into notebooks; a
-test checks that they all have it.
+Colab's kernel needs its own versions of IPython, ipykernel and tornado, and its torch is built for its GPU's driver. So
+palign's packages go into an environment of their own beside the clone, which takes from Colab what it does not hold:
+torch, torchvision, triton. ``/content/palign-env/bin/palign`` runs studies with the pinned versions; a notebook's own
+kernel finds the same packages behind its own. Nothing is replaced, so nothing needs a restart.
+
+``notebooks/colab.ipynb`` calls this file as a script, and so does the second cell of the other notebooks, in their
+kernel. ``python -m palign.study.colab notebooks/*.ipynb`` writes that cell into notebooks.
 
 >>> print(describe())
 No GPU found: Runtime > Change runtime type > T4 GPU. The pocket study runs without one.
@@ -11,56 +15,69 @@ No GPU found: Runtime > Change runtime type > T4 GPU. The pocket study runs with
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import site
+import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
-BOOTSTRAP = """\
-# For Google Colab; anywhere else this cell does nothing. It clones palign to your Drive, where runs/ and reports/ then
-# outlive the session, and installs it: a disconnect costs the minutes of the installation and of one checkpoint.
-repository = ""  # on Colab: the address to clone palign from, "https://..."
-
-import os
-
-if "COLAB_RELEASE_TAG" in os.environ and not os.path.isdir("notebooks"):
-    import subprocess
-    import sys
-
-    from google.colab import drive
-
-    drive.mount("/content/drive")
-    _home = "/content/drive/MyDrive/palign"
-    if not os.path.exists(f"{_home}/pyproject.toml"):
-        if not repository:
-            raise ValueError('set repository = "https://..." in this cell: the address to clone palign from')
-        subprocess.run(["git", "clone", repository, _home], check=True)
-    if not os.path.exists("/content/palign-installed"):
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", f"{_home}[colab]"], check=True)
-        open("/content/palign-installed", "w").close()
-        raise SystemExit("palign is installed. Now choose Runtime > Restart session, then Runtime > Run all.")
-    os.chdir(_home)
-
-    from palign.study import colab
-
-    print(colab.describe())
+CELL = """\
+repository = ""  # on Google Colab: the address that palign is cloned from; elsewhere this cell does nothing
+if repository: get_ipython().system(f"[ -d /content/palign ] || git clone -q {repository} /content/palign")
+if repository: __import__("runpy").run_path("/content/palign/palign/study/colab.py", run_name="__main__")
 """
 
 
-def bootstrap_cell() -> str:
-    """Source of the cell. It asks for a restart because Colab has imported other versions of some packages already."""
-    return BOOTSTRAP.rstrip("\n")
+def install(project: Path) -> Path:
+    """Make the environment and install palign from the clone ``project``; returns its folder of packages.
 
-
-def with_bootstrap(notebook: dict) -> dict:
-    """The notebook (nbformat 4.5, as JSON) with the cell second, replacing an older version of it.
-
-    Cells get new ids, ``PREFIX-NN``, with the first cell's prefix.
+    Does nothing where it is complete. Raises ``SystemExit`` with one line where an installation fails.
     """
-    cells = [cell for cell in notebook["cells"] if not "".join(cell["source"]).startswith("# For Google Colab;")]
-    prefix = cells[0]["id"].rsplit("-", 1)[0]
-    source = bootstrap_cell().splitlines(keepends=True)
-    cell = {"cell_type": "code", "execution_count": None, "id": "", "metadata": {}, "outputs": [], "source": source}
-    cells.insert(1, cell)
-    return notebook | {"cells": [{**cell, "id": f"{prefix}-{i:02}"} for i, cell in enumerate(cells)]}
+    home = project.with_name(f"{project.name}-env")
+    python, stamp = home / "bin" / "python", home / "installed"
+    packages = Path(sysconfig.get_path("purelib", "posix_prefix", {"base": str(home)}))
+    if stamp.exists():
+        return packages
+    print("Installing palign's packages; this takes two minutes", flush=True)
+    # without pip, because Colab's Python has no ensurepip: Colab's own pip installs into the environment
+    subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", home], check=True)
+    theirs = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    (packages / "zz-colab.pth").write_text("\n".join(theirs) + "\n")  # searched last
+    pinned = (project / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    (home / "requirements.txt").write_text("\n".join(line for line in pinned if not line.startswith("torch==")))
+    wanted = ["-r", str(home / "requirements.txt"), "-e", str(project)]
+    if shutil.which("nvidia-smi"):
+        wanted += ["-r", str(project / "requirements-colab.txt")]
+    # without dependencies, all of which these name: pip would bring a torch that Colab's driver cannot run
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
+    if subprocess.run([*pip, "install", "-q", "--no-deps", *wanted]).returncode:
+        raise SystemExit("palign could not be installed; see pip's message above, and run the cell again")
+    stamp.touch()
+    return packages
+
+
+def enter(project: Path, packages: Path) -> None:
+    """Let this kernel find palign, behind Colab's own packages, and work in the project's folder."""
+    site.addsitedir(str(packages))
+    if str(project) not in sys.path:
+        sys.path.append(str(project))
+    os.chdir(project)
+
+
+def keep_on_drive(project: Path, drive: Path = Path("/content/drive/MyDrive/palign")) -> None:
+    """Have ``runs/``, a study's records and checkpoints, on the mounted Drive, where they outlive the session.
+
+    Raises ``SystemExit`` with one line where ``runs/`` exists already.
+    """
+    runs = project / "runs"
+    if runs.is_symlink():
+        return
+    (drive / "runs").mkdir(parents=True, exist_ok=True)
+    if runs.exists():
+        raise SystemExit(f"{runs} exists already: move it to {drive / 'runs'}, or go on without Drive")
+    runs.symlink_to(drive / "runs")
 
 
 def describe() -> str:
@@ -76,16 +93,41 @@ def advice(name: str, capability: tuple[int, int]) -> str:
     """What a GPU of that compute capability can do. bfloat16 and vLLM's present back ends need 8.0 or more."""
     found = f"{name}, compute capability {capability[0]}.{capability[1]}: "
     if capability >= (8, 0):
-        return found + "dtype 'bfloat16'. vLLM is not installed; to generate with it: pip install 'palign[gpu]'."
+        return found + "dtype 'bfloat16'. vLLM is not installed here; transformers generates."
     return found + "dtype 'float16'; generation by transformers (today's vLLM has no back end for this GPU)."
 
 
-def main(paths: list[str]) -> int:
-    for path in map(Path, paths):
+def with_cell(notebook: dict) -> dict:
+    """The notebook (nbformat 4.5, as JSON) with :data:`CELL` second, replacing an older version of it.
+
+    Cells get new ids, ``PREFIX-NN``, with the first cell's prefix.
+    """
+    older = ("# For Google Colab;", "repository =")
+    cells = [cell for cell in notebook["cells"] if not "".join(cell["source"]).startswith(older)]
+    prefix = cells[0]["id"].rsplit("-", 1)[0]
+    source = CELL.rstrip("\n").splitlines(keepends=True)
+    cell = {"cell_type": "code", "execution_count": None, "id": "", "metadata": {}, "outputs": [], "source": source}
+    cells.insert(1, cell)
+    return notebook | {"cells": [{**cell, "id": f"{prefix}-{i:02}"} for i, cell in enumerate(cells)]}
+
+
+def main(arguments: list[str]) -> int:
+    """With notebooks as arguments write the cell into them; else install, enter, and say what the GPU can do.
+
+    ``--drive``: keep ``runs/`` on the Drive that is mounted.
+    """
+    notebooks = [Path(name) for name in arguments if name.endswith(".ipynb")]
+    for path in notebooks:
         notebook = json.loads(path.read_text(encoding="utf-8"))
-        path.write_text(json.dumps(with_bootstrap(notebook), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(with_cell(notebook), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if not notebooks:
+        project = Path(__file__).resolve().parents[2]
+        if "--drive" in arguments:
+            keep_on_drive(project)
+        enter(project, install(project))
+        print(describe())
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

@@ -1,4 +1,5 @@
-"""A study from its params file: runs the notebooks that are not done yet, in order, and deletes failed requests.
+"""A study from its params file: runs the notebooks that are not done yet, each once what it needs is done, and deletes
+failed requests.
 
 >>> run(load("params/pocket.yaml"))
 PosixPath('.../reports/pocket/report.html')
@@ -15,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from ..engines.base import failed
-from ..params import Params, root
+from ..params import OneLine, Params, root
 from ..tasks import resolved
 from ..tasks.plan import Plan, Step
 from ..tasks.store import lock
@@ -24,7 +25,7 @@ from .showing import Lines, Shown, headline, shown
 from .stopping import Crew
 
 
-class StudyError(RuntimeError):
+class StudyError(OneLine, RuntimeError):
     """A study that cannot continue; the message is one line and says what to do."""
 
 
@@ -60,19 +61,34 @@ def _all_of(params: Params, dry_run: bool) -> Path:
 def _run(plan: Plan, steps: list[Step], todo: list[Step]) -> None:
     os.environ["OMP_NUM_THREADS"] = str(plan.params.threads)  # before a kernel starts and imports torch
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # TRL stops where several GPUs are visible
     began, jobs = time.time(), plan.params.jobs
-    # steps before the arms; each arm's (and seed's) steps in order, several arms at once; steps after the arms
-    first = [step for step in todo if not step.arm and not step.is_report]
-    arms = {(s.arm, s.seed): [t for t in todo if (t.arm, t.seed) == (s.arm, s.seed)] for s in todo if s.arm}
-    last = [step for step in todo if step.is_report]
-    before = [step.title for step in steps if step not in todo]
+    titles, before = [step.title for step in steps], [step.title for step in steps if step not in todo]
+    plans, done = {}, set()
+
+    def now(title: str) -> Step:
+        """The step with its tasks' keys, which are final once the overlap is known."""
+        known = plan.overlap.folder.done
+        if known not in plans:
+            plans[known] = {step.title: step for step in Plan(plan.params).steps()}
+        return plans[known][title]
+
+    def ready(title: str) -> bool:
+        """Whether what the step needs is there, be it that the notebook that made it still shows tables."""
+        left = [need.folder for need in now(title).needs if need.folder.path not in done]
+        done.update(folder.path for folder in left if folder.done)
+        return all(folder.path in done for folder in left)
+
+    def work(title: str) -> None:
+        _execute(now(title), progress)
+
     with (
         alone(plan.params.study),
-        shown([step.title for step in steps], before, jobs) as progress,
+        shown(titles, before, jobs) as progress,
         Crew(jobs, progress) as crew,
     ):
-        for chains in ([first], [*arms.values()], [last]):
-            crew.work([[partial(_execute, step, progress) for step in chain] for chain in chains])
+        # of those that could begin, the first in the plan: so 02 and 03, which arms wait for, come before other arms
+        crew.work({step.title: partial(work, step.title) for step in todo}, ready)
     print(f"{len(todo)} notebooks in {time.time() - began:.0f} s")
 
 
@@ -102,7 +118,7 @@ def execute(notebook: Path, executed: Path, values: dict, title: str) -> None:
             _notebook(notebook, executed, values, title, lines)
 
     with shown([title]) as progress, Crew(1, progress) as crew:
-        crew.work([[work]])
+        crew.work({title: work})
 
 
 def _notebook(notebook: Path, executed: Path, values: dict, title: str, lines: Lines) -> None:

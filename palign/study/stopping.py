@@ -4,7 +4,7 @@ A kernel has a session of its own, so the terminal's signal does not reach it; a
 anywhere, half-way through a message to a kernel. Here the signal only sets a mark, which :class:`Crew` looks at.
 
 >>> with listening(), Crew(jobs=2, shown=shown) as crew:
-...     crew.work([[first, second], [third]])  # doctest: +SKIP
+...     crew.work({"01_generation": first, "02_truncation": second}, ready)  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from .showing import Shown
 
@@ -64,10 +64,13 @@ def unwatch(group: int) -> None:
 
 
 class Crew:
-    """Runs chains of notebooks, at most ``jobs`` at once, until they end, one fails or Ctrl-C stops them."""
+    """Runs the steps of a study, at most ``jobs`` at once, until all have ended, one fails or Ctrl-C stops them."""
 
     def __init__(self, jobs: int, shown: Shown):
-        self.shown, self.pool = shown, concurrent.futures.ThreadPoolExecutor(jobs)
+        self.jobs, self.shown = jobs, shown
+        self.pool = concurrent.futures.ThreadPoolExecutor(jobs)
+        self.began: float | None = None  # when the stop began
+        self.interrupted: set[int] = set()
 
     def __enter__(self) -> Crew:
         global _at_work
@@ -79,44 +82,47 @@ class Crew:
         self.pool.shutdown()
         _at_work = False
 
-    def work(self, chains: Sequence[Sequence[Callable[[], None]]]) -> None:
-        """Run each chain in order, several chains at once. Where one fails, those that have begun go on to their end.
+    def work(self, steps: Mapping[str, Callable[[], None]], ready: Callable[[str], bool] = lambda name: True) -> None:
+        """Run each of ``steps`` as soon as it is ``ready`` and a place is free: of several, the first in order. Where
+        one fails, those that have begun go on to their end, and no other begins.
 
-        Raises what a chain raised, or :class:`KeyboardInterrupt` once a stop is complete.
+        Raises what a step raised, or :class:`KeyboardInterrupt` once a stop is complete.
         """
-        futures = [self.pool.submit(_in_order, chain) for chain in chains]
-        interrupted: set[int] = set()
-        began = None
-        while waiting := [future for future in futures if not future.done()]:
-            concurrent.futures.wait(waiting, timeout=0.1, return_when=concurrent.futures.FIRST_COMPLETED)
+        begun: dict[str, concurrent.futures.Future] = {}
+        while True:
+            ended = {name for name, future in begun.items() if future.done()}
+            if not _asked and not any(begun[name].exception() for name in ended):
+                for name in steps:
+                    if len(begun) - len(ended) == self.jobs:
+                        break
+                    if name not in begun and ready(name):
+                        begun[name] = self.pool.submit(steps[name])
+            running = [future for name, future in begun.items() if name not in ended]
+            if not running:
+                break
+            concurrent.futures.wait(running, timeout=0.1, return_when=concurrent.futures.FIRST_COMPLETED)
             if _asked:
-                if began is None:
-                    began = time.monotonic()
-                    self.shown.say("stopping: interrupting what runs; Ctrl-C again ends at once")
-                gone = time.monotonic() - began
-                if gone > LIMIT:
-                    self.shown.stopped()
-                    _end()
-                known = dict(_kernels)  # read anew each time: one may just have started
-                starting = [group for group, at_work in known.items() if not at_work]
-                _signal(known if gone > GRACE else starting, signal.SIGKILL)
-                _signal(known.keys() - interrupted, signal.SIGINT)
-                interrupted |= known.keys()
-            if _asked or any(future.done() and not future.cancelled() and future.exception() for future in futures):
-                for future in futures:
-                    future.cancel()  # which only concerns those that have not begun
+                self._stop()
         if _asked:
             self.shown.stopped()
             raise KeyboardInterrupt
-        for future in futures:
-            if not future.cancelled():
-                future.result()
+        for future in begun.values():
+            future.result()
 
-
-def _in_order(chain: Sequence[Callable[[], None]]) -> None:
-    for work in chain:
-        if not _asked:
-            work()
+    def _stop(self) -> None:
+        """Interrupt the kernels that run; kill those that still start and, after :data:`GRACE`, all."""
+        if self.began is None:
+            self.began = time.monotonic()
+            self.shown.say("stopping: interrupting what runs; Ctrl-C again ends at once")
+        gone = time.monotonic() - self.began
+        if gone > LIMIT:
+            self.shown.stopped()
+            _end()
+        known = dict(_kernels)  # read anew each time: one may just have started
+        starting = [group for group, at_work in known.items() if not at_work]
+        _signal(known if gone > GRACE else starting, signal.SIGKILL)
+        _signal(known.keys() - self.interrupted, signal.SIGINT)
+        self.interrupted |= known.keys()
 
 
 def _on_signal(number: int, frame: object) -> None:

@@ -21,7 +21,7 @@ from functools import cached_property, lru_cache, wraps
 from pathlib import Path
 
 from ..arms import ARMS
-from ..params import Data, Params, resolve, root
+from ..params import Data, OneLine, Params, resolve, root
 from ..prompts import BEGIN, END, LABELS
 from . import resolved
 from .store import RunFolder, StoreError, digest, fingerprint
@@ -43,7 +43,7 @@ NOTEBOOKS = {
 }
 """The notebook that makes a stage's results."""
 
-VERSIONS = dict.fromkeys(NOTEBOOKS, 1)
+VERSIONS = dict.fromkeys(NOTEBOOKS, 1) | {"truncation": 2, "sufficiency": 2}
 """Each stage's version, to be raised when a change of its code changes results: old ones are then not reused."""
 
 CONSTANTS = {"truncation": LABELS, "sufficiency": LABELS, "finetuning": (BEGIN, END)}
@@ -84,7 +84,7 @@ INPUTS = ("training_data", "student", "judge", "teacher", "preference_judge")
 """Parameters that name a data set or a model, beside the benchmarks' data."""
 
 
-class TaskMissing(RuntimeError):
+class TaskMissing(OneLine, RuntimeError):
     """A needed task is not finished; the message says what to run."""
 
 
@@ -92,7 +92,8 @@ class TaskMissing(RuntimeError):
 class Task:
     """One result of a study. ``reads``: the parameters that it depends on, beside the tasks it ``needs``.
 
-    ``amount``: how many samples (or sampled traces) the study asks of it.
+    ``amount``: how many samples (or sampled traces) the study asks of it. ``without``: ids of the training problems
+    that it leaves out (``None``: not yet known); only where there are any they are part of its key.
     """
 
     params: Params
@@ -101,6 +102,7 @@ class Task:
     reads: tuple[str, ...]
     needs: tuple[Task, ...] = ()
     amount: int = 0
+    without: tuple[str, ...] | None = ()
 
     @cached_property
     def key(self) -> str:
@@ -108,7 +110,8 @@ class Task:
         local = {name: _content(name) for name in _inputs(values)}
         code = [self.stage, VERSIONS[self.stage], CONSTANTS.get(self.stage)]
         chosen = resolved.training(self.params) if self.stage == "finetuning" else None
-        return digest([code, self.variant, values, local, chosen, [task.key for task in self.needs]])[:12]
+        without = [sorted(self.without)] if self.without else []
+        return digest([code, self.variant, values, local, chosen, [task.key for task in self.needs], *without])[:12]
 
     @cached_property
     def folder(self) -> RunFolder:
@@ -163,8 +166,18 @@ class Step:
         return self.notebook == NOTEBOOKS["report"]
 
     @property
+    def needs(self) -> list[Task]:
+        """The tasks of other steps that must be done first: those it reads and the overlap, which decides what is
+        trained on.
+        """
+        needed = [self.plan.overlap, *(need for task in self.tasks for need in task.needs)]
+        return [need for need in needed if need not in self.tasks]
+
+    @property
     def done(self) -> bool:
         finished = all(task.folder.done for task in self.tasks)
+        if any(task.without is None for task in self.tasks):  # the overlap decides what is trained on
+            return False
         return finished and (not self.is_report or self.plan.report_path.exists())
 
     @property
@@ -181,9 +194,15 @@ class Plan:
         self._made: dict[tuple, Task] = {}
 
     def _task(
-        self, stage: str, variant: str, reads: tuple[str, ...], needs: tuple[Task, ...] = (), amount: int = 0
+        self,
+        stage: str,
+        variant: str,
+        reads: tuple[str, ...],
+        needs: tuple[Task, ...] = (),
+        amount: int = 0,
+        without: tuple[str, ...] | None = (),
     ) -> Task:
-        return self._made.setdefault((stage, variant), Task(self.params, stage, variant, reads, needs, amount))
+        return self._made.setdefault((stage, variant), Task(self.params, stage, variant, reads, needs, amount, without))
 
     @property
     def strategies(self) -> list[str]:
@@ -217,6 +236,16 @@ class Plan:
     @property
     def overlap(self) -> Task:
         return self._task("overlap", "train-test", (), (self.traces, self.benchmarks))
+
+    @cached_property
+    def tested(self) -> dict[str, str]:
+        """The training problems whose question stands in a benchmark word for word, with the benchmark's name.
+
+        No arm is trained on them. ``overlap`` finds them: another benchmark that has none of them reruns no training.
+        Empty until it is done, which is before anything is trained.
+        """
+        folder = self.overlap.folder
+        return folder.manifest().get("twins", {}) if folder.done else {}
 
     def truncation(self, strategy: str = "adaptive") -> Task:
         reads = STRATEGIES.get(strategy, (*TOKENIZER, "sentence_rule"))
@@ -267,7 +296,8 @@ class Plan:
         if spec.strategy:
             reads += ("keep_cut_continuations",)
         needs = (self.traces, *((self.alignment(spec.strategy),) if spec.strategy else ()))
-        return self._task("finetuning", self._variant(arm, seed), reads, needs)
+        without = tuple(self.tested) if self.overlap.folder.done else None
+        return self._task("finetuning", self._variant(arm, seed), reads, needs, without=without)
 
     def evaluation(self, arm: str, seed: int | None = None) -> Task:
         """``seed`` as in :meth:`finetuning`: it selects the adapter and does not change how responses are sampled."""

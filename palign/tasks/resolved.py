@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..params import SERVICE, Params, resolve, root
+from ..params import SERVICE, OneLine, Params, resolve, root
 from .store import StoreError, write_atomically
 
 MODELS = {role: f"{role}_revision" for role in ("student", "teacher", "judge", "preference_judge")}
@@ -25,7 +25,7 @@ PATIENCE = 20.0
 """Seconds that a hub may take to say its newest commit."""
 
 
-class TrainerError(ValueError):
+class TrainerError(OneLine, ValueError):
     """A trainer that cannot run here, or rows it cannot train on; the message is one line."""
 
 

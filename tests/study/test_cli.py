@@ -29,6 +29,7 @@ def study(project, monkeypatch):
     def make(**values):
         benchmarks = [{"name": "sums", "data": "test.jsonl", "problems": 4}]
         stated = {"study": "asked", "student": "student", "training_data": "train.jsonl", "training_columns": COLUMNS}
+        stated |= {"engine": "transformers", "dtype": "float32", "max_model_len": 32768}
         stated |= {"benchmarks": benchmarks, "arms": ["zero-shot", "p-align"], "device": "cpu"}
         path = project / "params" / "asked.yaml"
         path.write_text(yaml.safe_dump(stated | values))
@@ -71,6 +72,7 @@ def sums(**values):
     return {"benchmarks": [{"name": "sums", "data": "test.jsonl", "problems": 4} | values]}
 
 
+JUDGE = {"judge_max_new_tokens": 16, "judge_max_model_len": 1024}
 FAULTS = {
     "a folder that is not there": ({"student": "/no/such/folder"}, "student: /no/such/folder: no such folder"),
     "a misspelt folder": ({"student": "a/b/c"}, "student: a/b/c: no such folder under"),
@@ -86,10 +88,13 @@ FAULTS = {
     "another count": (sums(problems=5), "benchmarks: sums: test.jsonl: 4 problems, the params file says 5"),
     "not a hub id": ({"training_data": "some one/set"}, "not a hub id, which has the form owner/name"),
     "a judge that is not there": (
-        {"arms": ["p-align-other-judge"], "judge": "./judge"},
+        {"arms": ["p-align-other-judge"], "judge": "./judge", **JUDGE},
         "judge: ./judge: no such folder",
     ),
-    "a service without an address": ({"preference_judge": "endpoint:m"}, "endpoint:m: endpoint_urls is empty"),
+    "a service without an address": (
+        {"preference_judge": "endpoint:m", "preference_max_new_tokens": 9, "preference_max_model_len": 999},
+        "endpoint:m: endpoint_urls is empty",
+    ),
 }
 
 
@@ -106,7 +111,7 @@ def test_what_would_stop_a_study_is_said_in_one_line_before_it_runs(study, proje
 
 def test_a_run_stops_before_its_first_notebook(study, monkeypatch, capsys):
     monkeypatch.setattr(run, "run", lambda *_, **__: pytest.fail("it began"))
-    assert main(["run", study(), "-p", "student", "/no/such/folder"]) == 2
+    assert main(["run", study(student="/no/such/folder")]) == 2
     assert "no such folder" in capsys.readouterr().err
 
 
@@ -118,7 +123,7 @@ WARNINGS = {
         "did you mean add_generation_prompt?",
     ),
     "a service whose key is not set": (
-        {"arms": ["p-align-other-judge"], "judge": "endpoint:m", "judge_verdict": "decode"}
+        {"arms": ["p-align-other-judge"], "judge": "endpoint:m", "judge_verdict": "decode", **JUDGE}
         | {"endpoint_urls": ["https://host/v1"]},
         "judge: endpoint:m: PALIGN_API_KEY is not set; p-align-other-judge needs it, unless https://host/v1",
     ),
@@ -136,7 +141,7 @@ def test_what_is_probably_not_meant_is_a_warning(study, project, capsys, values,
 
 
 def test_a_key_is_not_asked_for_where_the_service_is_this_machines_own(study, monkeypatch, capsys):
-    values = {"arms": ["p-align-other-judge"], "judge": "endpoint:m", "judge_verdict": "decode"}
+    values = {"arms": ["p-align-other-judge"], "judge": "endpoint:m", "judge_verdict": "decode", **JUDGE}
     assert main(["check", study(**values, endpoint_urls=["http://localhost:8000/v1"])]) == 0
     assert capsys.readouterr().err == ""
     monkeypatch.setenv(check.KEY, "secret")
@@ -155,13 +160,46 @@ def test_thoughts_that_a_template_knows_by_another_name_are_not_switched_off_sil
     assert "enable_thinking: False: other's chat template does not use it; did you mean thinking?" in err
 
 
-def test_several_gpus_stop_a_study_that_trains(monkeypatch):
+def test_several_gpus_stop_a_study_that_trains_on_all_of_them(monkeypatch):
     """TRL stops at the first update, after the hours that generating took."""
     monkeypatch.setattr(check, "visible_gpus", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     (found,) = check.findings(Params(trainer="trl"), contents=False)
-    assert found.stops and "2 GPUs are visible and trl trains on one; set CUDA_VISIBLE_DEVICES=0" in found.text
+    assert found.stops and "2 GPUs are visible by CUDA_VISIBLE_DEVICES=2,3, and trl trains on one; set" in found.text
     assert not check.findings(Params(trainer="trl", arms=["zero-shot"]), contents=False)
     assert not check.findings(Params(device="cpu"), contents=False)
+
+
+def test_of_several_gpus_a_run_takes_the_first_and_says_so(monkeypatch):
+    monkeypatch.setattr(check, "visible_gpus", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    (found,) = check.findings(Params(trainer="trl"), contents=False)
+    assert not found.stops and "2 GPUs are visible: `palign run` uses the first; set CUDA_VISIBLE_DEVICES" in found.text
+
+
+def test_lengths_that_disagree_are_said_of_any_file(study, capsys):
+    """A judge searched up to 8,187 tokens, of which 6,144 could be continued; rows of 5,122 were left out at 4,096."""
+    costs = Params().costs.model_dump() | {"trace_tokens": 9291, "trace_spread": 0.83, "prefix_share": 0.5}
+    old = {"max_model_len": 8192, "alignment_max_new_tokens": 2048, "max_length": 4096, "costs": costs}
+    assert main(["check", study(**old)]) == 0
+    err = capsys.readouterr().err
+    assert "% of the traces are too long to be judged: half of the trace is read first and exceeds max_mod" in err
+    assert (
+        "% of the prefixes (adaptive) cannot be continued: beside alignment_max_new_tokens 2048, max_model_len 81"
+        in err
+    )
+    assert "% of p-align's rows (4,724 tokens on average) would exceed max_length 4096 and be left out" in err
+    assert main(["check", study(**old | {"max_length": 9000, "max_new_tokens": 8180})]) == 0
+    err = capsys.readouterr().err
+    assert "max_length 9000 exceeds max_model_len 8192" in err
+    assert "max_new_tokens 8180 and a prompt of 45 tokens exceed max_model_len 8192" in err
+
+
+def test_the_pockets_values_in_a_file_for_another_student_are_said(study, project, capsys):
+    """As in an edited copy of pocket.yaml."""
+    shutil.copytree(POCKET / "student", project / "other")
+    assert main(["check", study(student="other", learning_rate=3e-3)]) == 0
+    assert "student: other: the pocket study's values (learning_rate 0.003); leave these" in capsys.readouterr().err
 
 
 def test_jobs_beyond_the_machines_memory_are_said(monkeypatch):

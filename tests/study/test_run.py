@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import nbformat
 import papermill
@@ -124,6 +126,77 @@ def test_a_killed_study_goes_on_where_it_was(small, project):
     for record in after.values():
         ids = [found["id"] for line in record.splitlines() if "id" in (found := json.loads(line))]
         assert len(ids) == len(set(ids))
+
+
+def test_a_step_begins_as_soon_as_what_it_reads_is_there(small, project, monkeypatch):
+    """Half of the arms need no prefixes: they waited for 02 and 03, and one of two cores was idle."""
+    arms = ["zero-shot", "sft-label", "p-align"]
+    plan = Plan(params.validate({**small, "arms": arms, "jobs": 2}, "test"))
+    begun = {step.title: threading.Event() for step in plan.steps()}
+    seen, order = [], []
+
+    def execute(step, progress):
+        """In place of the notebook: each step notes what is not there, and some wait for others to begin."""
+        seen.extend(need.name for need in step.needs if not need.folder.done)
+        order.append(step.title)
+        begun[step.title].set()
+        if step.title == "02_truncation":
+            assert begun["05_evaluation sft-label"].wait(20), "the arm waited for 02"
+        for task in step.tasks:
+            task.finish()
+        if step.title == "03_alignment":
+            assert begun["04_finetuning p-align"].wait(20), "the arm waited for the rest of 03"
+
+    monkeypatch.setattr(run, "_execute", execute)
+    run._run(plan, plan.steps(), plan.steps())
+    assert not seen and sorted(order) == sorted(begun) and order[0] == "01_generation" and order[-1] == "06_report"
+
+
+def test_a_kernel_runs_what_is_registered_for_its_end_and_leaves_without_taking_down_its_objects(project):
+    """After the last cell, the process that holds torch took a second to end."""
+    cell = """
+import atexit, pathlib, tempfile, weakref
+folder = tempfile.TemporaryDirectory()
+pathlib.Path("folder").write_text(folder.name)
+atexit.register(pathlib.Path("ended").write_text, "yes")
+class Slow:
+    def __del__(self):
+        pathlib.Path("taken down").write_text("yes")
+import sys
+sys.slow = Slow()
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    nbformat.write(notebook, "one.ipynb")
+    run.execute(project / "one.ipynb", project / "out.ipynb", {}, "one")
+    assert (project / "ended").exists() and not (project / "taken down").exists()
+    assert not Path((project / "folder").read_text()).exists()
+
+
+def test_with_one_job_the_steps_run_in_the_plans_order(small, project, monkeypatch):
+    plan = Plan(params.validate({**small, "jobs": 1}, "test"))
+    order = []
+
+    def execute(step, progress):
+        order.append(step.title)
+        for task in step.tasks:
+            task.finish()
+
+    monkeypatch.setattr(run, "_execute", execute)
+    run._run(plan, plan.steps(), plan.steps())
+    assert order == [step.title for step in plan.steps()]
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "params").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_report_stands_on_every_step(path):
+    """It shows all results, so it must be the last to begin."""
+    steps = Plan(params.load(path)).steps()
+    makers = {task.name: step for step in steps for task in step.tasks}
+    found, ahead = set(), [steps[-1]]
+    while ahead:
+        step = ahead.pop()
+        found.add(step.title)
+        ahead += [makers[need.name] for need in step.needs if makers[need.name].title not in found]
+    assert found == {step.title for step in steps}
 
 
 def test_two_runs_of_one_study_do_not_write_beside_each_other(small, project, capsys):
