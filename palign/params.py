@@ -1,8 +1,9 @@
 """The params file: one flat YAML file per study, validated before anything runs.
 
 A study is :class:`Params`. It combines one class per notebook and one for the machine; the file lists all their keys
-flat. The defaults are the pocket study. ``palign.tasks.plan`` says which task depends on which keys; keys marked
-``effect="speed"`` (``batch_size`` and the like) change only the speed, not the result.
+flat. The defaults are the pocket study; a file that names another student takes :data:`PAPER`'s values instead.
+``palign.tasks.plan`` says which task depends on which keys; keys marked ``effect="speed"`` (``batch_size`` and the
+like) change only the speed, not the result.
 
 >>> params = load("params/pocket.yaml")
 >>> params.learning_rate
@@ -13,10 +14,13 @@ flat. The defaults are the pocket study. ``palign.tasks.plan`` says which task d
 
 from __future__ import annotations
 
+import ast
 import difflib
+import os
 import re
+import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,7 +41,15 @@ Kind = Literal["transformers", "vllm", "endpoint"]
 DType = Literal["float32", "bfloat16", "float16", "auto"]
 
 
-class ParamsError(ValueError):
+class OneLine(Exception):
+    """An error whose message says all: a notebook shows it in place of a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows."""
+        return [str(self)]
+
+
+class ParamsError(OneLine, ValueError):
     """A params file or a notebook's parameters that cannot be run; the message is one line."""
 
 
@@ -114,6 +126,18 @@ class Benchmark(Strict):
     answer_kind: Literal["integer", "latex"] = "latex"
 
 
+class Shape(Strict):
+    """A teacher's size, and how fast it writes: ``generate_tokens_per_second`` of all its rows at once."""
+
+    parameters_billion: Annotated[float, Field(gt=0)]
+    layers: Positive
+    kv_heads: Positive
+    head_dim: Positive
+    hidden_size: Positive
+    intermediate_size: Positive
+    generate_tokens_per_second: Positive
+
+
 class Costs(Strict):
     """What ``palign plan`` computes a study's cost from: expected means, rates in tokens per second, the model's shape.
 
@@ -122,11 +146,14 @@ class Costs(Strict):
     ``verdict_tokens``: tokens read for one more verdict on the same trace, that is the prompt behind the prefix and the
     labels that are compared. ``trace_spread``: standard deviation of the natural logarithm of a trace's tokens.
     ``judge_calls``: verdicts of a binary search; those of a scan follow from ``prefix_share`` (the prefix's share of
-    the trace's tokens) and ``sentence_tokens``. ``retention``: share kept by the filter; ``student_right``: the same
-    without a prefix. ``response_tokens``: mean length of a test response, by arm; ``zero-shot`` is also used for the
-    student's own answers to training problems. ``start_seconds``: time from a notebook's start until its engine runs.
+    the trace's tokens) and ``sentence_tokens``. ``read_share``: the trace's share that a binary search reads.
+    ``answer_tokens``: of a boxed answer or a decoded verdict; ``marks_tokens``: of the marks around a prefix.
+    ``retention``: share kept by the filter; ``student_right``: the same without a prefix. ``response_tokens``: mean
+    length of a test response, by arm; ``zero-shot`` is also used for the student's own answers to training problems.
+    ``start_seconds``: time from a notebook's start until its engine runs.
     ``device``: the machine that the rates describe. ``process_gb``: resident memory of a process that trains, without
     its model, in 10^9 bytes (``null``: not known); ``gpu_memory_gb``: the GPU's memory, ``null`` where there is none.
+    ``teacher``: the model that writes the traces, where one does; ``null`` takes the student's size and rate.
     """
 
     device: str
@@ -139,6 +166,9 @@ class Costs(Strict):
     sentence_tokens: Annotated[float, Field(gt=0)]
     judge_calls: Annotated[float, Field(gt=0)]
     prefix_share: Fraction
+    read_share: Fraction
+    answer_tokens: Annotated[float, Field(gt=0)]
+    marks_tokens: Positive
     continuation_tokens: Positive
     retention: Fraction
     student_right: Fraction
@@ -157,6 +187,7 @@ class Costs(Strict):
     hidden_size: Positive
     intermediate_size: Positive
     vocabulary: Positive
+    teacher: Shape | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Costs:
@@ -178,6 +209,9 @@ POCKET_COSTS = {
     "sentence_tokens": 5.1,
     "judge_calls": 4.8,
     "prefix_share": 0.31,
+    "read_share": 0.53,
+    "answer_tokens": 6,
+    "marks_tokens": 2,
     "continuation_tokens": 31,
     "retention": 0.75,
     "student_right": 0.36,
@@ -213,6 +247,69 @@ PROTOCOLS = {
 """``paper``: the released script's sampling. ``rigorous``: enough samples to estimate each problem's accuracy.
 ``own``: anything else.
 """
+
+
+PAPER: dict[str, Any] = {
+    # Section 4.1: s1K-1.1, with solutions in place of answers, and four benchmarks
+    "training_data": "simplescaling/s1K-1.1",
+    "training_columns": {"question": "question", "answer": "solution", "trace": "deepseek_thinking_trajectory"},
+    "training_answers": "solution",
+    "benchmarks": [
+        {"name": name, "data": data, "split": split, "problems": count, "answer_kind": kind}
+        | {"columns": {"id": key, "question": "problem", "answer": "answer"}}
+        for name, data, split, count, kind, key in (
+            ("AIME24", "HuggingFaceH4/aime_2024", "train", 30, "integer", "id"),
+            ("AIME25", "math-ai/aime25", "test", 30, "integer", "id"),
+            ("AMC12", "AI-MO/aimo-validation-amc", "train", 83, "integer", "id"),
+            ("MATH500", "HuggingFaceH4/MATH-500", "test", 500, "latex", "unique_id"),
+        )
+    ],
+    # In our own words
+    "answer_prompt": "{question}\n\nReason step by step, and give the final answer in \\boxed{}.",
+    "judge_prompt": "Problem:\n{question}\n\nBeginning of a solution:\n{prefix}\n\nDoes this beginning already contain "
+    "every essential step, so that only routine work is left? Do not solve the problem. Reply with one label, "
+    "[ENOUGH] or [NOT_ENOUGH].",
+    "boundary_prompt": "Problem:\n{question}\n\nA solution in numbered sentences:\n{numbered}\n\nAfter which sentence "
+    "are all essential steps done, so that only routine work is left? Reply with its number in brackets, such as [7].",
+    "continue_prompt": "Problem:\n{question}\n\nWhat is known so far:\n{prefix}\n\nTake it as given and do not repeat "
+    "it. Go on from there in your own words, step by step, and give the final answer in \\boxed{}.",
+    "upft_prompt": "{question}\n\nWrite only the beginning of a solution.",
+    "preference_prompt": "Problem:\n{question}\n\nSolution A:\n{first}\n\nSolution B:\n{second}\n\nWhich solution is "
+    "better? A good one is complete and logical, reflects on its steps, repeats nothing and is concise. Reply with one "
+    "label, [A], [B] or [TIE].",
+    # Released code: verdicts are decoded, at most 256 tokens; half of a context of 32,768 is the continuation's
+    "verdict": "decode",
+    "verdict_max_new_tokens": 256,
+    "alignment_max_new_tokens": 16384,
+    # What the paper does not measure
+    "sufficiency_samples": 0,
+    "judged_traces": 0,
+    "preference_judge": None,
+    "second_budget": None,
+    # Fine-tuning: 5e-5 is stated, an effective batch of 8 is that of independent re-implementations
+    "equal_updates": False,
+    "learning_rate": 5.0e-5,
+    "per_device_train_batch_size": 1,
+    "gradient_accumulation_steps": 8,
+    "max_length": 16384,
+    "save_steps": 100,
+    "max_new_tokens": 4096,  # released script
+    # One GPU; not the paper's
+    "batch_size": 64,
+    "threads": 4,
+    "jobs": 1,
+}
+"""The paper's values, and those of ``params/paper-*.yaml`` where it states none, of the keys whose default fits the
+pocket study only. A file that names another student than the pocket's gets them for the keys that it leaves out."""
+
+NEEDED = {
+    "student": {"engine": "vllm", "dtype": "bfloat16", "max_model_len": 32768},
+    "teacher": {"teacher_max_new_tokens": 16384, "teacher_max_model_len": 20480},
+    "judge": {"judge_max_new_tokens": 2048, "judge_max_model_len": 32768},
+    "preference_judge": {"preference_max_new_tokens": 2048, "preference_max_model_len": 16384},
+}
+"""The keys that must be stated beside a model that is not the pocket's, because they are its own or the machine's, each
+with a usual value."""
 
 
 class Study(Strict):
@@ -330,7 +427,7 @@ class Truncation(Strict):
         "share of the largest information gain a prefix must reach, for p-align-infogain", default=0.9
     )
     entropy_traces: Annotated[int, Field(ge=0)] = _field(
-        "traces along which the student's token entropy is measured (0 = none)", default=200
+        "traces along which the student's token entropy is measured (0: none)", default=200
     )
 
 
@@ -341,7 +438,7 @@ class Alignment(Strict):
         "instruction to continue {prefix} of {question}",
         default="{question}\nDraft: {prefix}\nTake the draft as known. Finish it and box the answer.",
     )
-    alignment_temperature: float = _field("sampling temperature of continuations (0 = greedy)", default=0.6, ge=0)
+    alignment_temperature: float = _field("sampling temperature of continuations (0: greedy)", default=0.6, ge=0)
     alignment_top_p: Fraction = _field("nucleus of continuations", default=0.9)
     alignment_repetition_penalty: float = _field("repetition penalty of continuations", default=1.05, ge=1)
     alignment_max_new_tokens: Positive = _field("token budget of a continuation", default=256)
@@ -352,7 +449,7 @@ class Alignment(Strict):
         "further continuations per prefix, only to measure the student's success rate from it", default=4
     )
     judged_traces: Annotated[int, Field(ge=0)] = _field(
-        "traces of which every prefix is judged, to study the judge itself (0 = none)", default=60
+        "traces of which every prefix is judged, to study the judge itself (0: none)", default=60
     )
 
 
@@ -397,7 +494,7 @@ class Evaluation(Strict):
         effect="speed",
     )
     n_samples: Positive = _field("responses per problem", default=3)
-    temperature: float = _field("sampling temperature (0 = greedy)", default=0.6, ge=0)
+    temperature: float = _field("sampling temperature (0: greedy)", default=0.6, ge=0)
     top_p: Fraction = _field("nucleus", default=0.9)
     repetition_penalty: float = _field("repetition penalty", default=1.05, ge=1)
     max_new_tokens: Positive = _field("response budget in tokens", default=256)
@@ -563,6 +660,10 @@ def fields_of(notebook: str) -> list[str]:
     return [name for group in GROUPS[notebook] for name in group.model_fields]
 
 
+MOST_FAULTS = 10
+"""Faults told at once: a list of a thousand records in place of a few benchmarks has thousands."""
+
+
 def validate(values: dict[str, Any], where: str, model: type[Strict] = Params, changed: Sequence[str] = ()) -> Any:
     """Build a :class:`Params` (or another ``model``), or raise :class:`ParamsError`, one line per fault: where, key,
     value, remedy. ``where``: what the values come from; ``changed``: keys whose values come from ``-p`` instead.
@@ -570,7 +671,9 @@ def validate(values: dict[str, Any], where: str, model: type[Strict] = Params, c
     try:
         return model(**values)
     except ValidationError as error:
-        raise ParamsError("\n".join(_line(fault, where, model, changed) for fault in error.errors())) from None
+        lines = [_line(fault, where, model, changed) for fault in error.errors()]
+        more = [f"{where}: {len(lines) - MOST_FAULTS} more faults"] if len(lines) > MOST_FAULTS else []
+        raise ParamsError("\n".join(lines[:MOST_FAULTS] + more)) from None
 
 
 def _line(fault: dict, where: str, model: type[Strict], changed: Sequence[str]) -> str:
@@ -654,9 +757,85 @@ def _short(value: object, limit: int = 300) -> str:
 def load(path: str | Path, changes: Iterable[tuple[str, str]] = ()) -> Params:
     """Read and validate a params file. ``changes``: pairs of a key and the YAML of another value for it.
 
-    Raises :class:`ParamsError` naming the file or ``-p``, the key and the value.
+    A file whose student is not the pocket's gets :data:`PAPER`'s values for the keys that it leaves out
+    (:func:`from_paper`). Raises :class:`ParamsError` naming the file or ``-p``, the key and the value; also where a
+    model that is not the pocket's lacks what is its own (:data:`NEEDED`).
     """
     path, changes = Path(path), list(changes)
+    file = _file(path)
+    values = file | {key: _read(value, f"-p {key}") for key, value in changes}
+    changed = [key for key, _ in changes]
+    lacking, filled = _lacking(path, file, values, changed)
+    added = _paper(values)
+    try:
+        params = validate(added | values | filled, str(path), changed=changed)
+    except ParamsError as fault:
+        try:
+            validate(added | file | filled, str(path))
+        except ParamsError as own:  # a fault between keys that the file has without `-p` too is the file's
+            if str(fault).endswith(str(own).removeprefix(str(path))):
+                fault = own
+        named = [key for key in added if re.search(rf"(?<![\w-]){key}(?![\w-])", str(fault))]
+        note = f"; the file does not state {' and '.join(named)}, which is the paper's value" if named else ""
+        raise ParamsError("\n".join([*lacking, f"{fault}{note}"])) from None
+    if lacking:
+        raise ParamsError("\n".join(lacking))
+    return params
+
+
+def from_paper(path: str | Path, changes: Iterable[tuple[str, str]] = ()) -> list[str]:
+    """The keys that :func:`load` gives the paper's value, because neither the file nor ``changes`` state them."""
+    return list(_paper(_file(Path(path)) | {key: _read(value, f"-p {key}") for key, value in changes}))
+
+
+def is_pocket(name: str) -> bool:
+    """Whether a model is one of the pocket world's, which the defaults are meant for."""
+    world = Path(__file__).resolve().parent / "pocket"
+    return name.startswith("palign/pocket/") or Path(resolve(name)).resolve().is_relative_to(world)
+
+
+def _paper(values: dict[str, Any]) -> dict[str, Any]:
+    """The paper's values of the keys that ``values`` leave out, if their student is not the pocket's."""
+    student = values.get("student", "palign/pocket/student")
+    if not isinstance(student, str) or is_pocket(student):
+        return {}
+    # how a data set of one's own is read, nobody else knows; its columns are asked for
+    own = {"training_columns", "training_answers"} if "training_data" in values else set()
+    return {key: value for key, value in PAPER.items() if key not in own | set(values)}
+
+
+def _lacking(
+    path: Path, file: dict[str, Any], values: dict[str, Any], changed: Sequence[str]
+) -> tuple[list[str], dict[str, Any]]:
+    """One line for each model that is not the pocket's and lacks keys of its own, and usual values for these keys."""
+    lines, filled = [], {}
+    student = file.get("student")
+    of_pocket = not isinstance(student, str) or is_pocket(student)
+    for role, needed in NEEDED.items():
+        name = values.get(role)
+        if not isinstance(name, str) or name == "rubric" or is_pocket(name):
+            continue
+        place = f"-p {role}: {name}" if role in changed else f"{path}: {role}: {name}"
+        if role == "student" and role in changed and of_pocket:
+            lines.append(f"{place}: the values in {path} are for the pocket's student; name yours in a file of its own")
+            filled |= needed
+            continue
+        # what a file of the pocket's student states is meant for the pocket's models
+        stated = set(changed) if role in changed and of_pocket else set(values)
+        if role == "student" and "training_data" in values:
+            needed = needed | {"training_columns": PAPER["training_columns"]}
+        if name.startswith(SERVICE):  # it has its own engine and type
+            needed = {key: value for key, value in needed.items() if key not in ("engine", "dtype")}
+        lacks = {key: value for key, value in needed.items() if key not in stated}
+        if lacks:
+            usual = ", ".join(f"{key} ({value})" for key, value in lacks.items())
+            lines.append(f"{place}: state also, with usual values: {usual}; the defaults are for the pocket's models")
+        filled |= lacks
+    return lines, filled
+
+
+def _file(path: Path) -> dict[str, Any]:
+    """What a params file states."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -670,19 +849,7 @@ def load(path: str | Path, changes: Iterable[tuple[str, str]] = ()) -> Params:
         raise ParamsError(f"{path}: holds a {type(values).__name__}, must be `key: value` lines")
     if "study" not in values:
         raise ParamsError(f"{path}: study: missing; name the study, its results go to runs/NAME and reports/NAME")
-    values = {str(key): value for key, value in values.items()}
-    file = dict(values)
-    for key, value in changes:
-        values[key] = _read(value, f"-p {key}")
-    try:
-        return validate(values, str(path), changed=[key for key, _ in changes])
-    except ParamsError as fault:
-        try:
-            validate(file, str(path))
-        except ParamsError as own:  # a fault between keys that the file has without `-p` too is the file's
-            if str(fault).endswith(str(own).removeprefix(str(path))):
-                raise own from None
-        raise
+    return {str(key): value for key, value in values.items()}
 
 
 def _read(text: str, where: str) -> Any:
@@ -692,21 +859,186 @@ def _read(text: str, where: str) -> Any:
         raise ParamsError(f"{where}: not valid YAML: {_short(error)}") from None
 
 
-def from_notebook(namespace: dict[str, Any], model: type[Strict] = Params) -> Any:
-    """The parameters of a running notebook: every plain value defined so far, validated strictly.
+def from_notebook(namespace: dict[str, Any], notebook: str | type[Strict] = Params) -> Any:
+    """The parameters of a running notebook, validated strictly. Call it after the parameters cell.
 
-    Call it as ``from_notebook(globals())`` right after the parameters cell. papermill only warns of unknown names; this
-    function raises :class:`ParamsError`. ``arm``, ``training_seed`` and ``repository`` are left out. ``model``: the
-    class to validate with, if not a study's.
+    ``namespace``: the notebook's ``globals()``. ``notebook``: its name, such as ``02_truncation``, or the class of its
+    parameters where it is not one of a study's.
+
+    A study's notebooks show each key once. What a parameters cell says other than its printed defaults is an edit;
+    ``runs/.notebooks.yaml`` holds each notebook's edits and the study chosen in 01, so that they hold in all notebooks.
+    Below the edits lie the params file that names the study, then the defaults. What papermill injects holds as it is,
+    and a notebook that runs unattended neither reads nor writes other notebooks' edits: its command and the study's
+    file say all. Prints one line that says what holds, unless all keys are injected.
+
+    Raises :class:`ParamsError` for a misspelt or impossible parameter. Names of the user's own are no parameters:
+    those are names that the parameters cell, or papermill, assigns. Without IPython's ``In``, all plain values are.
     """
-    plain = (str, int, float, bool, list, dict, type(None))
-    others = {"In", "Out", "arm", "training_seed", "repository"}
-    values = {
-        name: value
-        for name, value in namespace.items()
-        if not name.startswith("_") and name not in others and isinstance(value, plain)
+    if not isinstance(notebook, str):
+        return validate(_stated(namespace, notebook.model_fields)[0], HERE, notebook)
+    own = fields_of(notebook)
+    stated, injected = _stated(namespace, {"study", *own})
+    if injected >= set(Params.model_fields):  # `palign run` pins all keys
+        return validate(stated, HERE)
+    for key in stated:
+        if key in Params.model_fields and key not in {"study", *own, *injected}:
+            raise ParamsError(f"{HERE}: {key}: a parameter of {_notebook_of(key)}; set it there")
+    batch = bool(injected) or unattended()
+    chosen, remembered = ("pocket", {}) if batch else _remembered()
+    study = stated.pop("study", None)
+    study = validate({"study": chosen if study is None else study}, HERE, Study).study
+    file = _file_of(study)
+    base = (load(file) if file else Params(study=study)).values()
+    edits = {key: value for key, value in stated.items() if key in injected or not _is_default(key, value)}
+    student = edits.get("student", base["student"])
+    if isinstance(student, str) and not is_pocket(student) and is_pocket(base["student"]):
+        why = f"{student}: the values of study {study} are for the pocket's student"
+        raise ParamsError(f"{HERE}: student: {why}; write a file params/NAME.yaml for yours and set study = 'NAME'")
+    elsewhere = {name: keys for name, keys in remembered.items() if name != notebook} if study == chosen else {}
+    others = {key: value for keys in elsewhere.values() for key, value in keys.items()}
+    params = validate({**base, **others, **edits, "study": study}, HERE)
+    if not batch and (study == chosen or "study" in own):
+        _remember(study, elsewhere | {notebook: params.values(*edits) if edits else {}})
+    said = {f"in {name}": keys for name, keys in elsewhere.items()} | {"here": edits}
+    print(_what_holds(params, file, base, own, said))
+    return params
+
+
+HERE = "notebook parameters"
+"""What an error names as the place of a fault in a notebook."""
+
+NOT_PARAMETERS = {"In", "Out", "arm", "training_seed", "repository"}
+"""Plain values of a notebook that are no keys of a study."""
+
+
+def _stated(namespace: dict[str, Any], own: Collection[str]) -> tuple[dict[str, Any], set[str]]:
+    """The parameters that a notebook states, and the names of those that papermill injected (without IPython's ``In``:
+    of all). ``own``: the keys of the notebook.
+    """
+    cells, later = namespace.get("In"), set()
+    if not cells:
+        plain = (str, int, float, bool, list, dict, type(None))
+        names = {name for name, value in namespace.items() if name[0] != "_" and isinstance(value, plain)}
+        names -= NOT_PARAMETERS
+        return {name: namespace[name] for name in namespace if name in names}, names
+    names, injected = {name for name in own if name in namespace}, None
+    for source in reversed(cells):
+        assigned = _assigned(source)
+        if source.startswith("# Parameters\n"):  # papermill's; only its last run counts
+            injected = assigned if injected is None else injected
+        elif assigned & set(own) - later:  # a parameters cell, unless it was run again since
+            names |= assigned
+        later |= assigned
+    injected = (injected or set()) - NOT_PARAMETERS
+    names = (names | injected) - NOT_PARAMETERS
+    return {name: value for name, value in namespace.items() if name in names}, injected
+
+
+def _assigned(source: str) -> set[str]:
+    """The names that a cell assigns, if it does nothing else, as a parameters cell."""
+    try:
+        lines = ast.parse(source).body
+    except SyntaxError:
+        return set()
+    if not all(isinstance(line, (ast.Assign, ast.AnnAssign)) for line in lines):
+        return set()
+    targets = [target for line in lines for target in getattr(line, "targets", None) or [line.target]]
+    return {target.id for target in targets} if all(isinstance(target, ast.Name) for target in targets) else set()
+
+
+def unattended() -> bool:
+    """Whether papermill or nbconvert executes this notebook: they run cells without standard input, and JupyterLab, VS
+    Code and Colab have one.
+    """
+    from IPython import get_ipython
+
+    return not getattr(getattr(get_ipython(), "kernel", None), "_allow_stdin", True)
+
+
+def _is_default(key: str, value: object) -> bool:
+    """Whether a parameters cell's value is the one printed there, which states nothing, in its short or full form."""
+    if key not in Params.model_fields:
+        return False
+    default = Params.model_fields[key].get_default(call_default_factory=True)
+    return any(type(value) is type(form) and value == form for form in (_plain(default), _plain(default, full=True)))
+
+
+def _plain(value: Any, full: bool = False) -> Any:
+    """A field's value as plain Python; without ``full``, benchmarks are without keys that have their defaults."""
+    if isinstance(value, list):
+        return [_plain(one, full) for one in value]
+    return value.model_dump(mode="json", exclude_defaults=not full) if isinstance(value, Strict) else value
+
+
+def _notebook_of(key: str) -> str:
+    return next(notebook for notebook in GROUPS if key in fields_of(notebook))
+
+
+def _file_of(study: str) -> Path | None:
+    """The file in ``params/`` that describes this study: the one called so, or another whose ``study`` it is."""
+    for path in sorted((root() / "params").glob("*.yaml"), key=lambda path: (path.stem != study, path)):
+        try:
+            values = _read(path.read_text(encoding="utf-8"), str(path))
+        except (OSError, ValueError):
+            if path.stem == study:
+                return path  # `load` says what is wrong with it
+            continue
+        if isinstance(values, dict) and values.get("study") == study:
+            return path
+    return None
+
+
+def _remembered() -> tuple[str, dict[str, dict[str, Any]]]:
+    """The study that was chosen in 01, and each notebook's edits."""
+    path = root() / "runs" / ".notebooks.yaml"
+    if not path.exists():
+        return "pocket", {}
+    found = _read(path.read_text(encoding="utf-8"), str(path))
+    try:
+        edits = {
+            notebook: {key: value for key, value in keys.items() if key in fields_of(notebook)}
+            for notebook, keys in found["edits"].items()
+            if notebook in GROUPS
+        }
+        return found["study"], {notebook: keys for notebook, keys in edits.items() if keys}
+    except (TypeError, KeyError, AttributeError):
+        raise ParamsError(f"{path}: not as the notebooks wrote it; remove it") from None
+
+
+def _remember(study: str, edits: dict[str, dict[str, Any]]) -> None:
+    edits = {notebook: edits[notebook] for notebook in GROUPS if edits.get(notebook)}
+    if (study, edits) == _remembered():
+        return
+    path = root() / "runs" / ".notebooks.yaml"
+    path.parent.mkdir(exist_ok=True)
+    new = path.with_suffix(f".{os.getpid()}")
+    text = yaml.safe_dump({"study": study, "edits": edits}, sort_keys=False, allow_unicode=True)
+    new.write_text("# What the notebooks' parameters cells say, written when they run.\n" + text, encoding="utf-8")
+    new.replace(path)  # at once, so that no other notebook reads half of it
+
+
+def _what_holds(
+    params: Params, file: Path | None, base: dict[str, Any], own: Iterable[str], edits: dict[str, dict[str, Any]]
+) -> str:
+    """One line: the study, what its file says other than this notebook's cell shows, and what was edited where."""
+    values = params.values()
+
+    def told(keys: Iterable[str]) -> str:
+        short = {key: repr(values[key]) for key in keys}
+        return ", ".join(f"{key} {value}" if len(value) <= 40 else key for key, value in short.items())
+
+    place = "no file in params/ has this name: defaults"
+    if file:
+        place = str(file.relative_to(root()))
+        unseen = told(
+            key for key in own if key != "study" and key not in edits["here"] and not _is_default(key, values[key])
+        )
+        place += f" sets {unseen}" if unseen else ""
+    edited = {
+        where: told(key for key in keys if key != "study" and values[key] != base[key]) for where, keys in edits.items()
     }
-    return validate(values, "notebook parameters", model)
+    said = ", ".join(f"{keys} {where}" for where, keys in edited.items() if keys)
+    return f"study {params.study} ({place}){f'; edited: {said}' if said else ''}"
 
 
 def check_arm(arm: str, params: Params, training_seed: int | None = None) -> str:
@@ -721,9 +1053,54 @@ def check_arm(arm: str, params: Params, training_seed: int | None = None) -> str
     return arm
 
 
-def parameters_cell(notebook: str, **extra: tuple[Any, str]) -> str:
-    """Source of a notebook's ``parameters`` cell: its fields with their defaults and descriptions."""
-    defaults = Params().values(*fields_of(notebook))
-    rows = [(name, defaults[name], Params.model_fields[name].description) for name in fields_of(notebook)]
-    rows += [(name, value, meaning) for name, (value, meaning) in extra.items()]
-    return "\n".join(f"{name} = {value!r}  # {meaning}" for name, value, meaning in rows)
+OTHERS = {
+    "study": (None, str | None, "which study; None: the one chosen in 01_generation"),
+    "arm": ("p-align", str, "which arm; `palign run` executes this notebook once for each"),
+    "training_seed": (0, int, "which of training_seeds; for an arm that is not trained, the first"),
+}
+"""What parameters cells show besides their notebook's keys: ``study`` all but the first, the others 04 and 05."""
+
+
+def parameters_cell(notebook: str) -> str:
+    """Source of a study's notebook's ``parameters`` cell: its fields with types, defaults and descriptions."""
+    fields = {name: Params.model_fields[name] for name in fields_of(notebook)}
+    rows = {
+        name: (_plain(field.get_default(call_default_factory=True)), field.annotation, field.description)
+        for name, field in fields.items()
+    }
+    rows = rows if "study" in rows else {"study": OTHERS["study"], **rows}
+    if notebook in ("04_finetuning", "05_evaluation"):
+        rows |= {name: OTHERS[name] for name in ("arm", "training_seed")}
+    return "\n".join(assignment(name, *row) for name, row in rows.items())
+
+
+def assignment(name: str, value: Any, annotation: Any, meaning: str) -> str:
+    """A parameter as a parameters cell shows it, in a form that ``papermill --help-notebook`` reads: a value too long
+    for one line is broken, and the comment, which has no ``=``, stands in the last line.
+    """
+    start, end = f"{name}: {_type_of(annotation)} = ", f"  # {meaning}"
+    line = f"{start}{value!r}{end}"
+    if len(line) <= 120 or len(repr(value)) < 50:
+        return line
+    if isinstance(value, str):
+        parts = [repr(part) for part in re.findall(r".{1,100}(?:[ \n]|$)|\S+\s?|\s", value)]
+    elif isinstance(value, dict):
+        parts = [f"{key!r}: {item!r}," for key, item in value.items()]
+    else:
+        parts = [f"{item!r}," for item in value]
+    opening, closing = {str: "()", list: "[]", dict: "{}"}[type(value)]
+    return "\n".join([start + opening, *(f"    {part}" for part in parts), closing + end])
+
+
+def _type_of(annotation: Any) -> str:
+    """``int``, or for a parameter that may be empty ``"int or None"``, which is what papermill can read."""
+    if typing.get_origin(annotation) is types.UnionType or typing.get_origin(annotation) is typing.Union:
+        return '"' + " or ".join(_type_of(part) for part in typing.get_args(annotation)) + '"'
+    if typing.get_origin(annotation) is Annotated:
+        return _type_of(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) is Literal:
+        return "str"
+    if annotation is types.NoneType:
+        return "None"
+    plain = typing.get_origin(annotation) or annotation
+    return "dict" if issubclass(plain, Strict) else plain.__name__
