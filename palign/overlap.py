@@ -13,6 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
+from . import problems
 from .params import Params
 from .tasks.plan import Plan, held
 
@@ -53,13 +54,14 @@ def find(params: Params) -> list[dict]:
     """The pairs of training and test questions that share 8 or 13 words in a row, as records.
 
     Keys: ``n`` (words in a row), ``training`` and ``test`` (ids), ``benchmark``, ``shared`` (number of shared runs) and
-    ``example`` (the first of them).
+    ``example`` (the first of them). The manifest names the training questions that are a test question word for word.
     """
     plan = Plan(params)
     task = plan.overlap
     if task.folder.done:
         return task.read("pairs")
     training, tests = plan.traces.read("traces"), plan.benchmarks.read("problems")
+    same = problems.twins([problems.Problem(t["id"], t["question"], t["answer"]) for t in training], tests)
     pairs = [
         {"n": n, "training": training[a]["id"], "benchmark": tests[b]["benchmark"], "test": tests[b]["id"]}
         | {"shared": count, "example": gram}
@@ -67,5 +69,5 @@ def find(params: Params) -> list[dict]:
         for a, b, count, gram in shared_ngrams([t["question"] for t in training], [t["question"] for t in tests], n)
     ]
     task.folder.write("pairs", pairs)
-    task.finish(training=len(training), tests=len(tests))
+    task.finish(training=len(training), tests=len(tests), twins={i: t["benchmark"] for i, t in same.items()})
     return pairs

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from .grading import last_box
-from .params import Benchmark, Params, resolve
+from .params import Benchmark, OneLine, Params, is_empty, resolve
 from .tasks.plan import Plan, held
 
 
-class DataError(ValueError):
+class DataError(OneLine, ValueError):
     """A data set that cannot be used; the message names the data set and the row, and says how to repair it."""
 
 
@@ -55,6 +55,8 @@ def load_rows(
     if path.is_file():
         if path.suffix not in FORMATS:
             raise DataError(f"{data}: unknown format {path.suffix!r}; use one of {', '.join(FORMATS)}")
+        if is_empty(path):
+            raise DataError(f"{data}: empty; it needs one row for each problem")
         _check_lines(path, data)
     datasets.disable_progress_bars()
     try:
@@ -70,7 +72,8 @@ def load_rows(
             "network, or name a local copy"
         ) from None
     except Exception as error:  # datasets raises many types; all of them mean that the data cannot be loaded
-        raise DataError(f"{data}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise DataError(f"{data}: cannot be loaded: {reason}") from None
     missing = [column for column in columns.values() if column not in rows.column_names]
     if missing:
         raise DataError(
@@ -180,6 +183,16 @@ def identify(rows: list[dict[str, Any]], data: str) -> list[dict[str, Any]]:
     return rows
 
 
+def without_repeats(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows whose question no earlier row has, white space aside, and the others (s1K repeats one question)."""
+    first, repeats, seen = [], [], set()
+    for row in rows:
+        question = asked(row["question"] or "")
+        (repeats if question in seen else first).append(row)
+        seen.add(question)
+    return first, repeats
+
+
 def asked(question: str) -> str:
     """A short hash of a question, ignoring white space: the same in every copy of a data set, whatever its ids are."""
     return hashlib.sha256(" ".join(question.split()).encode("utf-8", "backslashreplace")).hexdigest()[:12]
@@ -226,17 +239,20 @@ def collect_benchmarks(params: Params) -> list[dict]:
     return records
 
 
-def check_disjoint(training: Sequence, tests: list[dict]) -> int:
-    """The number of training problems compared. Raises :class:`DataError` if a test question equals one word for word.
+def twins(training: Sequence[Problem], tests: Sequence[dict]) -> dict[str, dict]:
+    """The training problems whose question is a test question word for word, white space aside: id -> test record.
 
     ``training``: problems or traces. ``tests``: records of :func:`collect_benchmarks`.
     """
-    tested = {" ".join(record["question"].split()): record for record in tests}
-    for problem in training:
-        twin = tested.get(" ".join(problem.question.split()))
-        if twin:
-            raise DataError(
-                f"training problem {problem.id} is problem {twin['id']} of benchmark {twin['benchmark']}; "
-                "remove it from one of the two, or set drop_overlap"
-            )
-    return len(training)
+    tested = {asked(record["question"]): record for record in tests}
+    found = {problem.id: tested.get(asked(problem.question)) for problem in training}
+    return {name: twin for name, twin in found.items() if twin}
+
+
+def check_disjoint(training: Sequence[Problem], tests: Sequence[dict]) -> None:
+    """Raise :class:`DataError` if one of the problems trained on is a test problem; arguments as of :func:`twins`."""
+    for name, twin in twins(training, tests).items():
+        raise DataError(
+            f"training problem {name} is problem {twin['id']} of benchmark {twin['benchmark']} and was trained on; run "
+            "01_generation, which finds such problems, then train anew"
+        )

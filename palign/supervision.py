@@ -34,11 +34,16 @@ def build(params: Params, arm: str, tokenizer=None) -> list[dict]:
     """The rows of ``arm``: ``id``, ``prompt`` (the user's turn), ``completion`` (the assistant's) and ``answers``:
     whether the completion ends in an answer, which a cut would take away.
 
-    Only UPFT needs the ``tokenizer``. Raises ``ValueError`` for an arm that is not trained.
+    A question that stands in a benchmark word for word gives no row. Only UPFT needs the ``tokenizer``. Raises
+    ``ValueError`` for an arm that is not trained.
     """
     plan, target = Plan(params), ARMS[arm].target
     if target is None:
         raise ValueError(f"{arm} is not trained")
+    return [row for row in _rows(params, plan, arm, target, tokenizer) if row["id"] not in plan.tested]
+
+
+def _rows(params: Params, plan: Plan, arm: str, target: str, tokenizer) -> list[dict]:
     if target in OF_PAIRS:
         pairs = plan.alignment(ARMS[arm].strategy).read("pairs")
         return [

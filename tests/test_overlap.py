@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palign import overlap, problems, traces
+from palign import overlap, problems, supervision, traces
 from palign.params import validate
 from palign.report import tables
 from palign.report.results import Results
+from palign.report.texts import left_out, setting
 from palign.tasks.plan import Plan
 from tests.conftest import write_jsonl
 
@@ -81,6 +82,55 @@ def test_overlapping_questions_are_listed_and_left_out_by_a_switch(leaking):
     assert overlap.find(dropping) == []
     assert tables.overlap(Results(dropping))["pairs"].sum() == 0
     assert tables.overlapping(Results(dropping)).empty
+
+
+@pytest.fixture
+def twin(leaking, project):
+    """Two training questions, one of which is the benchmark's too, but for white space."""
+    write_jsonl(project / "test.jsonl", [{"question": "1+1?\n", "answer": "2"}])
+    return validate(leaking | {"arms": ["sft-long-cot", "sft-label"]}, "test")
+
+
+def test_a_question_that_stands_in_a_benchmark_is_counted_and_no_arm_learns_it(twin):
+    """Two questions of s1K stand word for word in MATH-500, which stopped the study."""
+    problems.collect_benchmarks(twin)
+    learnt = traces.collect(twin)[0]
+    overlap.find(twin)
+    for arm in twin.arms:
+        assert [row["id"] for row in supervision.build(twin, arm)] == [learnt.id]
+    results = Results(twin)
+    assert tables.account(results).loc[("in a benchmark, never trained on", "b"), "count"] == 1
+    assert (
+        setting(results).loc["training questions left out", ""]
+        == "0 repeat an earlier one, 1 stand in a benchmark (b 1)"
+    )
+
+
+def test_only_a_benchmark_that_has_a_training_question_changes_what_is_trained(twin, leaking, project):
+    """Otherwise each new benchmark would have every arm trained again."""
+    plans = {}
+    for name, question in {"new": "1+1?", "none": "2+2?"}.items():
+        write_jsonl(project / f"{name}.jsonl", [{"question": question, "answer": "2"}])
+        values = leaking | {"benchmarks": [{"name": name, "data": f"{name}.jsonl", "problems": 1}]}
+        params = validate(values, "test")
+        before = Plan(params)
+        assert not before.steps()[-3].done and before.tested == {}
+        problems.collect_benchmarks(params), traces.collect(params), overlap.find(params)
+        plans[name] = (before, Plan(params))
+    for name, changes in {"new": True, "none": False}.items():
+        before, after = plans[name]
+        assert (before.finetuning("sft-label").key != after.finetuning("sft-label").key) == changes
+        assert before.traces.key == after.traces.key
+        assert before.alignment("adaptive").key == after.alignment("adaptive").key
+        assert before.evaluation("zero-shot").key == after.evaluation("zero-shot").key
+        assert (before.evaluation("sft-label").key != after.evaluation("sft-label").key) == changes
+
+
+def test_a_study_without_overlap_says_so_in_one_line(leaking):
+    params = validate(leaking, "test")
+    problems.collect_benchmarks(params), traces.collect(params), overlap.find(params)
+    assert left_out(Results(params)) == "0 repeat an earlier one, 0 stand in a benchmark"
+    assert "in a benchmark, never trained on" not in tables.account(Results(params)).index.get_level_values(0)
 
 
 def test_other_test_questions_change_the_traces_only_where_they_decide_them(leaking):

@@ -4,10 +4,14 @@ import json
 
 import datasets
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from palign import problems, traces
 from palign.params import Benchmark, validate
 from palign.problems import DataError, gold_answer
+from palign.report import tables
+from palign.report.results import Results
 from palign.tasks.plan import Plan
 from tests.conftest import write_jsonl
 
@@ -57,9 +61,29 @@ def test_a_missing_column_is_named_beside_those_there_are(project):
         collect(project, [{"question": "q", "answer": "1"}])
 
 
-def test_the_same_question_twice_is_refused_by_row(project):
+def test_a_repeated_question_is_counted_and_its_first_row_kept(project):
+    """s1K repeats one question, which stopped the study."""
+    again = {**ROW, "question": " What is\n1+1? ", "answer": "3"}
+    (trace,) = collect(project, [ROW, again, {**ROW, "question": None}, {**ROW, "question": " "}])
+    assert trace.answer == "2"
+    params = validate({"study": "t", "training_data": "data.jsonl", **COLUMNS}, "test")
+    manifest = Plan(params).traces.folder.manifest()
+    assert manifest["excluded"] == {"repeats an earlier question": 1, "no question": 2} and manifest["rows"] == 4
+    account = tables.account(Results(params))
+    assert account.loc[("rows", "left out: repeats an earlier question"), "count"] == 1
+
+
+@given(st.lists(st.sampled_from(["a", "b", " b", "c d", "c  d\n"])))
+def test_of_each_question_the_first_row_is_kept(questions):
+    first, repeats = problems.without_repeats([{"question": question, "n": n} for n, question in enumerate(questions)])
+    words = [" ".join(question.split()) for question in questions]
+    assert [row["n"] for row in first] == [words.index(word) for word in dict.fromkeys(words)]
+    assert len(first) + len(repeats) == len(questions)
+
+
+def test_a_benchmark_with_a_question_twice_is_refused_by_row(project):
     with pytest.raises(DataError, match="rows 1 and 2 have the same question"):
-        collect(project, [ROW, ROW])
+        benchmark(project, [ROW, ROW], 2)
 
 
 def test_the_same_id_twice_is_refused_by_row(project):
@@ -113,8 +137,16 @@ def test_a_benchmark_problem_without_an_answer_is_refused_by_row(project):
         benchmark(project, [ROW, {"question": "b", "answer": ""}], 2)
 
 
-def test_a_training_question_in_a_benchmark_is_refused(project):
+def test_training_on_a_test_question_is_refused(project):
     trained = collect(project, [ROW])
     with pytest.raises(DataError, match="is problem 9 of benchmark b"):
         problems.check_disjoint(trained, [{"benchmark": "b", "id": "9", "question": "What  is 1+1?\n"}])
-    assert problems.check_disjoint(trained, [{"benchmark": "b", "id": "9", "question": "Other?"}]) == 1
+    problems.check_disjoint(trained, [{"benchmark": "b", "id": "9", "question": "Other?"}])
+
+
+def test_an_empty_file_is_said_to_be_empty(project):
+    """It was "cannot be loaded: ", without a reason."""
+    for name in ("a.jsonl", "a.csv", "a.json"):
+        (project / name).write_text("\n \n")
+        with pytest.raises(DataError, match=rf"^{name}: empty; it needs one row for each problem$"):
+            problems.load_rows(name, "train", None, {})
