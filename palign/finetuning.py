@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import supervision, traces
-from .engines.base import check_safetensors, seed_of
+from .engines.base import check_safetensors, said, seed_of
 from .engines.tokenizers import load_tokenizer
 from .params import FineTuning, Machine, Model, Params, root
 from .prompts import plain, render
@@ -65,31 +65,43 @@ def prepare(params: Params) -> Choice:
                 "finetuning.prepare(params) first, or set trainer: trl"
             )
         os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")  # it would ask the hub for a file, to count its users
+        os.environ.setdefault("UNSLOTH_OFFLOAD_FP32", "exact")  # or it rounds float32 activations in host memory
         # it writes generated code; that belongs to runs/, not to the process's working directory
         os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(root() / "runs" / "unsloth_compiled_cache"))
         import unsloth  # noqa: F401
     return choice
 
 
+NEUTRAL = "The answer."
+"""In place of a completion, where the chat template shows how it ends a turn."""
+
+
 def encode(rows: list[dict[str, str]], tokenizer, chat_template_kwargs: dict) -> list[dict]:
     """Rows as tokens, uncut: ``id``, ``answers``, ``input_ids`` and ``prompt_tokens``, the leading tokens without loss.
 
-    Prompt and response are tokenised separately, so the prompt's tokens are exactly those of evaluation. Raises
-    :class:`TrainerError` where the chat template renders a prompt differently when an answer follows it: training and
-    evaluation would then differ. Control tokens in either are broken (see ``palign.prompts``).
+    A row is the prompt as at evaluation, the completion, and the end of turn that the template writes behind
+    ``NEUTRAL``. The template does not see the completion: Qwen3's cuts everything up to ``</think>`` out of a turn, or
+    puts empty thoughts before it, and Llama's strips it, so that the row would not be what the student is to write.
+    Think tags of a completion stay as they are, since the student or teacher wrote them; its control tokens are broken
+    (``palign.prompts.plain``). Prompt and response are tokenised separately, so the prompt's tokens are evaluation's.
+
+    Raises :class:`TrainerError` where the template renders a prompt differently when an answer follows it: the model
+    would not have been made for the prompts that it is evaluated on.
     """
     examples = []
     for row in rows:
         asked = render(tokenizer, row["prompt"], chat_template_kwargs)
-        contents = plain(tokenizer, row["prompt"]), plain(tokenizer, row["completion"], response=True)
+        contents = plain(tokenizer, row["prompt"]), NEUTRAL
         turns = [{"role": r, "content": c} for r, c in zip(("user", "assistant"), contents, strict=True)]
         whole = tokenizer.apply_chat_template(turns, tokenize=False, **chat_template_kwargs)
-        if not whole.startswith(asked):
+        _, found, end = whole.removeprefix(asked).rpartition(NEUTRAL)
+        if not whole.startswith(asked) or not found:
             raise TrainerError(
                 f"row {row['id']}: the chat template renders the prompt differently when an answer follows it; see "
                 "chat_template_kwargs"
             )
-        prompt, response = tokenizer([asked, whole[len(asked) :]], add_special_tokens=False).input_ids
+        response = plain(tokenizer, row["completion"], response=True) + end
+        prompt, response = tokenizer([asked, response], add_special_tokens=False).input_ids
         example = {"id": row["id"], "answers": row["answers"], "input_ids": prompt + response}
         examples.append(example | {"prompt_tokens": len(prompt)})
     return examples
@@ -251,10 +263,6 @@ def _trl_model(model: Model, load_in_4bit: bool, device: str):
     check_safetensors(model.path)
     settings = {}
     if load_in_4bit:
-        if not on_cuda(device) or torch.cuda.get_device_capability() < (8, 0):  # TRL makes 4-bit adapters bfloat16
-            raise TrainerError(
-                "load_in_4bit: TRL needs a GPU of compute capability 8.0; set load_in_4bit: false, or use unsloth"
-            )
         settings["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -277,11 +285,11 @@ def _unsloth_model(model: Model, recipe: FineTuning, device: str, seed: int):
     from unsloth import FastLanguageModel
 
     check_safetensors(model.path)
-
+    full = precision(model.dtype, device) == "float32"
     base, _ = FastLanguageModel.from_pretrained(
         model_name=model.path,
         revision=model.revision,
-        max_seq_length=recipe.max_length,
+        max_seq_length=recipe.max_length,  # above the model's window it would rescale positions: see _check_window
         dtype=getattr(torch, precision(model.dtype, device)),
         load_in_4bit=recipe.load_in_4bit,
         use_exact_model_name=True,
@@ -290,6 +298,10 @@ def _unsloth_model(model: Model, recipe: FineTuning, device: str, seed: int):
         use_gradient_checkpointing="unsloth",
         random_state=seed,
     )
+    if recipe.load_in_4bit and not getattr(base, "is_loaded_in_4bit", False):
+        raise TrainerError("load_in_4bit: unsloth loaded the model unquantised; set load_in_4bit: false")
+    if full:
+        base._unsloth_forced_float32 = True  # or its trainer autocasts where neither half type is asked for
     return FastLanguageModel.get_peft_model(
         base,
         r=recipe.lora_r,
@@ -300,6 +312,44 @@ def _unsloth_model(model: Model, recipe: FineTuning, device: str, seed: int):
         use_gradient_checkpointing="unsloth",
         random_state=seed,
     )
+
+
+def _check_4bit(device: str, kind: str) -> None:
+    """Raises :class:`TrainerError` where ``kind`` cannot train on 4-bit weights; unsloth would not say so, and go on
+    unquantised.
+    """
+    import torch
+
+    if not on_cuda(device):
+        lacking = "a GPU"
+    elif kind == "trl" and torch.cuda.get_device_capability() < (8, 0):  # it makes 4-bit adapters bfloat16
+        lacking = "a GPU of compute capability 8.0, or unsloth"
+    else:
+        try:
+            from bitsandbytes.cextension import lib
+        except (ImportError, RuntimeError, OSError) as error:
+            lacking = f"bitsandbytes, which cannot be imported: {said(error)}"
+        else:
+            if lib.compiled_with_cuda:
+                return
+            lacking = "bitsandbytes with a library for this CUDA version"
+    raise TrainerError(f"load_in_4bit: needs {lacking}; set load_in_4bit: false")
+
+
+def _check_window(model: Model, max_length: int) -> None:
+    """Raises :class:`TrainerError` where rows may have more tokens than ``model`` has positions.
+
+    unsloth would rescale the positions of all rows, and the adapter does not carry the scale to its evaluation.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(model.path, revision=model.revision, trust_remote_code=model.trusted)
+    window = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if window and max_length > window:
+        raise TrainerError(
+            f"max_length {max_length}: the student has {window} positions (max_position_embeddings); set max_length: "
+            f"{window} or less"
+        )
 
 
 def _trainer(
@@ -315,7 +365,8 @@ def _trainer(
 ):
     """TRL's trainer on the rows of :func:`encode`, for ``steps`` updates; ``kind``: ``trl`` or ``unsloth``.
 
-    ``seed`` initialises the adapter and orders the data. Raises :class:`TrainerError` when no row is left.
+    ``seed`` initialises the adapter and orders the data. Raises :class:`TrainerError` when no row is left, when rows
+    may be longer than the model's window, and when 4-bit weights are asked for where there are none.
     """
     import torch
     from datasets import Dataset
@@ -325,6 +376,9 @@ def _trainer(
 
     torch.set_num_threads(machine.threads)
     cuda, half = on_cuda(machine.device), precision(model.dtype, machine.device)
+    _check_window(model, recipe.max_length)
+    if recipe.load_in_4bit:
+        _check_4bit(machine.device, kind)
     labelled = _labelled(examples, recipe.max_length)
     if not labelled:
         raise TrainerError(f"max_length {recipe.max_length}: no row fits it with its answer; set a larger one")
@@ -349,6 +403,8 @@ def _trainer(
         max_steps=steps,
         per_device_train_batch_size=recipe.per_device_train_batch_size,
         gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+        optim="adamw_torch_fused",  # this and the next are TRL's own; unsloth's are adamw_8bit and 0.001
+        weight_decay=0.0,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.lr_scheduler_type,
         warmup_steps=round(recipe.warmup_ratio * steps),
@@ -357,6 +413,7 @@ def _trainer(
         packing=False,
         padding_free=False,  # unsloth turns it on by default
         gradient_checkpointing=cuda,
+        dataset_num_proc=None if kind == "trl" else 1,  # unsloth reads None as several processes
         bf16=cuda and half == "bfloat16",
         fp16=cuda and half == "float16",
         use_cpu=not cuda,

@@ -15,6 +15,7 @@ evaluation read the same.
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from functools import lru_cache
 
 LABELS = ("[ENOUGH]", "[NOT_ENOUGH]")
@@ -46,7 +47,7 @@ def plain(tokenizer, text: str, response: bool = False) -> str:
     """``text`` with every control token of ``tokenizer`` broken.
 
     Control tokens are its special tokens and those other added tokens that the chat template writes (``<think>``). The
-    latter stay in a ``response``, where a reasoning student wrote them itself.
+    latter stay in a ``response``, where a reasoning student or teacher wrote them itself.
     """
     pattern = _control(tokenizer, response)
     try:
@@ -77,6 +78,30 @@ def render(tokenizer, user: str, chat_template_kwargs: dict) -> str:
         )
     messages = [{"role": "user", "content": plain(tokenizer, user)}]
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **chat_template_kwargs)
+
+
+FIXED = {"date_string": "26 Jul 2024"}
+"""The date that Llama 3.2's own template falls back to, as a switch of the template."""
+
+
+def check_date(tokenizer, chat_template_kwargs: dict) -> None:
+    """Raise ``ValueError`` where the chat template writes today's date into prompts.
+
+    Prompts would change at midnight, between training and evaluation too, and no record's key would tell.
+    transformers gives templates its clock as ``strftime_now``; here a prompt is rendered under two other clocks.
+    """
+    if "strftime_now" not in str(tokenizer.chat_template):
+        return
+
+    def changes(switches: dict) -> bool:
+        clocks = (datetime(2001, 1, 1).strftime, datetime(2012, 11, 10, 9, 8, 7).strftime)
+        return len({render(tokenizer, "", switches | {"strftime_now": clock}) for clock in clocks}) > 1
+
+    if changes(chat_template_kwargs):
+        remedy = "give its folder a chat_template.jinja with a fixed date"
+        if not changes(chat_template_kwargs | FIXED):
+            remedy = f"set chat_template_kwargs: {{date_string: {FIXED['date_string']}}} (of the role that it has)"
+        raise ValueError(f"{tokenizer.name_or_path}: its chat template writes today's date into every prompt; {remedy}")
 
 
 def mark(prefix: str, continuation: str) -> str:

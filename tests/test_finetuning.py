@@ -1,8 +1,7 @@
 """Fine-tuning: which trainer runs, what it is given, and that it stops at the first number that is not finite.
 
-unsloth cannot be imported without an accelerator. Tests that name it here replace it by a small module of the same
-name: they check the wiring (order of imports, arguments passed), not unsloth. tests/benchmarks/test_gpu.py runs the
-real one.
+unsloth is not installed here: a module of the same name stands in for it where its choice and the order of imports are
+tested. tests/unsloth runs the real one.
 """
 
 import json
@@ -23,30 +22,11 @@ from tests.conftest import PROJECT
 
 pytestmark = pytest.mark.model
 
-FAKE_UNSLOTH = '''
-"""In place of unsloth: says what was loaded before it and what it was called with; the model is a plain PEFT one."""
+FAKE_UNSLOTH = """
 import sys
 
 loaded_before = [name for name in ("trl", "transformers", "peft") if name in sys.modules]
-calls = {}
-
-
-class FastLanguageModel:
-    @staticmethod
-    def from_pretrained(**arguments):
-        calls["from_pretrained"] = arguments
-        from transformers import AutoModelForCausalLM
-
-        return AutoModelForCausalLM.from_pretrained(arguments["model_name"], dtype=arguments["dtype"]), None
-
-    @staticmethod
-    def get_peft_model(model, **arguments):
-        calls["get_peft_model"] = arguments
-        from peft import LoraConfig, get_peft_model
-
-        names = ("r", "lora_alpha", "lora_dropout", "target_modules", "bias")
-        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **{name: arguments[name] for name in names}))
-'''
+"""
 
 
 @pytest.fixture
@@ -146,24 +126,6 @@ def test_without_unsloth_prepare_imports_none_of_the_three(project):
     assert done.stdout.strip() == "set()", done.stderr
 
 
-def test_unsloth_is_asked_for_the_same_lora_as_trl(params, collected, monkeypatch, fake_unsloth, tmp_path):
-    """Wiring only: the arguments, and that the rows, labels and trained modules equal TRL's."""
-    rows = supervision.build(params, "sft-label")
-    trainers = [trainer_of(params, tmp_path / kind, rows, kind) for kind in ("trl", "unsloth")]
-    import unsloth
-
-    loaded, lora = unsloth.calls["from_pretrained"], unsloth.calls["get_peft_model"]
-    assert loaded["load_in_4bit"] is False and loaded["use_exact_model_name"] is True
-    assert loaded["max_seq_length"] == params.max_length and loaded["revision"] is None
-    assert loaded["use_gradient_checkpointing"] == lora["use_gradient_checkpointing"] == "unsloth"
-    assert lora["r"] == params.lora_r and lora["lora_dropout"] == params.lora_dropout
-
-    trained = [{n for n, p in t.model.named_parameters() if p.requires_grad} for t in trainers]
-    assert trained[0] == trained[1] and trained[0]
-    assert list(trainers[0].train_dataset) == list(trainers[1].train_dataset)
-    assert {"input_ids", "labels"} <= set(trainers[0].train_dataset.column_names)
-
-
 @pytest.mark.parametrize(
     "dtype, capability, expected",
     [
@@ -182,8 +144,28 @@ def test_bfloat16_begins_at_compute_capability_8(monkeypatch, dtype, capability,
 
 
 def test_4_bits_need_a_gpu(params, collected, tmp_path):
-    with pytest.raises(finetuning.TrainerError, match="load_in_4bit: TRL needs a GPU"):
+    with pytest.raises(finetuning.TrainerError, match="load_in_4bit: needs a GPU; set load_in_4bit: false"):
         finetuning.finetune(changed(params, load_in_4bit=True), "sft-label")
+
+
+@pytest.mark.parametrize(
+    "kind, capability, lacking",
+    [("trl", (7, 5), "a GPU of compute capability 8.0, or unsloth"), ("unsloth", (7, 5), "bitsandbytes")],
+)
+def test_4_bits_are_never_dropped_silently(monkeypatch, kind, capability, lacking):
+    """unsloth prints a line and goes on in full precision, which needs four times the memory."""
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as where it is not installed
+    gpu(monkeypatch, capability)
+    with pytest.raises(finetuning.TrainerError, match=f"load_in_4bit: needs {lacking}") as refused:
+        finetuning._check_4bit("auto", kind)
+    assert "\n" not in str(refused.value)
+
+
+def test_rows_beyond_the_models_window_are_refused_before_it_is_loaded(params, collected):
+    """unsloth would rescale all positions, and evaluation, which does not, would see another model."""
+    with pytest.raises(finetuning.TrainerError, match="max_length 1025: the student has 1024 positions"):
+        finetuning.finetune(changed(params, max_length=1025), "sft-label")
+    assert finetuning.finetune(changed(params, max_length=1024, num_train_epochs=1.0), "sft-label")["updates"] == 3
 
 
 def test_the_adapter_names_its_base_model_and_no_path_of_this_machine(params, collected, project):
