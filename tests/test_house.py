@@ -29,7 +29,6 @@ ORDER = ("study", DOOR, "report", "paper", "analysis", "method", "engines", "tas
 """From the top down: a file may import from its own level and from those after it. ``pocket`` has a law of its own."""
 
 NOTEBOOKS_USE = (DOOR, "report", "paper", "analysis", "method", "palign.params")
-COLAB = "palign.study.colab"
 DOCSTRING_LINES = 6
 
 
@@ -103,8 +102,10 @@ class House:
         found = []
         for path in sorted((self.folder.parent / "notebooks").glob("*.ipynb")):
             cells = json.loads(path.read_text("utf-8"))["cells"]
-            code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-            found += [(path.name, number, ast.parse(text, path.name)) for number, text in enumerate(code, 1)]
+            code = ["".join(cell["source"]).splitlines() for cell in cells if cell["cell_type"] == "code"]
+            for number, lines in enumerate(code, 1):
+                python = "\n".join(line for line in lines if not line.startswith(("!", "%")))  # these are IPython's
+                found.append((path.name, number, ast.parse(python, path.name)))
         return found
 
     @cached_property
@@ -318,15 +319,11 @@ def notebooks_use_public_names(house: House) -> list[str]:
 
 
 def notebooks_import_what_a_reader_needs(house: House) -> list[str]:
-    """From palign they import ``open``, ``params``, the method, ``analysis``, ``report`` and ``paper``; the first code
-    cell, which sets up Colab, imports its own file.
-    """
+    """From palign they import ``open``, ``params``, the method, ``analysis``, ``report`` and ``paper``."""
     return [
         f"{use.place}: imports {use.text}"
         for number, use in house.notebook_uses
-        if use.target
-        and not {house.wing(use.target), use.target} & set(NOTEBOOKS_USE)
-        and not (number == 1 and use.target == COLAB)
+        if use.target and not {house.wing(use.target), use.target} & set(NOTEBOOKS_USE)
     ]
 
 
@@ -379,7 +376,7 @@ LAWFUL = {
 }
 """A tiny house that keeps every law: its files, and what stands in them."""
 
-CELLS = ("from palign.study import colab", "import palign\nfrom palign import params, traces\ntraces.make()")
+CELLS = ("!ls", "import palign\nfrom palign import params, traces\ntraces.make()")
 """The code cells of its one notebook."""
 
 

@@ -149,9 +149,14 @@ def test_a_machine_without_a_gpu_installs_nothing_that_needs_one():
     assert set(EXTRAS["gpu"]) == NEEDS_GPU
 
 
-def test_colab_installs_the_gpu_extra_without_vllm_at_the_same_pins():
-    """A T4 cannot use vllm, and Colab must fine-tune with the versions of environment.yml."""
-    assert EXTRAS["colab"] == {name: wanted for name, wanted in EXTRAS["gpu"].items() if name != "vllm"}
+def test_colab_installs_the_gpu_extra_at_the_same_pins_but_what_depends_on_its_torch():
+    """Colab must fine-tune with the versions of environment.yml; its torch and triton are built for its driver."""
+    lines = (ROOT / "requirements-colab.txt").read_text(encoding="utf-8").splitlines()
+    colab = by_name(line for line in lines if not line.startswith("#"))
+    shared = EXTRAS["gpu"].keys() & colab.keys()
+    assert shared == EXTRAS["gpu"].keys() - {"vllm", "triton", "xformers"}
+    assert all(exact(colab[name]) == exact(EXTRAS["gpu"][name]) for name in shared)
+    assert all(map(exact, colab.values())) and "torch" not in colab
 
 
 def test_pre_commit_hooks_use_the_dev_extras_versions_and_clone_nothing():
