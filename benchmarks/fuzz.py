@@ -190,7 +190,7 @@ class Silent:
     def __exit__(self, *_):
         pass
 
-    def update(self, n: int) -> None:
+    def update(self, n: int = 1) -> None:
         pass
 
 

@@ -50,7 +50,8 @@ def make(
     (folder / "tables").mkdir(parents=True)
     (folder / "headline.json").write_text("{}")
     table.to_csv(folder / "tables" / "problems.csv")
-    (folder / "params.yaml").write_text(yaml.safe_dump(values | params))
+    whole = Params(**values | params).model_dump(mode="json")  # a report states every key
+    (folder / "params.yaml").write_text(yaml.safe_dump(whole))
     return folder
 
 
