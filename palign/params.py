@@ -147,7 +147,8 @@ class Costs(Strict):
     labels that are compared. ``trace_spread``: standard deviation of the natural logarithm of a trace's tokens.
     ``judge_calls``: verdicts of a binary search; those of a scan follow from ``prefix_share`` (the prefix's share of
     the trace's tokens) and ``sentence_tokens``. ``read_share``: the trace's share that a binary search reads.
-    ``answer_tokens``: of a boxed answer or a decoded verdict; ``marks_tokens``: of the marks around a prefix.
+    ``answer_tokens``: of a boxed answer or a decoded verdict, with the token that ends it, as in every length of a
+    response; ``marks_tokens``: of the marks around a prefix.
     ``retention``: share kept by the filter; ``student_right``: the same without a prefix. ``response_tokens``: mean
     length of a test response, by arm; ``zero-shot`` is also used for the student's own answers to training problems.
     ``start_seconds``: time from a notebook's start until its engine runs.
@@ -203,7 +204,7 @@ POCKET_COSTS = {
     "training_problems": 320,
     "question_tokens": 25,
     "instruction_tokens": 20,
-    "verdict_tokens": 32,
+    "verdict_tokens": 29,
     "trace_tokens": 140,
     "trace_spread": 0.22,
     "sentence_tokens": 5.1,
@@ -211,14 +212,14 @@ POCKET_COSTS = {
     "prefix_share": 0.31,
     "read_share": 0.53,
     "answer_tokens": 6,
-    "marks_tokens": 2,
+    "marks_tokens": 10,
     "continuation_tokens": 31,
     "retention": 0.75,
     "student_right": 0.36,
     "response_tokens": {"zero-shot": 21},
-    "read_tokens_per_second": 20000,
-    "generate_tokens_per_second": 4000,
-    "train_tokens_per_second": 3300,
+    "read_tokens_per_second": 18000,
+    "generate_tokens_per_second": 8000,
+    "train_tokens_per_second": 4400,
     "start_seconds": 16,
     "process_gb": 0.75,
     "gpu_memory_gb": None,

@@ -150,10 +150,10 @@ def test_a_continuation_that_its_budget_cut_is_left_out_unless_it_is_asked_for(p
         """Every second continuation repeats itself until its budget ends."""
         texts = [f"Thus \\boxed{{{record['answer']}}}." for record, _ in batch]
         ends = ["length" if i % 2 else "stop" for i in range(len(batch))]
-        return [
+        return enumerate(
             Completion(f"{text} Thus" if end == "length" else text, end, 9, 9)
             for text, end in zip(texts, ends, strict=True)
-        ]
+        )
 
     monkeypatch.setattr(alignment, "_continue", loops)
     pairs = alignment.align(params, "adaptive")

@@ -36,8 +36,8 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
 """Bytes of one number, by dtype; ``auto`` is taken to be bfloat16, in which most models are stored."""
 NUMBER_TOKENS = 6
 """Tokens of a sentence's number, once in the prompt of ``one-reading`` and once among the labels it compares."""
-LOSS_TOKENS = 1024
-"""Positions whose logits a fused loss head holds at once."""
+LOSS_TOKENS = {"trl": 256, "unsloth": 1024}
+"""Positions whose logits a trainer's fused loss holds at once: fitted to reports/benchmarks/gpu.md."""
 PLAIN_LOSS = 13
 """Bytes of a logit where the loss is not fused, as on a CPU: 8.1 GB were measured at 4,096 tokens of 152,064 logits."""
 PASS_TOKENS = 8192
@@ -623,18 +623,32 @@ def lora_parameters(costs: Costs, rank: int) -> int:
 
 
 def training(costs: Costs, recipe: FineTuning, dtype: str) -> float:
-    """Bytes held in training: weights; adapter, gradient and Adam's two moments in float32; activations; a block of
-    logits and its gradient.
+    """Bytes held in training: weights; adapter, gradient and Adam's two moments in float32; activations and logits.
 
-    Activations are those of gradient checkpointing: each layer's input, and the inside of one layer. Without a GPU the
+    ``trainer: auto`` takes the trainer that holds more, since a plan may be made on another machine. Without a GPU the
     loss holds all logits at once.
     """
+    held = trained_weights(costs, recipe, dtype) + 16 * lora_parameters(costs, recipe.lora_r)
+    if costs.gpu_memory_gb is not None:
+        trainers = LOSS_TOKENS if recipe.trainer == "auto" else [recipe.trainer]
+        return held + RUNTIME + max(_pass(costs, recipe, dtype, trainer) for trainer in trainers)
     tokens = recipe.per_device_train_batch_size * recipe.max_length
-    activations = tokens * BYTES[dtype] * (costs.layers * costs.hidden_size + inside(costs))
-    gpu = costs.gpu_memory_gb is not None
-    logits = costs.vocabulary * (2 * 4 * min(tokens, LOSS_TOKENS) if gpu else PLAIN_LOSS * tokens)
-    work = 16 * lora_parameters(costs, recipe.lora_r) + activations + logits + (RUNTIME if gpu else 0)
-    return trained_weights(costs, recipe, dtype) + work
+    return held + tokens * (
+        BYTES[dtype] * (costs.layers * costs.hidden_size + inside(costs)) + costs.vocabulary * PLAIN_LOSS
+    )
+
+
+def _pass(costs: Costs, recipe: FineTuning, dtype: str, trainer: str) -> float:
+    """Bytes of a pass with gradient checkpointing: each layer's input, and then either the inside of one layer or a
+    block of logits and its gradient. unsloth keeps the inputs in host memory; inside a layer TRL holds 5 feed-forward
+    widths more (reports/benchmarks/gpu.md).
+    """
+    tokens = recipe.per_device_train_batch_size * recipe.max_length
+    inputs, one = costs.layers * costs.hidden_size, inside(costs) + 5 * costs.intermediate_size
+    if trainer == "unsloth":
+        inputs, one = 0, inside(costs)
+    logits = 2 * 4 * costs.vocabulary * min(tokens, LOSS_TOKENS[trainer])
+    return tokens * BYTES[dtype] * inputs + max(tokens * BYTES[dtype] * one, logits)
 
 
 def _hours(hours: float) -> str:

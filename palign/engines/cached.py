@@ -71,11 +71,14 @@ class CachedReader:
             shared[prompt.key] = max(0, prompt.common - upto[prompt.text])
             upto[prompt.text] = max(upto[prompt.text], prompt.common)
         pieces = {text: self.texts[text][len(slots) : upto[text]] for text, slots in self.slots.items()}
+        self.store.reserve(sum(map(len, pieces.values())))
         for texts in self._packs({t: (len(self.slots[t]), len(piece)) for t, piece in pieces.items() if piece}):
             step, width = max(1, self.TOKENS // len(texts)), max(len(pieces[text]) for text in texts)
             for start in range(0, width, step):
                 parts = [pieces[text][start : start + step] for text in texts]
                 self._append(texts, [torch.tensor(part, dtype=torch.long, device=self.device) for part in parts])
+        if self.device.type == "cuda" and any(pieces.values()):
+            torch.cuda.empty_cache()  # the smaller buffers that the store has left hold none of its later ones
         return shared
 
     def _append(self, texts: list[int], parts: list) -> None:
@@ -241,13 +244,14 @@ def _store(config):
 
     ``begin`` prepares a forward pass: its lines see the tokens at ``slots`` (lines, columns). Of the new tokens, those
     where ``stored`` (lines, new columns) are appended, line by line; ``held`` ones are seen by the next passes until
-    ``release``.
+    ``release``. ``reserve`` says how many tokens will be appended: each layer gets a buffer of that size once. It had
+    buffers of a new size after every pass, and a GPU's allocator reserved 139 GiB where 37 were allocated at most.
     """
     import torch
     from transformers.cache_utils import Cache, DynamicLayer
 
     class Layer(DynamicLayer):
-        own = None
+        own, stored = None, 0
 
         def update(self, keys, values, *args, **kwargs):
             if not self.is_initialized:
@@ -264,18 +268,31 @@ def _store(config):
                 for held, new in ((self.keys, keys), (self.values, values))
             )
             if store.keep_stored is not None:
-                self.keys, self.values = (
-                    torch.cat([held, new]) for held, new in zip((self.keys, self.values), new_rows, strict=True)
-                )
+                self.append(*new_rows)
             return found
+
+        def append(self, *new_rows):
+            end = self.stored + len(new_rows[0])
+            if (more := max(store.reserved, end) - len(self.keys)) > 0:
+                self.keys, self.values = (
+                    torch.cat([held, held.new_empty(more, *held.shape[1:])]) for held in (self.keys, self.values)
+                )
+            for held, new in zip((self.keys, self.values), new_rows, strict=True):
+                held[self.stored : end] = new
+            self.stored = end
 
         def get_seq_length(self) -> int:
             return store.slots.shape[1] + (self.own[0].shape[2] if self.own is not None else 0)
 
     class Store(Cache):
+        reserved = 0
+
         @property
         def stored(self) -> int:
-            return len(self.layers[0].keys) if self.layers[0].is_initialized else 0
+            return self.layers[0].stored
+
+        def reserve(self, tokens: int) -> None:
+            self.reserved = self.stored + tokens
 
         def begin(self, slots, stored=None, held=False):
             self.slots, self.keep_stored, self.keep_held = slots, stored, held
@@ -286,7 +303,7 @@ def _store(config):
 
         def select(self, slots):
             for layer in self.layers:
-                layer.keys, layer.values = layer.keys[slots], layer.values[slots]
+                layer.keys, layer.values, layer.stored = layer.keys[slots], layer.values[slots], len(slots)
 
     store = Store(layers=[Layer() for _ in range(config.get_text_config().num_hidden_layers)])
     return store

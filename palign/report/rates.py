@@ -80,9 +80,9 @@ def _lengths(study: Results) -> dict[str, float]:
 
 
 def _prompts(study: Results) -> dict[str, float]:
-    """``question_tokens`` and (boxed) ``answer_tokens`` of the training problems, ``instruction_tokens`` of the test
-    prompts, ``marks_tokens``; ``verdict_tokens`` and ``read_share`` of the student's binary search (of a scan the
-    records do not say how many verdicts were looked ahead for).
+    """``question_tokens`` and ``answer_tokens`` (boxed, with the token that ends a response) of the training problems,
+    ``instruction_tokens`` of the test prompts, ``marks_tokens``; ``verdict_tokens`` and ``read_share`` of the student's
+    binary search (of a scan the records do not say how many verdicts were looked ahead for).
     """
     tokenizer = load_tokenizer(study.params.model("student"))
 
@@ -100,7 +100,7 @@ def _prompts(study: Results) -> dict[str, float]:
     return {
         "question_tokens": question,
         "instruction_tokens": prompt - tokens(test["question"] for test in study.tests),
-        "answer_tokens": tokens(f"\\boxed{{{trace['answer']}}}" for trace in study.traces),
+        "answer_tokens": tokens(f"\\boxed{{{trace['answer']}}}" for trace in study.traces) + 1,
         "marks_tokens": tokens([BEGIN]) + tokens([END]),
         "verdict_tokens": demanded,
         "read_share": share,

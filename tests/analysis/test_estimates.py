@@ -52,7 +52,7 @@ def test_tokens_follow_from_lengths_by_hand():
     assert table.loc["evaluation/sft-label", "tokens_generated"] == responses * POCKET.costs.answer_tokens
     assert table.loc["finetuning/sft-long-cot", "tokens_trained"] == 120 * 8 * (25 + 20 + 140)
     assert table.loc["success/adaptive", "tokens_generated"] == 320 * 4 * 31
-    assert table.loc["truncation/adaptive", "tokens_read"] == round(320 * (25 + 140 * 0.53 + 4.8 * 32))
+    assert table.loc["truncation/adaptive", "tokens_read"] == round(320 * (25 + 140 * 0.53 + 4.8 * 29))
 
 
 def test_budgets_cut_what_is_expected():
@@ -88,7 +88,7 @@ def test_a_scan_is_paid_by_its_own_verdicts_and_its_look_ahead(search, strategy)
 def test_a_scan_asks_no_more_than_the_trace_has_sentences():
     whole = SCAN.model_copy(update={"costs": SCAN.costs.model_copy(update={"prefix_share": 1.0})})
     row = Estimates(whole).table().loc["truncation/linear"]
-    assert row["tokens_read"] == pytest.approx(320 * (25 + 140 + 140 / 5.1 * 32), abs=1)
+    assert row["tokens_read"] == pytest.approx(320 * (25 + 140 + 140 / 5.1 * 29), abs=1)
 
 
 def test_the_papers_scan_takes_as_many_verdicts_as_table_5_says():
@@ -208,8 +208,8 @@ def test_a_card_of_24_gb_by_hand():
     embeddings = 7.62 - 28 * (128 * 3584 * (2 * 28 + 2 * 4) + 3 * 3584 * 18944) / 1e9
     assert embeddings == pytest.approx(1.09, abs=0.01)
     assert training.weights == pytest.approx(1e9 * (2 * embeddings + 0.56 * (7.62 - embeddings)))
-    activations = 16384 * 2 * (28 * 3584 + 8 * 3584 + 4 * 18944)
-    assert training.work == pytest.approx(activations + 16 * 40_370_176 + 8 * 1024 * 152_064 + 1e9)
+    activations = 16384 * 2 * (28 * 3584 + 8 * 3584 + 9 * 18944)  # TRL's, which are more than unsloth's
+    assert training.work == pytest.approx(activations + 16 * 40_370_176 + 1e9)
     generating = memory["evaluation"]
     assert generating.room == pytest.approx((0.9 * 24e9 - 15.24e9 - generating.work) / 57_344)
     assert generating.room > SMALL.max_model_len and generating.rows == generating.room / generating.length
@@ -219,7 +219,7 @@ def test_a_card_of_24_gb_by_hand():
 def test_memory_beyond_the_gpus_is_said_by_stage():
     whole = Estimates(SMALL.model_copy(update={"load_in_4bit": False}))
     assert [
-        w for w in whole.warnings() if w.startswith("finetuning: 24.8 GB exceed 92 % of the GPU's 24; a smaller max")
+        w for w in whole.warnings() if w.startswith("finetuning: 26.7 GB exceed 92 % of the GPU's 24; a smaller max")
     ]
     sixteen = SMALL.model_copy(update={"costs": SMALL.costs.model_copy(update={"gpu_memory_gb": 16.0})})
     assert [w for w in Estimates(sixteen).warnings() if "evaluation: 0 tokens of cache fit beside the weights" in w]
@@ -243,9 +243,35 @@ def test_without_a_gpu_the_loss_holds_all_logits():
     """8.1 GB were measured at 4,096 tokens of a vocabulary of 152,064."""
     recipe = PAPER.part(params.FineTuning).model_copy(update={"max_length": 4096})
     cpu = PAPER.costs.model_copy(update={"gpu_memory_gb": None, "process_gb": 1.0})
-    with_gpu = estimates.training(PAPER.costs, recipe, "bfloat16") - estimates.RUNTIME
-    more = estimates.training(cpu, recipe, "bfloat16") - with_gpu
-    assert more == pytest.approx(8.1e9 - 8 * 1024 * 152_064, rel=0.01)
+    logits = [estimates.training(costs, recipe, "bfloat16") for costs in (cpu, cpu.model_copy(update=NO_WORDS))]
+    assert logits[0] - logits[1] == pytest.approx(8.1e9, rel=0.01)
+
+
+NO_WORDS = {"vocabulary": 0}
+COLAB = params.load(PROJECT / "params" / "colab-t4.yaml")
+
+
+@pytest.mark.parametrize(
+    ("costs", "trainer", "length", "gib"),
+    [
+        (PAPER.costs, "trl", 4096, 17.186),
+        (PAPER.costs, "trl", 16384, 23.937),
+        (PAPER.costs, "unsloth", 4096, 15.67),
+        (PAPER.costs, "unsloth", 16384, 18.065),
+        (COLAB.costs, "trl", 1024, 3.473),
+        (COLAB.costs, "trl", 4096, 4.23),
+        (COLAB.costs, "trl", 16384, 7.269),
+        (COLAB.costs, "unsloth", 1024, 3.842),
+        (COLAB.costs, "unsloth", 4096, 3.898),
+    ],
+)
+def test_memory_of_training_is_what_an_h200_measured(costs, trainer, length, gib):
+    """reports/benchmarks/gpu.md, without CUDA's own. It was up to 28 % too much for unsloth, which offloads."""
+    recipe = PAPER.part(params.FineTuning).model_copy(update={"trainer": trainer, "max_length": length})
+    expected = estimates.training(costs, recipe, "bfloat16") - estimates.RUNTIME
+    assert expected == pytest.approx(gib * 2**30, rel=0.125)
+    auto = estimates.training(costs, recipe.model_copy(update={"trainer": "auto"}), "bfloat16")
+    assert auto >= expected + estimates.RUNTIME
 
 
 @given(st.integers(1, 500), st.floats(1, 30_000), st.floats(18, 200))

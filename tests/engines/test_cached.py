@@ -71,6 +71,23 @@ def passes(engine, monkeypatch):
     return found, heads, told
 
 
+def test_a_round_gives_each_layer_one_buffer(engine, prompts, monkeypatch):
+    """Every pass left buffers that were too small for the next one's: they filled a GPU."""
+    texts, sizes = texts_of(prompts, [40, 30, 20]), []
+    monkeypatch.setattr(CachedReader, "TOKENS", 32)
+    reader = CachedReader(engine, texts)
+    store = reader.store
+    told = engine.model.register_forward_hook(lambda *_: sizes.append({len(layer.keys) for layer in store.layers}))
+    for part in (2, 1):  # the first half of each text, then all of it
+        sizes.clear()
+        asked = [(i, text[: len(text) // part]) for i, text in enumerate(texts)]
+        values = [reading.value for reading in reader.choose(asked, LABELS)]
+        assert len(sizes) > 5 and sizes == [{store.stored}] * len(sizes)
+    told.remove()
+    for value, plain in zip(values, engine.choose(texts, LABELS), strict=True):
+        assert value == pytest.approx(plain, abs=1e-3)
+
+
 def test_a_passes_memory_does_not_grow_with_the_texts(engine, prompts, monkeypatch):
     """A round was one pass over all texts, whose mask, copies and logits grew with their number times the longest."""
     lengths = [1, 2, 4, 100, 3, 90, 50]

@@ -92,6 +92,8 @@ def test_every_length_is_that_of_the_records(finished):
     assert measured["training_problems"] == 4 and measured["question_tokens"] == question
     assert measured["instruction_tokens"] == 50 - question
     assert measured["verdict_tokens"] == 32
+    boxed = len(tokenizer(f"\\boxed{{{study.traces[0]['answer']}}}", add_special_tokens=False).input_ids)
+    assert measured["answer_tokens"] == boxed + 1  # a response that is a boxed answer has the token that ends it too
     assert measured["judge_calls"] == 2 and measured["judge_calls, linear"] == 3
     assert measured["prefix_share"] == pytest.approx(0.4) and measured["continuation_tokens"] == 30
     assert measured["retention"] == 0.75 and measured["student_right"] == 0.25
