@@ -19,6 +19,7 @@ from itertools import groupby
 
 from .base import Sampling, said
 from .cached import check_numbers
+from .memory import cache_bytes_per_token, free_bytes, out_of_memory, release
 
 SHARE = 0.1
 """Share of the rows that must be free before waiting prompts join: joining costs a pass over the model."""
@@ -109,13 +110,10 @@ class Pool:
 
     def withdraw(self) -> list[Row]:
         """Take all other rows out, the begun ones and the longest first, and give the pool's memory back."""
-        import torch
-
         rows = [row for row in self.lines if row is not None] + self.waiting[::-1]
         self.waiting = []
         self._empty()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release()
         return rows
 
     def advance(self) -> None:
@@ -374,32 +372,12 @@ LOGITS = 32
 def rows_that_fit(model, longest: int, max_new_tokens: int) -> int:
     """How many rows free memory holds at once if each reaches ``longest`` and ``max_new_tokens`` tokens; at least 1."""
     config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    token = 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize
     inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     reading = max(PASS, longest) * (4 * config.hidden_size + 3 * inner) * model.dtype.itemsize
+    token = cache_bytes_per_token(config, model.dtype)
     row = (longest + max_new_tokens + ROOM) * token + LOGITS * config.vocab_size
-    return max(1, (free_memory(model.device) - reading) // row)
-
-
-def free_memory(device) -> int:
-    """Bytes to take at most: nine tenths of what a GPU has free, half of a CPU's, where other processes work too."""
-    import psutil
-    import torch
-
-    if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(0.9 * (torch.cuda.mem_get_info(device)[0] + cached))
-    return psutil.virtual_memory().available // 2
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory was not enough, on a GPU or a CPU."""
-    import torch
-
-    said_so = ("DefaultCPUAllocator", "not enough memory", "ALLOC_FAILED")
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(text in str(error) for text in said_so)
+    share = 0.9 if model.device.type == "cuda" else 0.5  # a CPU's memory is other processes' too
+    return max(1, (int(share * free_bytes(model.device)) - reading) // row)
 
 
 NUCLEUS = 32

@@ -30,7 +30,8 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: on a GPU, or where the system refused to give some."""
     import torch
 
-    refused = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's words on a CPU
+    words = ("can't allocate memory", "not enough memory", "ALLOC_FAILED")  # torch's on a CPU, and cuBLAS's
+    refused = isinstance(error, RuntimeError) and any(text in str(error) for text in words)
     return refused or isinstance(error, (torch.OutOfMemoryError, MemoryError))
 
 

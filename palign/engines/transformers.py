@@ -11,7 +11,7 @@ from .base import Completion, Engine, PlainReader, Reader, Sampling, check_safet
 from .cached import CachedReader
 from .decoding import Row, decode, padded, plain_attention
 from .labels import Label, completion_of, label_ids
-from .memory import cache_bytes_per_token, free_bytes
+from .memory import cache_bytes_per_token, free_bytes, release
 from .tokenizers import load_tokenizer
 
 
@@ -57,15 +57,9 @@ class TransformersEngine(Engine):
 
     def close(self) -> None:
         """Give the device's memory back; the engine cannot be used afterwards."""
-        import gc
-
-        import torch
-
         super().close()
         del self.model
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release()
 
     @property
     def settings(self) -> dict:
