@@ -188,7 +188,7 @@ def test_lengths_that_disagree_are_said_of_any_file(study, capsys):
         "% of the prefixes (adaptive) cannot be continued: beside alignment_max_new_tokens 2048, max_model_len 81"
         in err
     )
-    assert "% of p-align's rows (4,724 tokens on average) would exceed max_length 4096 and be left out" in err
+    assert "% of p-align's rows (4,732 tokens on average) would exceed max_length 4096 and be left out" in err
     assert main(["check", study(**old | {"max_length": 9000, "max_new_tokens": 8180})]) == 0
     err = capsys.readouterr().err
     assert "max_length 9000 exceeds max_model_len 8192" in err
