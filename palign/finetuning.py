@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from . import supervision, traces
 from .engines.base import check_safetensors, said, seed_of
 from .engines.tokenizers import load_tokenizer
-from .params import FineTuning, Machine, Model, Params, root
+from .params import FineTuning, Machine, Model, OneLine, Params, root
 from .prompts import plain, render
 from .tasks.plan import Plan, held
 from .tasks.resolved import Choice, TrainerError, choose, keep_training, on_cuda, precision, training
@@ -45,7 +45,7 @@ SCALER_TRIES = 16
 """Training stops after this many overflows in a row. Loss scaling halves its scale at each; it starts at 2^16."""
 
 
-class NotFinite(RuntimeError):
+class NotFinite(OneLine, RuntimeError):
     """A loss or a gradient that is not finite; training stops, because the model would be useless afterwards."""
 
 
@@ -123,6 +123,14 @@ def _left_out(example: dict, max_length: int) -> bool:
     return too_long or example["prompt_tokens"] >= max_length
 
 
+def _rows(params: Params, arm: str, tokenizer) -> list[dict]:
+    """The rows of :func:`palign.supervision.build`. Raises :class:`TrainerError` where there are none."""
+    rows = supervision.build(params, arm, tokenizer)
+    if not rows:
+        raise TrainerError(f"{arm}: no training rows: no continuation was right; see the alignment's pairs")
+    return rows
+
+
 TOLERATED = 0.02
 """Share of an arm's rows that ``max_length`` may cut or leave out without a warning."""
 
@@ -137,7 +145,7 @@ def token_lengths(params: Params, arm: str) -> pd.DataFrame:
 
     model = Plan(params).params.model("student")  # of the commit that the study kept
     tokenizer = load_tokenizer(model)
-    examples = encode(supervision.build(params, arm, tokenizer), tokenizer, model.chat_template_kwargs)
+    examples = encode(_rows(params, arm, tokenizer), tokenizer, model.chat_template_kwargs)
     prompt = pd.Series([example["prompt_tokens"] for example in examples])
     row = pd.Series([len(example["input_ids"]) for example in examples])
     parts = {"prompt": prompt, "response": row - prompt, "row": row}
@@ -167,7 +175,7 @@ def finetune(params: Params, arm: str, seed: int | None = None) -> dict | None:
     the data, and affects nothing else.
 
     Writes a checkpoint every ``save_steps`` updates and continues from the last one after a kill. Raises
-    :class:`NotFinite`, :class:`TrainerError`, and ``ValueError`` when the arm has no rows.
+    :class:`NotFinite`, and :class:`TrainerError`, also when the arm has no rows.
     """
     seed = params.training_seeds[0] if seed is None else seed
     task = Plan(params).finetuning(arm, seed)
@@ -180,9 +188,7 @@ def finetune(params: Params, arm: str, seed: int | None = None) -> dict | None:
     keep_training(params)
     choice = prepare(params)
     tokenizer = load_tokenizer(model)
-    rows = supervision.build(params, arm, tokenizer)
-    if not rows:
-        raise ValueError(f"{arm}: no training rows: no continuation was right; see the alignment's pairs")
+    rows = _rows(params, arm, tokenizer)
     examples = encode(rows, tokenizer, model.chat_template_kwargs)
     long = fates(examples, recipe.max_length)
     steps = updates(recipe, len(rows) - long["left out"], len(traces.load(params)))

@@ -67,6 +67,14 @@ def trainer_of(params, folder, rows, kind="trl"):
     return finetuning._trainer(recipe, model, machine, folder, examples, tokenizer, 1, params.seed, kind)
 
 
+def test_an_arm_without_rows_is_said_in_one_line_before_the_lengths(params, collected, monkeypatch):
+    """pandas' IntCastingNaNError stood in its place."""
+    monkeypatch.setattr(supervision, "build", lambda *_: [])
+    for stage in (finetuning.token_lengths, finetuning.finetune):
+        with pytest.raises(finetuning.TrainerError, match="sft-label: no training rows: no continuation was right"):
+            stage(params, "sft-label")
+
+
 def test_a_machine_without_cuda_trains_by_trl_and_says_why(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert finetuning.choose("auto", "auto") == finetuning.Choice("trl", "no CUDA device")
