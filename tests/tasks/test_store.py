@@ -389,6 +389,7 @@ def test_records_are_kept_as_they_come(tmp_path):
     assert records == folder.read("a") == [{"id": "1"}, {"id": "2"}, {"id": "3"}]
 
 
+@pytest.mark.model
 def test_a_kill_costs_what_was_in_flight_and_nothing_else(tmp_path, monkeypatch):
     """Killed at any moment and started again until it is done: what was given is never made again."""
     # a forked child that is killed would keep tqdm's lock for ever
