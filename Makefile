@@ -14,7 +14,7 @@ PIP   := $(VENV)/bin/python -m pip --disable-pip-version-check -q
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study audit quick test test-vllm test-formats test-unsloth test-colab lab lint gpu-acceptance clean
+.PHONY: help setup study audit rollouts quick test test-vllm test-formats test-unsloth test-colab lab lint gpu-acceptance clean
 
 help: ## List the targets
 	@echo "usage: make TARGET [PARAMS=$(PARAMS)] [PYTHON=$(PYTHON)] [VENV=$(VENV)]"
@@ -27,6 +27,9 @@ study: setup ## Run the study of PARAMS, from its notebooks to its report
 
 audit: setup ## Test the paper's printed numbers; RELEASED=PATH_OR_HUB_ID adds released outputs
 	$(VENV)/bin/palign audit $(if $(RELEASED),--released $(RELEASED))
+
+rollouts: setup ## Report when a prefix is enough, from recorded rollouts; ROLLOUTS=FILE reads your own
+	$(VENV)/bin/palign rollouts $(if $(ROLLOUTS),"$(ROLLOUTS)")
 
 quick: lint ## Check style and run the tests that need no model, in less than a minute
 	$(PYTEST) -q -m "not model and not slow"

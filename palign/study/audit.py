@@ -12,9 +12,8 @@ from pathlib import Path
 
 from ..paper import released
 from ..paper.printed import SIZES, Audit
-from ..params import ParamsError, near, root, validate
-from ..report import page
-from .run import execute
+from ..params import ParamsError, near, validate
+from . import single
 
 
 def run(**values: str) -> Path:
@@ -31,8 +30,4 @@ def run(**values: str) -> Path:
     audit = validate(values, "audit", Audit)
     if audit.released is not None:
         released.read(audit)  # a file that cannot be read stops here, before the notebook starts
-    executed = root() / "runs" / "paper-audit" / "paper_audit.ipynb"
-    execute(root() / "notebooks" / "paper_audit.ipynb", executed, values, "paper_audit")
-    report = audit.folder / "report.html"
-    page.render(executed, report)
-    return report
+    return single.report("paper_audit", values, audit.folder)

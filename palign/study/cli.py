@@ -1,5 +1,5 @@
 """The front door: ``palign run params/pocket.yaml``, and ``check``, ``plan``, ``status``, ``retry``, ``verify``,
-``compare``, ``audit``."""
+``compare``, ``audit``, ``rollouts``."""
 
 from __future__ import annotations
 
@@ -59,6 +59,10 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("--released", metavar="PATH_OR_HUB_ID", help="released outputs: answer, output, label")
     words = "benchmark that the released outputs answer, as the paper names it; left out: AIME24"
     command.add_argument("--benchmark", metavar="NAME", help=words)
+    words = "report when a prefix is enough, from recorded continuations of every prefix of a trace"
+    command = commands.add_parser("rollouts", help=words, description=words)
+    words = "your own recorded rollouts (CSV); left out: those of palign/paper/rollouts.csv"
+    command.add_argument("file", nargs="?", type=Path, metavar="FILE", help=words)
     args = parser.parse_args(argv)
     if args.command is None:
         parser.print_help()
@@ -246,6 +250,15 @@ def _audit(args: argparse.Namespace) -> int:
     return 0
 
 
+def _rollouts(args: argparse.Namespace) -> int:
+    from . import rollouts
+
+    # relative to the working directory, which need not be the project's root
+    values = {} if args.file is None else {"rollouts": str(args.file.expanduser().resolve())}
+    print(f"report: {rollouts.run(**values)}")
+    return 0
+
+
 COMMANDS = {
     "run": _run,
     "status": _status,
@@ -255,6 +268,7 @@ COMMANDS = {
     "verify": _verify,
     "compare": _compare,
     "audit": _audit,
+    "rollouts": _rollouts,
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from palign.params import Params, load
-from palign.study import audit, check, run
+from palign.study import check, run, single
 from palign.study.cli import main
 from tests.conftest import POCKET, PROJECT, write_jsonl
 
@@ -217,8 +217,8 @@ def test_the_audit_is_told_which_benchmark_the_outputs_answer(tmp_path, monkeypa
     """They were always taken for AIME24's."""
     path = str(write_jsonl(tmp_path / "outputs.jsonl", [{"answer": "1", "output": ["\\boxed{1}"], "label": [1]}]))
     told = {}
-    monkeypatch.setattr(audit, "execute", lambda notebook, executed, values, title: told.update(values))
-    monkeypatch.setattr(audit.page, "render", lambda *_: None)
+    monkeypatch.setattr(single, "execute", lambda notebook, executed, values, title: told.update(values))
+    monkeypatch.setattr(single.page, "render", lambda *_: None)
     assert main(["audit", "--released", path, "--benchmark", "AMC12"]) == 0
     assert told == {"released": path, "released_benchmark": "AMC12"}
     capsys.readouterr()

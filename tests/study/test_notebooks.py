@@ -18,7 +18,7 @@ from palign import params
 from tests.conftest import POCKET, PROJECT, read_jsonl, write_jsonl
 
 STUDY = sorted(params.GROUPS)
-WITH_PARAMETERS = [*STUDY, "explore", "paper_audit"]
+WITH_PARAMETERS = [*STUDY, "explore", "paper_audit", "recorded_rollouts"]
 
 
 def cells(name):

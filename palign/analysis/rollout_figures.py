@@ -1,0 +1,143 @@
+"""The figures on recorded rollouts, from the tables of :mod:`palign.analysis.rollouts`; nothing is computed here.
+
+>>> curves(table, by_share(table))
+>>> frontier(kept)
+"""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+
+from .style import caption, spread, theme
+
+COLOURS = dict(zip(("right", "wrong"), sns.color_palette("colorblind", 2), strict=True))
+OVER = "Bars: 95 % over traces."
+
+
+def _answers(table: pd.DataFrame) -> list[str]:
+    """The kinds of trace that the table has, right ones first."""
+    return [name for name, right in (("right", True), ("wrong", False)) if (table["right"] == right).any()]
+
+
+def curves(table: pd.DataFrame, means: pd.DataFrame) -> plt.Figure:
+    """Success by share of the trace, one line per trace, and the means (``rollouts.by_share``)."""
+    theme()
+    names = _answers(table)
+    figure, axes = plt.subplots(1, len(names), figsize=(4.2 * len(names), 3.4), sharey=True, squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        rows = table[table["right"] == (name == "right")]
+        for _, one in rows.groupby("trace"):
+            axis.plot(100 * one["share"], 100 * one["success"], color=COLOURS[name], lw=0.6, alpha=0.5)
+        if len(means):
+            mean = means[means["answer"] == name]
+            bounds = {"value": mean["success"], "low": mean["success_low"], "high": mean["success_high"]}
+            bars = spread(pd.DataFrame(bounds))
+            axis.errorbar(
+                100 * mean["share"], 100 * mean["success"], yerr=bars, fmt="o", color="black", ms=4, capsize=2
+            )
+        axis.set(title=f"{name} traces, n = {rows['trace'].nunique()}", xlabel="prefix (% of sentences)")
+    axes[0][0].set(ylabel="continuations right (%)", ylim=(-3, 103))
+    figure.tight_layout()
+    caption(figure, f"Lines: single traces. Points: means of the traces without a gap. {OVER}")
+    return figure
+
+
+def drops(rows: pd.DataFrame) -> plt.Figure:
+    """The largest fall of each trace; ``rows``: :func:`palign.analysis.rollouts.monotone`."""
+    theme()
+    rows = rows.sort_values(["right", "drop"]).reset_index(drop=True)
+    figure, axis = plt.subplots(figsize=(6.4, 0.17 * len(rows) + 1.2))
+    for name in _answers(rows):
+        own = rows[rows["right"] == (name == "right")]
+        bars = spread(own.assign(value=own["drop"]))
+        label = f"{name}, n = {len(own)}"
+        axis.errorbar(100 * own["drop"], own.index, xerr=bars, fmt="o", ms=4, lw=1, color=COLOURS[name], label=label)
+    axis.plot(100 * rows["by_chance"], rows.index, "|", color="black", ms=7, label="by chance, if it never fell")
+    axis.set(yticks=rows.index, xlabel="largest fall of success (points)", xlim=(-3, 103))
+    axis.set_yticklabels(rows["trace"], fontsize="xx-small")
+    figure.tight_layout()
+    axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    caption(figure, "Bars: 95 % for the true fall, allowing for the recorded one having been picked as the largest.")
+    return figure
+
+
+def landings(rows: pd.DataFrame) -> plt.Figure | None:
+    """Where searches end on right traces, a panel per kind of verdict.
+
+    ``rows``: :func:`palign.analysis.rollouts.searches`. ``None`` where there are no such traces.
+    """
+    rows = rows[(rows["right"] == True) & (rows["measure"] == "landing")]  # noqa: E712  an empty table has no booleans
+    if rows.empty:
+        return None
+    theme()
+    kinds = sorted(rows["samples"].unique())
+    figure, axes = plt.subplots(1, len(kinds), figsize=(2.5 * len(kinds) + 0.8, 3.2), sharey=True, squeeze=False)
+    searches = list(rows["search"].unique())
+    for axis, samples in zip(axes[0], kinds, strict=True):
+        for i, (name, colour) in enumerate(zip(searches, sns.color_palette("colorblind", len(searches)), strict=True)):
+            own = rows[(rows["samples"] == samples) & (rows["search"] == name)]
+            at = 100 * own["threshold"] + 2 * (i - (len(searches) - 1) / 2)
+            axis.errorbar(at, 100 * own["value"], yerr=spread(own), fmt="o", ms=4, lw=1, color=colour, label=name)
+        title = f"{samples} continuation{'s' if samples > 1 else ''}" if samples else "recorded share"
+        axis.set(
+            title=title, xlabel="ENOUGH from (% right)", xticks=[100 * t for t in sorted(rows["threshold"].unique())]
+        )
+    axes[0][0].set(ylabel="kept (% of sentences)", ylim=(-3, 103))
+    handles, words = axes[0][0].get_legend_handles_labels()
+    figure.tight_layout()
+    figure.legend(handles, words, loc="upper center", bbox_to_anchor=(0.5, 0.0), frameon=False, ncols=len(searches))
+    figure.text(0.01, -0.12, f"n = {rows['n'].max()} right traces. {OVER}", fontsize="small", va="top")
+    return figure
+
+
+def frontier(rows: pd.DataFrame, printed: float = 0.97) -> plt.Figure | None:
+    """Retention by share of the trace, for each policy; ``rows``: :func:`palign.analysis.rollouts.frontier`.
+
+    ``printed``: the paper's own retention, a dashed line. ``None`` where no trace is without a gap.
+    """
+    if rows.empty:
+        return None
+    theme()
+    names, families = _answers(rows), list(rows["family"].unique())
+    colours = dict(zip(families, sns.color_palette("colorblind", len(families)), strict=True))
+    figure, axes = plt.subplots(1, len(names), figsize=(4.6 * len(names), 3.8), sharey=True, squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        own = rows[rows["right"] == (name == "right")]
+        axis.axhline(100 * printed, color="grey", ls="--", lw=1)
+        for family in families:
+            part = own[own["family"] == family]
+            kept, share = (part[part["measure"] == measure].set_index("policy") for measure in ("retention", "share"))
+            at = 100 * share.loc[kept.index, "value"]
+            axis.errorbar(
+                at, 100 * kept["value"], yerr=spread(kept), fmt="o", ms=4, lw=0.8, color=colours[family], label=family
+            )
+        axis.set(title=f"{name} traces, n = {own['n'].max()}", xlabel="prefix where it ends (% of sentences)")
+    axes[0][0].set(ylabel="pairs kept (%)", ylim=(-3, 103))
+    handles, words = axes[0][0].get_legend_handles_labels()
+    figure.tight_layout()
+    figure.legend(handles, words, loc="upper center", bbox_to_anchor=(0.5, 0.0), frameon=False, ncols=3)
+    figure.text(0.01, -0.17, f"{OVER} Dashed: the paper's retention, {printed:.0%}.", fontsize="small", va="top")
+    return figure
+
+
+def tags(rows: pd.DataFrame) -> plt.Figure | None:
+    """What sentences do before and behind the point of enough; ``rows``: those of ``tags_around``, ``None`` without."""
+    if rows.empty:
+        return None
+    theme()
+    order = list(rows["tag"].unique())
+    figure, axis = plt.subplots(figsize=(6.4, 0.36 * len(order) + 1.2))
+    for where, shift, colour in zip(
+        ("before", "behind"), (0.12, -0.12), sns.color_palette("colorblind", 2), strict=True
+    ):
+        own = rows[rows["where"] == where]
+        at = [shift - order.index(tag) for tag in own["tag"]]
+        axis.errorbar(100 * own["value"], at, xerr=spread(own), fmt="o", ms=4, lw=1, color=colour, label=where)
+    axis.set(yticks=[-i for i in range(len(order))], yticklabels=[tag.replace("_", " ") for tag in order])
+    axis.set(xlabel="share of the sentences (%)", xlim=(0, None))
+    figure.tight_layout()
+    axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), title="point of enough")
+    caption(figure, f"n = {rows['n'].max()} right traces. {OVER}")
+    return figure
