@@ -27,6 +27,7 @@ def titles(figure):
     return [axis.get_title() for axis in figure.axes]
 
 
+@pytest.mark.model
 def test_every_figure_states_its_traces(table):
     curves = figures.curves(table, rollouts.by_share(table))
     frontier = figures.frontier(rollouts.frontier(rollouts.policies(table)))

@@ -358,6 +358,7 @@ def test_the_empty_prefix_was_recorded_twice_and_its_shares_differ_as_binomial_o
     assert square == pytest.approx(23.3, abs=0.1) and square < chi2.ppf(0.95, 19)
 
 
+@pytest.mark.model
 def test_wrong_traces_fall_and_most_right_ones_do_too_but_by_less(table):
     found = rollouts.monotone(table, draws=999)
     means = rollouts.fall(found).set_index(["measure", "answer"])
@@ -379,6 +380,7 @@ def test_searches_of_recorded_verdicts_differ_most_at_a_high_threshold(table):
     assert (one["max"] - one["min"] < 1e-9).all()  # one continuation is right or not, whatever the threshold
 
 
+@pytest.mark.model
 def test_on_right_traces_starting_short_and_lengthening_keeps_all_pairs(table):
     kept = rollouts.frontier(rollouts.policies(table))
     value = kept.set_index(["right", "policy", "measure"])["value"]
