@@ -271,14 +271,7 @@ def _rounds(
             if one.over:
                 yield one
     while pending := [i for i, one in enumerate(group) if not one.over]:
-        asked = [
-            (i, p)
-            for i in pending
-            for p in (
-                *group[i].asked,
-                *range(group[i].asked[-1] + 1, min(group[i].asked[-1] + ahead, group[i].room + 1)),
-            )
-        ]
+        asked = [(i, p) for i in pending for p in group[i].wanted(ahead)]
         for (i, p), verdict in zip(asked, session(asked), strict=True):
             group[i].at_hand[p] = verdict
         for i in pending:
