@@ -403,9 +403,8 @@ def truncate(params: Params, strategy: str) -> list[dict]:
 
 def truncate_all(params: Params) -> None:
     """:func:`truncate` for every strategy the study's arms need."""
-    for strategy in Plan(params).strategies:
-        if strategy != "empty":
-            truncate(params, strategy)
+    for strategy in Plan(params).cuts:
+        truncate(params, strategy)
 
 
 def searched(

@@ -191,7 +191,7 @@ class Results:
         return self._once(("prefixes", strategy), lambda: self._prefixes(strategy))
 
     def _prefixes(self, strategy: str) -> pd.DataFrame:
-        if strategy not in self.plan.strategies:
+        if strategy not in self.plan.cuts:
             return pd.DataFrame()
         frame = pd.DataFrame(self.plan.truncation(strategy).read("prefixes"))
         return frame.assign(

@@ -489,7 +489,7 @@ def costs(study: Results) -> pd.DataFrame:
     """
     plan = study.plan
     tasks = [(plan.traces, 0)] if study.params.teacher else []  # otherwise they were only read
-    tasks += [(plan.truncation(strategy), 0) for strategy in plan.strategies if strategy != "empty"]
+    tasks += [(plan.truncation(strategy), 0) for strategy in plan.cuts]
     tasks += [(plan.alignment(strategy), 0) for strategy in plan.strategies]
     tasks += [(task, 0) for task in (plan.entropy, plan.success, plan.sufficiency) if task]
     tasks += [(task, seed) for arm, seed in plan.runs if (task := plan.finetuning(arm, seed))]
