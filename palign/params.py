@@ -453,10 +453,12 @@ class Alignment(Strict):
     keep_cut_continuations: bool = _field(
         "train on a right continuation that its budget cut, as Eq. 9 would", default=False
     )
-    own_samples: Positive = _field("K: continuations a problem, for rft-k, p-align-k and what stands on them", default=4)
+    own_samples: Positive = _field(
+        "K: continuations a problem, for rft-k, p-align-k and what stands on them", default=4
+    )
     backoff_start: Fraction = _field("share of the sentences that backoff begins with", default=0.1)
     backoff_step: Fraction = _field(
-        "share of the sentences by which a prefix grows after a wrong continuation, at least one sentence", default=0.05
+        "share of the sentences by which a wrong continuation lengthens a prefix, at least one", default=0.05
     )
     backoff_tries: Positive = _field("continuations after which back-off gives a problem up", default=8)
     success_samples: Positive = _field("K: continuations that decide whether a prefix is enough", default=4)
@@ -639,6 +641,8 @@ class Params(Report, Evaluation, FineTuning, Alignment, Truncation, Machine, Stu
                 refuse("judge", f"{arm} needs another model, a hub id or local folder; leave the arm out or name one")
             if ARMS[arm].strategy == "oracle" and "sufficient_chars" not in self.training_columns:
                 refuse("training_columns", f"{arm} needs sufficient_chars, which only artificial data state")
+            if ARMS[arm].strategy == "calibrated" and self.verdict != "compare":
+                refuse("verdict", f"{arm} sets a threshold for label log-probabilities; set verdict: compare")
         contexts = {"max_model_len": ("max_new_tokens", "alignment_max_new_tokens", "verdict_max_new_tokens")}
         contexts |= {f"{who}_max_model_len": (f"{who}_max_new_tokens",) for who in ("teacher", "judge", "preference")}
         for context, keys in contexts.items():

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 
 import matplotlib.pyplot as plt
@@ -13,25 +14,39 @@ import seaborn as sns
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from ..analysis.style import caption, nothing, spread, theme
-from ..arms import ARMS
+from ..arms import ARMS, PAPER_ARMS
 from .beside import FORMS, HERE
 from .results import answered
 from .tables import AVERAGE, POOLED, averages, single
 
+RIVALS = tuple(arm for arm in ARMS if arm not in PAPER_ARMS)
+FAMILIES = {
+    (("fixed-ratio",), PAPER_ARMS): ("s", "Blues"),
+    (("segment",), PAPER_ARMS): ("^", "Greens"),
+    (("p-align-",), PAPER_ARMS): ("D", "Oranges"),
+    (("p-align-fallback",), RIVALS): ("P", "Reds"),
+    (("p-align-", "backoff"), RIVALS): ("X", "Purples"),
+    (("success-",), RIVALS): ("v", "Blues"),
+    (("first-", "second-", "prune-", "essence-"), RIVALS): ("<", "Greens"),
+    (("rft-", "shortest-", "self-", "mix-"), RIVALS): (">", "Oranges"),
+    (("",), RIVALS): ("*", "Greys"),
+}
+"""Beginnings of names, and the arms among which they count -> (marker, hue), the first that fits."""
+
 
 def _styles() -> dict[str, tuple]:
-    """Arm -> (colour, marker), the same in every study. No palette has so many distinct colours: single arms use the
-    palette of ten, and a family of arms has one marker and the steps of one hue.
+    """Arm -> (colour, marker), the same in every study. No palette has so many distinct colours: single arms of the
+    paper use the palette of ten, and a family of arms has one marker and the steps of one hue.
     """
-    families = {"fixed-ratio": ("s", "Blues"), "segment": ("^", "Greens"), "p-align-": ("D", "Oranges")}
-    found = {}
-    for prefix, (marker, hue) in families.items():
-        members = [arm for arm in ARMS if arm.startswith(prefix)]
-        steps = sns.color_palette(hue, len(members) + 2)[2:]  # the palest are invisible on white
+    left, found = list(ARMS), {}
+    for (prefixes, among), (marker, hue) in FAMILIES.items():
+        members = [arm for arm in left if arm in among and arm.startswith(prefixes)]
+        left = [arm for arm in left if arm not in members]
+        palest = max(2, len(members) // 2)  # invisible on white
+        steps = sns.color_palette(hue, len(members) + palest)[palest:]
         found |= {arm: (colour, marker) for arm, colour in zip(members, steps, strict=True)}
-    single = [arm for arm in ARMS if arm not in found]
-    palette = sns.color_palette("colorblind", 10)
-    return {arm: found[arm] if arm in found else (palette[single.index(arm)], "o") for arm in ARMS}
+    found |= {arm: (colour, "o") for arm, colour in zip(left, sns.color_palette("colorblind", 10), strict=False)}
+    return {arm: found[arm] for arm in ARMS}
 
 
 STYLES = _styles()
@@ -113,16 +128,32 @@ def economy(table: pd.DataFrame, responses: pd.DataFrame, samples: str) -> plt.F
     theme()
     rows = averages(table)
     many = len(rows) > MANY
-    figure, axis = plt.subplots(figsize=(7.2, 5.2) if many else (5.6, 3.8))
+    figure, axis = plt.subplots(figsize=(7.2 + _further(len(rows)), 5.2) if many else (5.6, 3.8))
     for arm in rows.index:
         row, tokens, (colour, marker) = rows.loc[[arm]], responses.loc[arm, "tokens_mean"], STYLES[arm]
         axis.errorbar([tokens], 100 * row["value"], yerr=spread(row), fmt=marker, capsize=3, color=colour, label=arm)
     axis.set(xlabel="mean response length (tokens)", ylabel="average Pass@1 (%)", ylim=(-3, 103))
-    axis.set_xlim(left=0)
-    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="x-small" if many else None)
+    axis.set_xlim(0, 1.06 * responses.loc[rows.index, "tokens_mean"].max())
+    _legend(axis, len(rows))
     figure.tight_layout()
     caption(figure, f"n = {int(rows['n'].iloc[0])} problems, {samples}; 95 % intervals.")
     return figure
+
+
+COLUMN, COLUMN_WIDTH = 20, 2.4
+"""Names in a column of a legend, and its width in inches."""
+
+
+def _legend(axis: plt.Axes, arms: int) -> None:
+    """The arms' names beside a panel: smaller if they are many, and in columns."""
+    small = "x-small" if arms > MANY else None
+    columns = math.ceil(arms / COLUMN)
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=small, ncols=columns)
+
+
+def _further(arms: int) -> float:
+    """The width in inches of the legend's columns but for the first."""
+    return COLUMN_WIDTH * (math.ceil(arms / COLUMN) - 1)
 
 
 def prefix_ratios(prefixes: pd.DataFrame) -> plt.Figure | None:
@@ -333,8 +364,7 @@ def preference(table: pd.DataFrame, judge: str) -> plt.Figure | None:
         for i, row in enumerate(rows.itertuples()) if outcome in ("win", "loss") else ():
             ends = (row.low, row.high) if outcome == "win" else (1 - row.high, 1 - row.low)
             axis.hlines(i, 100 * ends[0], 100 * ends[1], color="black", lw=1.5)
-    axis.set(xlabel="problems (%)", xlim=(0, 100))
-    axis.invert_yaxis()
+    axis.set(xlabel="problems (%)", xlim=(0, 100), ylim=(len(names) - 0.4, -0.6))
     axis.grid(axis="y", visible=False)
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     figure.tight_layout()
@@ -393,7 +423,7 @@ def pareto(table: pd.DataFrame, spent: pd.DataFrame, samples: str) -> plt.Figure
         return nothing()
     many = len(rows) > MANY
     labels = {"trained": "tokens trained on", "total": "tokens judged, continued and trained on"}
-    figure, axes = plt.subplots(1, 2, figsize=(10.4, 5.0 if many else 3.8), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(10.4 + _further(len(rows)), 5.0 if many else 3.8), sharey=True)
     for axis, (column, label) in zip(axes, labels.items(), strict=True):
         for arm in free:
             axis.axhline(100 * rows.loc[arm, "value"], ls="--", lw=1, color=COLOURS[arm], label=arm)
@@ -409,7 +439,7 @@ def pareto(table: pd.DataFrame, spent: pd.DataFrame, samples: str) -> plt.Figure
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.xaxis.set_minor_formatter(NullFormatter())
     axes[0].set_ylabel("average Pass@1 (%)" if name == AVERAGE else f"{name}, Pass@1 (%)")
-    axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="x-small" if many else None)
+    _legend(axes[1], len(rows))
     figure.tight_layout()
     caption(
         figure,

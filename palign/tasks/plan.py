@@ -288,7 +288,7 @@ class Plan:
         It is read by transformers, whatever ``engine`` generates.
         """
         params = self.params
-        if not params.entropy_traces or set(self.strategies) <= {"empty"} or params.model("student").is_service:
+        if not params.entropy_traces or not self.cuts or params.model("student").is_service:
             return None
         reads = ("seed", *READER, "answer_prompt")
         return self._task("entropy", "student", reads, (self.traces,), params.entropy_traces)
