@@ -473,6 +473,10 @@ class Alignment(Strict):
     judged_traces: Annotated[int, Field(ge=0)] = _field(
         "traces of which every prefix is judged, to study the judge itself (0: none)", default=60
     )
+    judged_cuts: Annotated[int, Field(ge=0)] = _field(
+        "prefixes of each such trace that are continued, evenly spread (0: all of them, and the empty one)", default=5
+    )
+    judged_samples: Positive = _field("continuations of each such prefix", default=3)
 
 
 class FineTuning(Strict):

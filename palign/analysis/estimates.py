@@ -27,7 +27,6 @@ from ..tasks.plan import SELECTED, Plan, Task
 from ..truncation import SCAN_BLOCK, SEARCHED
 from .expected import Expected
 from .preference import RUBRIC, arm_pairs
-from .sufficiency import CUTS, SAMPLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -510,7 +509,7 @@ class Estimates:
         """Some traces are read once, with a verdict on every sentence; then some prefixes of them are continued."""
         c, n = self.costs, min(self.params.judged_traces, self.costs.training_problems)
         verdicts = n * self._sentences
-        again = n * CUTS * SAMPLES
+        again = n * (self.params.judged_cuts or self._sentences + 1) * self.params.judged_samples
         new = min(c.continuation_tokens, self.params.alignment_max_new_tokens)
         prompt = self._prompt + c.trace_tokens / 2
         read = n * (c.question_tokens + c.trace_tokens) + verdicts * c.verdict_tokens + again * prompt

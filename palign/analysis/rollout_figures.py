@@ -14,6 +14,8 @@ from .style import caption, spread, theme
 
 COLOURS = dict(zip(("right", "wrong"), sns.color_palette("colorblind", 2), strict=True))
 OVER = "Bars: 95 % over traces."
+ENDS = {"value": "", "low": "_low", "high": "_high"}
+"""The columns of an estimate, and how those of ``by_share`` end."""
 
 
 def _answers(table: pd.DataFrame) -> list[str]:
@@ -32,8 +34,7 @@ def curves(table: pd.DataFrame, means: pd.DataFrame) -> plt.Figure:
             axis.plot(100 * one["share"], 100 * one["success"], color=COLOURS[name], lw=0.6, alpha=0.5)
         if len(means):
             mean = means[means["answer"] == name]
-            bounds = {"value": mean["success"], "low": mean["success_low"], "high": mean["success_high"]}
-            bars = spread(pd.DataFrame(bounds))
+            bars = spread(pd.DataFrame({end: mean[f"success{tail}"] for end, tail in ENDS.items()}))
             axis.errorbar(
                 100 * mean["share"], 100 * mean["success"], yerr=bars, fmt="o", color="black", ms=4, capsize=2
             )
@@ -140,4 +141,49 @@ def tags(rows: pd.DataFrame) -> plt.Figure | None:
     figure.tight_layout()
     axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), title="point of enough")
     caption(figure, f"n = {rows['n'].max()} right traces. {OVER}")
+    return figure
+
+
+def positions(rows: pd.DataFrame, rare: float = 0.05) -> plt.Figure | None:
+    """What sentences do along right traces, a panel per tag; ``rows``: those of ``tags_by_position``, ``None`` without.
+
+    A tag whose share is below ``rare`` everywhere is left out.
+    """
+    order = [tag for tag, own in rows.groupby("tag", sort=False) if (own["value"] >= rare).any()]
+    if not order:
+        return None
+    theme()
+    figure, axes = plt.subplots(1, len(order), figsize=(1.6 * len(order) + 0.8, 2.4), sharey=True, squeeze=False)
+    for axis, tag in zip(axes[0], order, strict=True):
+        own = rows[rows["tag"] == tag]
+        axis.errorbar(100 * own["share"], 100 * own["value"], yerr=spread(own), fmt="o-", ms=3, lw=1)
+        axis.set_title(tag.replace("_", " ").replace(" ", "\n", 1), fontsize="small")
+        axis.set(xlim=(0, 100))
+    axes[0][0].set(ylabel="of the sentences (%)", ylim=(0, None))
+    figure.supxlabel("position in the trace (% of sentences)", fontsize="small")
+    figure.tight_layout()
+    left = f"Tags below {rare:.0%} everywhere are left out. " if len(order) < rows["tag"].nunique() else ""
+    caption(figure, f"n = {rows['n'].max()} right traces. {left}{OVER}")
+    return figure
+
+
+def beside(means: dict[str, pd.DataFrame]) -> plt.Figure | None:
+    """The success of right traces by share of the trace, one line for each table (by its name).
+
+    ``means``: of each, ``rollouts.by_share``; ``None`` where no table has right traces.
+    """
+    means = {name: table[table["answer"] == "right"] for name, table in means.items()}
+    means = {name: table for name, table in means.items() if len(table)}
+    if not means:
+        return None
+    theme()
+    figure, axis = plt.subplots(figsize=(5.4, 3.4))
+    for i, (name, table) in enumerate(means.items()):
+        bars = spread(pd.DataFrame({end: table[f"success{tail}"] for end, tail in ENDS.items()}))
+        at, label = 100 * table["share"] + i - (len(means) - 1) / 2, f"{name}, n = {table['n'].max()}"
+        axis.errorbar(at, 100 * table["success"], yerr=bars, fmt="o-", ms=4, lw=1, capsize=2, label=label)
+    axis.set(xlabel="prefix (% of sentences)", ylabel="continuations right (%)", xlim=(-3, 103), ylim=(-3, 103))
+    figure.tight_layout()
+    axis.legend(frameon=False, loc="lower right")
+    caption(figure, f"Right traces without a gap. {OVER}")
     return figure

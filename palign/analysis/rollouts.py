@@ -48,11 +48,17 @@ DRAWS = 1999
 RECORDED = Path(__file__).resolve().parent.parent / "paper" / "rollouts.csv"
 """The table that others recorded; its source and licence are in the README beside it."""
 
+POCKET = "reports/rollouts-pocket-prefixes/pocket-prefixes.csv"
+"""The pocket student's own rollouts, as ``palign rollouts params/pocket-prefixes.yaml`` writes them."""
+
 
 class Rollouts(Strict):
     """The parameters of the notebook on recorded rollouts."""
 
     rollouts: str | None = Field(None, description="CSV of your own rollouts; None reads the recorded table")
+    beside: str | None = Field(
+        None, description="CSV to stand beside it; None takes the pocket student's, or the recorded table for your own"
+    )
     threshold: float = Field(0.9, description="success from which on a prefix counts as enough", gt=0, le=1)
 
     @property
@@ -60,9 +66,24 @@ class Rollouts(Strict):
         return RECORDED if self.rollouts is None else Path(resolve(self.rollouts))
 
     @property
+    def other(self) -> Path | None:
+        """The table that stands beside; ``None`` where there is none."""
+        if self.beside is not None:
+            return Path(resolve(self.beside))
+        if self.rollouts is not None:
+            return RECORDED
+        pocket = root() / POCKET
+        return pocket if pocket.exists() else None
+
+    @property
     def folder(self) -> Path:
         """Where the report goes; a file of one's own has a folder of its own."""
         return root() / "reports" / ("recorded-rollouts" if self.rollouts is None else f"rollouts-{self.path.stem}")
+
+
+def title(path: Path) -> str:
+    """What a table is called beside another one."""
+    return "recorded" if path == RECORDED else path.stem
 
 
 class RolloutError(OneLine, ValueError):
@@ -382,7 +403,8 @@ def search_ends(table: pd.DataFrame) -> pd.DataFrame:
 
     Expected values: ``landing``, the share of the sentences that is kept; ``success`` there and ``around`` it; the
     chance that no verdict was ENOUGH (``none``), in which case the whole trace is kept; the chance that the linear
-    search ends elsewhere (``differs``); ``verdicts``, and ``continuations`` drawn for them.
+    search ends elsewhere (``differs``; ``nan`` of that search itself); ``verdicts``, and ``continuations`` drawn for
+    them.
     """
     import pandas as pd
 
@@ -398,7 +420,7 @@ def search_ends(table: pd.DataFrame) -> pd.DataFrame:
                 "success": success @ end.at,
                 "around": around @ end.at,
                 "none": 1 - end.sufficient.sum(axis=0),
-                "differs": end.differs,
+                "differs": end.differs if name != "linear" else np.full(len(kinds), math.nan),
                 "verdicts": end.verdicts,
             }
             for i, (threshold, samples) in enumerate(kinds):
@@ -574,6 +596,18 @@ def frontier(rows: pd.DataFrame) -> pd.DataFrame:
     return over(rows, ["right", "family", "policy"], ["retention", "share", "continuations"])
 
 
+def holding(rows: pd.DataFrame, retention: float) -> pd.DataFrame:
+    """The policies of one continuation a trace whose retention on right traces may be ``retention``: its 95 % interval
+    holds it. The rows of :func:`frontier` that say their retention and share.
+    """
+    right = rows[(rows["right"] == True)]  # noqa: E712  an empty table has no booleans
+    keys = ["family", "policy"]
+    count, kept = (right[right["measure"] == name].set_index(keys) for name in ("continuations", "retention"))
+    fits = (count["value"] <= 1 + 1e-9) & (kept["low"] <= retention) & (retention <= kept["high"])
+    chosen = right.set_index(keys).index.isin(fits.index[fits])
+    return right[chosen & (right["measure"] != "continuations")]
+
+
 # What stands behind the point of enough?
 
 
@@ -628,6 +662,33 @@ def tags_around(table: pd.DataFrame, threshold: float = 0.9) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def tags_by_position(table: pd.DataFrame, parts: int = 5) -> pd.DataFrame:
+    """What sentences do along right traces without a gap: one row per ``tag`` and ``share``, the middle of one of
+    ``parts`` equal parts of a trace. ``value``, ``low``, ``high``, ``n``: the mean over traces of the tag's share of
+    the sentences there. Empty where the file has no tags.
+    """
+    import pandas as pd
+
+    rows = []
+    for curve in curves(table, complete=True):
+        if curve.right and any(curve.tags):
+            # the tag of a row is that of the sentence behind the prefix
+            part = np.minimum(curve.sentences * parts // curve.of, parts - 1)
+            rows.append(pd.DataFrame({"trace": curve.trace, "part": part, "tag": curve.tags}))
+    if not rows:
+        return pd.DataFrame(columns=["tag", "share", "value", "low", "high", "n"])
+    tagged = pd.concat(rows).query("tag != ''")
+    counts = tagged.groupby(["trace", "part", "tag"]).size().unstack("tag", fill_value=0)
+    shares = counts.div(counts.sum(axis=1), axis=0)
+    return pd.DataFrame(
+        [
+            {"tag": tag, "share": (part + 0.5) / parts} | vars(interval(group[tag]))
+            for tag in shares
+            for part, group in shares.groupby(level="part")
+        ]
+    )
+
+
 # Does a longer prefix of a wrong trace poison?
 
 
@@ -679,3 +740,93 @@ def thrown_away(table: pd.DataFrame, threshold: float = 0.5) -> pd.DataFrame:
             row = {"trace": curve.trace, "of": curve.of, "start": success[0], "best": success.max()}
             rows.append(row | {"end": success[-1], "lost": lost})
     return pd.DataFrame(rows, columns=["trace", "of", "start", "best", "end", "lost"])
+
+
+# One table beside another
+
+
+BESIDE = (
+    ("sentences of a trace", "count"),
+    ("rollouts of a prefix", "count"),
+    ("success without a prefix", "share"),
+    ("success of 30 % of the sentences", "share"),
+    ("success of half of the sentences", "share"),
+    ("success of the whole trace", "share"),
+    ("traces that fall beyond chance", "share"),
+    ("largest true fall, lower bound", "share"),
+    ("linear search: landing", "share"),
+    ("released search: landing", "share"),
+    ("released search: success there", "share"),
+    ("released search ends elsewhere than linear", "share"),
+    ("the same, verdicts of 4 continuations", "share"),
+    ("traces with a point of enough", "share"),
+    ("trace behind the point of enough", "share"),
+    ("retention: 30 % of the sentences", "share"),
+    ("retention: a judge right in 90 %", "share"),
+    ("retention: verified by 4 continuations", "share"),
+    ("continuations a trace: verified by 4", "count"),
+    ("retention: back-off from 10 %", "share"),
+    ("continuations a trace: back-off from 10 %", "count"),
+)
+"""What is compared between two tables, on right traces, and whether it is a share or a count. Verdicts: at least half
+of the continuations are right, those of the file where no number of them is said.
+"""
+
+
+def measures(table: pd.DataFrame, falls: pd.DataFrame, threshold: float = 0.9) -> pd.DataFrame:
+    """The measures of :data:`BESIDE` of one table's right traces: ``measure``, ``value``, ``low`` and ``high`` (95 %),
+    ``n`` traces. A measure that the table does not give is left out. ``falls``: :func:`monotone` of the same table.
+    ``threshold``: of the point of enough.
+    """
+    import pandas as pd
+
+    table = table[table["right"]]
+    found = curves(table, complete=True)
+    if not found:
+        return pd.DataFrame(columns=["measure", "value", "low", "high", "n"])
+    falls, ends = falls[falls["right"]], search_ends(table)
+    ends = ends[ends["threshold"] == 0.5].set_index(["search", "samples"])
+    kept = policies(table).set_index(["family", "policy"])
+    points = enough_points(table, threshold)
+    one = ("fixed share", "30%"), ("judge", "right in 90%, success of 50%")
+    four, back = ("verified search", "4 continuations, 50% right"), ("back-off", "from 10%")
+
+    def at(share: float) -> list[float]:
+        return [curve.success[_length(curve.of, share)] for curve in found]
+
+    values = [
+        [curve.of for curve in found],
+        [float(np.median(curve.rollouts)) for curve in found],
+        *(at(share) for share in (0, 0.3, 0.5, 1)),
+        falls["falls"],
+        falls["low"],
+        *(ends.loc[[(name, 0)], "landing"] for name in ("linear", "released")),
+        ends.loc[[("released", 0)], "success"],
+        *(ends.loc[[("released", samples)], "differs"] for samples in (0, 4)),
+        points["point"].notna(),
+        points["behind"].dropna(),
+        *(kept.loc[[policy], "retention"] for policy in (*one, four)),
+        kept.loc[[four], "continuations"],
+        kept.loc[[back], "retention"],
+        kept.loc[[back], "continuations"],
+    ]
+    rows = []
+    for (name, kind), column in zip(BESIDE, values, strict=True):
+        numbers = np.asarray(column, dtype=float)
+        if numbers.size:
+            estimate = mean_over_traces(numbers) if kind == "count" else interval(numbers.clip(0, 1))
+            rows.append({"measure": name} | vars(estimate))
+    return pd.DataFrame(rows)
+
+
+def beside(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """:func:`measures` of several tables for a reader, one column each (by its name): shares in percent."""
+    import pandas as pd
+
+    counts = {name for name, kind in BESIDE if kind == "count"}
+    columns = {
+        name: {r.measure: _text(r.value, r.low, r.high, r.measure in counts) for r in rows.itertuples()}
+        for name, rows in tables.items()
+    }
+    order = [name for name, _ in BESIDE if any(name in column for column in columns.values())]
+    return pd.DataFrame(columns, index=pd.Index(order, name="right traces")).fillna("")

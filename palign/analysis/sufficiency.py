@@ -25,7 +25,7 @@ from .. import traces, truncation
 from ..continuation import sampling_of, user_turn
 from ..engines.base import FAILED, seed_of, stream
 from ..engines.opening import open_engine
-from ..grading import grade
+from ..grading import grade, grade_all
 from ..judging import Judge
 from ..params import Alignment, Machine, Params
 from ..tasks.plan import Plan, held
@@ -36,10 +36,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BINS = 10
-CUTS = 5
-"""Prefixes continued per judged trace: with 60 traces, each of ten bins of confidence gets about 30."""
-SAMPLES = 3
-"""Continuations of each such prefix: as many as the paper's samples per problem."""
 
 
 def turns(enough: Sequence[bool]) -> int:
@@ -68,12 +64,16 @@ def landings(enough: Sequence[bool]) -> dict[str, int]:
     return {name: search(start(len(enough)), lambda p: enough[p - 1]).sentences for name, start in SEARCHES.items()}
 
 
-def evenly_spread(m: int, k: int = CUTS) -> list[int]:
+def evenly_spread(m: int, k: int) -> list[int]:
     """At most ``k`` prefix lengths of a trace of ``m`` sentences, evenly spread; the whole trace is not among them.
+
+    With ``k`` 0 all lengths, from the empty prefix to the whole trace.
 
     >>> evenly_spread(70, 6)
     [10, 20, 30, 40, 50, 60]
     """
+    if not k:
+        return list(range(m + 1))
     return sorted({p for p in (round(m * i / (k + 1)) for i in range(1, k + 1)) if 1 <= p < m})
 
 
@@ -107,8 +107,9 @@ def measure(params: Params) -> list[dict]:
 
     Three files: ``judged`` (one prefix record per trace, with all verdicts), ``continuations`` (one per attempt) and
     ``cuts`` (one per continued prefix: ``of`` the trace, ``sentences``, ``label``, ``margin``, ``right`` of
-    ``samples``); ``sample`` is the trace's number in the sample. Resumes after a kill. Empty where ``judged_traces`` is
-    0. Raises ``JudgeFailed`` when too few traces could be judged.
+    ``samples``); ``sample`` is the trace's number in the sample. The empty prefix has no label: it is answered under
+    the answer prompt, and not judged. Resumes after a kill. Empty where ``judged_traces`` is 0. Raises ``JudgeFailed``
+    when too few traces could be judged.
     """
     task = Plan(params).sufficiency
     if task is None or task.folder.done:
@@ -129,8 +130,8 @@ def measure(params: Params) -> list[dict]:
     asked = [
         (record, p, i)
         for record in good.values()
-        for p in evenly_spread(record["of"])
-        for i in range(SAMPLES)
+        for p in evenly_spread(record["of"], params.judged_cuts)
+        for i in range(params.judged_samples)
         if p <= record["room"]
     ]
     sampling = sampling_of(params.part(Alignment))
@@ -178,11 +179,32 @@ def _cuts(good: dict[str, dict], continued: list[dict]) -> list[dict]:
         found.setdefault((record["of"], record["sentences"]), []).append(right)
     records = []
     for (name, p), right in found.items():
-        _, label, margin = good[name]["verdicts"][p - 1]
+        _, label, margin = good[name]["verdicts"][p - 1] if p else (0, None, None)
         cut = {"id": f"{name}/{p}", "of": name, "sample": good[name]["sample"], "sentences": p, "label": label}
         cut |= {"share": p / good[name]["of"]}
         records.append(cut | {"margin": margin, "right": sum(right), "samples": len(right)})
     return records
+
+
+def as_rollouts(judged: list[dict], cuts: list[dict], collected: Sequence[traces.Trace], model: str) -> pd.DataFrame:
+    """The continuations as a table of rollouts, which ``palign.analysis.rollouts.load`` reads: one row per prefix.
+
+    ``model``: the student's name. A prefix that was not continued has 0 ``rollouts`` and no ``success``. A trace is
+    ``right`` if the answer that it boxes is the gold one.
+    """
+    import pandas as pd
+
+    by_id = {trace.id: trace for trace in collected}
+    texts = [by_id[record["id"]] for record in _ok(judged)]
+    right = [one.right for one in grade_all([t.trace for t in texts], [t.answer for t in texts])]
+    found = {(cut["of"], cut["sentences"]): cut for cut in cuts}
+    rows = []
+    for record, good in zip(_ok(judged), right, strict=True):
+        for p in range(record["of"] + 1):
+            cut = found.get((record["id"], p), {"right": 0, "samples": 0})
+            row = {"trace": record["id"], "model": model, "right": good, "sentences": p, "rollouts": cut["samples"]}
+            rows.append(row | {"success": cut["right"] / cut["samples"] if cut["samples"] else None})
+    return pd.DataFrame(rows, columns=["trace", "model", "right", "sentences", "rollouts", "success"])
 
 
 def per_trace(judged: list[dict]) -> pd.DataFrame:
@@ -219,10 +241,12 @@ def per_prefix(judged: list[dict]) -> pd.DataFrame:
 
 
 def per_cut(cuts: list[dict]) -> pd.DataFrame:
-    """One row per continued prefix: as stored, with ``enough``, the ``success`` rate and the judge's ``confidence``."""
+    """One row per continued prefix that was judged: as stored, with ``enough``, the ``success`` rate and the judge's
+    ``confidence``.
+    """
     import pandas as pd
 
-    table = pd.DataFrame(cuts)
+    table = pd.DataFrame([cut for cut in cuts if cut["sentences"]])
     if not table.empty:
         table["enough"] = table["label"] == "ENOUGH"
         table["success"] = table["right"] / table["samples"]

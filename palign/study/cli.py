@@ -61,8 +61,11 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("--benchmark", metavar="NAME", help=words)
     words = "report when a prefix is enough, from recorded continuations of every prefix of a trace"
     command = commands.add_parser("rollouts", help=words, description=words)
-    words = "your own recorded rollouts (CSV); left out: those of palign/paper/rollouts.csv"
+    words = "your own rollouts (CSV), or a study's params file: those of its judged traces; left out: those of "
+    words += "palign/paper/rollouts.csv"
     command.add_argument("file", nargs="?", type=Path, metavar="FILE", help=words)
+    words = "rollouts (CSV) to stand beside them; left out: the recorded ones, or beside those the pocket student's"
+    command.add_argument("--beside", type=Path, metavar="OTHER", help=words)
     words = "compare P-ALIGN with its rivals, from the reports of params/pocket-beyond*.yaml and pocket-mending.yaml"
     command = commands.add_parser("rivals", help=words, description=words)
     command.add_argument("--reports", type=Path, metavar="FOLDER", help="folder of the reports; left out: reports/")
@@ -257,8 +260,12 @@ def _rollouts(args: argparse.Namespace) -> int:
     from . import rollouts
 
     # relative to the working directory, which need not be the project's root
-    values = {} if args.file is None else {"rollouts": str(args.file.expanduser().resolve())}
-    print(f"report: {rollouts.run(**values)}")
+    file = args.file and args.file.expanduser().resolve()
+    if file and file.suffix in (".yaml", ".yml"):
+        file = rollouts.of_study(file)
+        print(f"rollouts: {file}")
+    values = {"rollouts": file, "beside": args.beside and args.beside.expanduser().resolve()}
+    print(f"report: {rollouts.run(**{name: str(path) for name, path in values.items() if path})}")
     return 0
 
 

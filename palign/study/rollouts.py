@@ -10,8 +10,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .. import params, traces
+from ..analysis import sufficiency
 from ..analysis.rollouts import Rollouts, load
-from ..params import validate
+from ..params import ParamsError, root, validate
+from ..tasks.plan import Plan
 from . import single
 
 
@@ -24,5 +27,25 @@ def run(**values: str) -> Path:
     :class:`palign.study.run.StudyError` where the notebook fails.
     """
     recorded = validate(values, "rollouts", Rollouts)
-    load(recorded.path)  # a file that cannot be read stops here, before the notebook starts
+    for path in filter(None, (recorded.path, recorded.other)):
+        load(path)  # a file that cannot be read stops here, before the notebook starts
     return single.report("recorded_rollouts", values, recorded.folder)
+
+
+def of_study(path: Path) -> Path:
+    """Write the continuations of a study's ``sufficiency`` task as a table of rollouts; returns its path, in the folder
+    that the report on it goes to.
+
+    ``path``: the study's params file. Raises, in one line each, :class:`palign.params.ParamsError` where the study
+    continues no prefixes, and :class:`palign.tasks.plan.TaskMissing` where they have not been continued yet.
+    """
+    study = params.load(path)
+    task = Plan(study).sufficiency
+    if task is None:
+        raise ParamsError(f"{path}: judged_traces: continues no prefixes; set it above 0, in a study with p-align")
+    cuts, judged = task.read("cuts"), task.read("judged")
+    table = sufficiency.as_rollouts(judged, cuts, traces.load(study), Path(study.student).name)
+    target = root() / "reports" / f"rollouts-{study.study}" / f"{study.study}.csv"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(target, index=False, float_format="%.6g", lineterminator="\n")
+    return target

@@ -319,7 +319,9 @@ class Plan:
         """``None`` if the judge is not studied. It depends only on the traces, not on any search."""
         if not self.params.judged_traces or not self.is_adaptive:
             return None
-        reads = (*STUDENT, *VERDICTS, *ALIGNMENT)
+        reads = (*STUDENT, *VERDICTS, *ALIGNMENT, "judged_cuts", "judged_samples")
+        if not self.params.judged_cuts:  # the empty prefix is continued too
+            reads += ("answer_prompt",)
         return self._task("sufficiency", "judge", reads, (self.traces,), self.params.judged_traces)
 
     def finetuning(self, arm: str, seed: int | None = None) -> Task | None:

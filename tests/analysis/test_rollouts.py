@@ -437,3 +437,74 @@ def test_success_by_share_is_shown_with_its_bounds(table):
     shown = rollouts.by_share_shown(rollouts.by_share(table))
     assert shown.loc[("wrong", "100%"), "gain"].replace("\N{NO-BREAK SPACE}", " ") == "-61 [-76, -46]"
     assert shown["n"].tolist() == [19] * 12
+
+
+def test_tags_stand_where_their_sentences_stand(tmp_path):
+    """The row of p sentences has the tag of sentence p + 1: the first half plans, the second computes."""
+    tags = ["plan"] * 5 + ["compute"] * 5 + [""]
+    found = rollouts.tags_by_position(load(write(tmp_path, rows_of([[1.0] * 11] * 2, tags=tags))), parts=2)
+    assert {(r.tag, r.share, r.value) for r in found.itertuples()} == {
+        *(("plan", 0.25, 1.0), ("plan", 0.75, 0.0)),
+        *(("compute", 0.25, 0.0), ("compute", 0.75, 1.0)),
+    }
+
+
+def test_the_shares_of_all_tags_add_up_at_every_position(table):
+    found = rollouts.tags_by_position(table)
+    assert np.allclose(found.groupby("share")["value"].sum(), 1)
+    assert rollouts.tags_by_position(table.drop(columns="next_tags")).empty
+
+
+# One table beside another
+
+
+def test_what_stands_beside_agrees_with_the_tables_it_repeats(table):
+    """A reader who meets one number twice must find it equal."""
+    falls = rollouts.monotone(table, draws=99)
+    found = rollouts.measures(table, falls).set_index("measure")["value"]
+    assert list(found.index) == [name for name, _ in rollouts.BESIDE]
+    own = rollouts.fall(falls).query("answer == 'right'").set_index("measure")["value"]
+    assert found["traces that fall beyond chance"] == own["falls"]
+    means = rollouts.by_share(table).query("answer == 'right'").set_index("share")["success"]
+    assert found["success of 30 % of the sentences"] == means[0.3] and found["success of the whole trace"] == means[1.0]
+    ends = rollouts.searches(rollouts.search_ends(table)).query("right and threshold == 0.5 and measure == 'differs'")
+    ends = ends[ends["search"] == "released"].set_index("samples")["value"]
+    assert found["released search ends elsewhere than linear"] == ends[0]
+    assert found["the same, verdicts of 4 continuations"] == ends[4]
+    kept = rollouts.frontier(rollouts.policies(table)).query("right and policy == 'from 10%'")
+    assert found["retention: back-off from 10 %"] == kept.set_index("measure").loc["retention", "value"]
+
+
+def test_of_a_monotone_certain_curve_the_measures_are_known(tmp_path):
+    """Success 0 up to half of the trace and 1 from there on: all searches land there, and half of it stands behind."""
+    half = load(write(tmp_path, rows_of([[0.0] * 5 + [1.0] * 6] * 3)))
+    found = rollouts.measures(half, rollouts.monotone(half, draws=19)).set_index("measure")["value"]
+    assert found["linear search: landing"] == found["released search: landing"] == 0.5
+    assert found["released search ends elsewhere than linear"] == found["traces that fall beyond chance"] == 0
+    assert found["trace behind the point of enough"] == 0.5 and found["sentences of a trace"] == 10
+    assert found["retention: verified by 4 continuations"] == 1 and found["retention: 30 % of the sentences"] == 0
+
+
+def test_a_table_without_a_whole_right_trace_has_nothing_beside(tmp_path):
+    wrong = load(write(tmp_path, rows_of([[0.5, 0.5]], right=False)))
+    assert rollouts.measures(wrong, rollouts.monotone(wrong, draws=19)).empty
+    assert rollouts.beside({"wrong": rollouts.measures(wrong, rollouts.monotone(wrong, draws=19))}).empty
+
+
+def test_policies_that_hold_a_retention_are_those_of_one_continuation_whose_interval_does(table):
+    kept = rollouts.frontier(rollouts.policies(table))
+    found = rollouts.holding(kept, 0.97)
+    assert set(found["measure"]) == {"retention", "share"} and set(found["family"]) <= {"fixed share", "judge"}
+    for row in kept.query("right and measure == 'retention' and family in ('fixed share', 'judge')").itertuples():
+        assert (row.policy in set(found["policy"])) == (row.low <= 0.97 <= row.high)
+    assert rollouts.holding(kept.iloc[:0], 0.97).empty
+
+
+def test_a_table_of_ones_own_stands_beside_the_recorded_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(rollouts, "root", lambda: tmp_path)
+    assert rollouts.Rollouts().other is None, "the pocket student's table is not there"
+    (tmp_path / rollouts.POCKET).parent.mkdir(parents=True)
+    (tmp_path / rollouts.POCKET).touch()
+    assert rollouts.Rollouts().other == tmp_path / rollouts.POCKET
+    assert rollouts.Rollouts(rollouts="mine.csv").other == RECORDED
+    assert rollouts.Rollouts(rollouts="mine.csv", beside="other.csv").other.name == "other.csv"

@@ -8,10 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palign import params, traces, truncation
-from palign.analysis import costs, sufficiency
+from palign.analysis import costs, rollouts, sufficiency
 from palign.analysis.sufficiency import (
-    CUTS,
-    SAMPLES,
     calibration_error,
     confidence,
     evenly_spread,
@@ -89,8 +87,8 @@ def test_the_task_judges_every_prefix_continues_the_cuts_and_resumes(small, proj
     for record in judged:
         assert [p for p, *_ in record["verdicts"]] == list(range(1, record["of"] + 1))
         assert record["tokens_read"] <= 1.05 * (record["trace_tokens"] + 60)  # the question and the template
-    assert len(records) == loaded.judged_traces * CUTS
-    assert all(0 <= r["right"] <= r["samples"] == SAMPLES for r in records)
+    assert len(records) == loaded.judged_traces * loaded.judged_cuts
+    assert all(0 <= r["right"] <= r["samples"] == loaded.judged_samples for r in records)
     table = sufficiency.summary(judged, records)
     assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"]) | table["low"].isna()).all()
     assert (table["n"] <= loaded.judged_traces).all()
@@ -120,6 +118,33 @@ def test_the_task_judges_every_prefix_continues_the_cuts_and_resumes(small, proj
     path.write_bytes(whole[: len(whole) // 2])
     assert sufficiency.measure(loaded) == records
     assert sorted(path.read_bytes().splitlines()) == sorted(whole.splitlines())
+
+
+def test_every_prefix_of_some_traces_makes_a_table_of_rollouts(small, project):
+    """The file that `palign rollouts` reads: each prefix once, the empty one and the whole trace among them."""
+    loaded = params.validate({**small, "judged_traces": 2, "judged_cuts": 0, "judged_samples": 2}, "test")
+    collected = traces.collect(loaded)
+    cuts = sufficiency.measure(loaded)
+    judged = Plan(loaded).sufficiency.read("judged")
+    assert [cut["sentences"] for cut in cuts] == [p for record in judged for p in range(record["of"] + 1)]
+    assert all((cut["label"] is None) == (cut["sentences"] == 0) for cut in cuts)
+    assert sufficiency.per_cut(cuts)["sentences"].min() == 1, "the empty prefix was never judged"
+    assert not sufficiency.summary(judged, cuts).isna().all(axis=None)
+    path = project / "own.csv"
+    sufficiency.as_rollouts(judged, cuts, collected, "student").to_csv(path, index=False)
+    table = rollouts.load(path)
+    assert all(curve.complete and curve.right for curve in rollouts.curves(table))
+    assert table["hits"].tolist() == [cut["right"] for cut in cuts]
+
+
+def test_prefixes_that_were_not_continued_have_no_rollouts():
+    judged = [{"id": "a", "status": "ok", "of": 3}, {"id": "b", "status": "judge error: gone", "of": 2}]
+    cuts = [{"of": "a", "sentences": 2, "right": 1, "samples": 4}]
+    problem = {"question": "?", "answer": "7"}
+    collected = [traces.Trace(id=name, trace="One. Two. \\boxed{8}.", **problem) for name in "ab"]
+    table = sufficiency.as_rollouts(judged, cuts, collected, "m")
+    assert table["rollouts"].tolist() == [0, 0, 4, 0] and table["success"].dropna().tolist() == [0.25]
+    assert not table["right"].any(), "the trace's own answer is wrong"
 
 
 def test_a_study_may_leave_it_out(small, project):

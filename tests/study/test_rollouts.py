@@ -5,6 +5,7 @@ import shutil
 import pandas as pd
 import pytest
 
+from palign.analysis import rollouts
 from palign.analysis.rollouts import RECORDED
 from palign.study.cli import main
 from tests.conftest import PROJECT
@@ -28,9 +29,10 @@ def reported(folder):
     chosen = [table.loc[table["right"] == answer, "trace"].iloc[0] for answer in ("True", "False")]
     (folder / "elsewhere").mkdir()
     table[table["trace"].isin(chosen)].to_csv(folder / "elsewhere" / "mine.csv", index=False)
+    table[table["trace"] == chosen[0]].to_csv(folder / "elsewhere" / "another.csv", index=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder / "elsewhere")  # FILE is relative to here, the report to the project's root
-        assert main(["rollouts", "mine.csv"]) == 0
+        assert main(["rollouts", "mine.csv", "--beside", "another.csv"]) == 0
     return folder / "reports" / "rollouts-mine"
 
 
@@ -40,12 +42,25 @@ def test_a_file_of_ones_own_gets_the_same_report_in_a_folder_of_its_name(reporte
     assert "<h2>What this does not show</h2>" in page and "Left out" not in page
     assert {path.stem for path in reported.glob("tables/*.csv")} == {
         *("curves", "falls", "falls-by-answer", "searches", "policies"),
-        *("points", "behind", "tags", "wrong-traces"),
+        *("points", "behind", "tags", "tags-by-position", "wrong-traces", "beside"),
     }
     assert {path.name for path in reported.glob("figures/*")} == {
-        f"{name}.{kind}" for name in ("curves", "drops", "landings", "frontier", "tags") for kind in ("svg", "png")
+        f"{name}.{kind}"
+        for name in ("curves", "drops", "landings", "frontier", "tags", "positions", "beside")
+        for kind in ("svg", "png")
     }
     assert not (reported.parent / "recorded-rollouts").exists()
+
+
+@pytest.mark.model
+def test_another_table_stands_beside_under_its_name(reported):
+    """The right trace of the one table is the other: what is measured of it is the same."""
+    beside = pd.read_csv(reported / "tables" / "beside.csv").set_index("measure")
+    assert set(beside["table"]) == {"mine", "another"}
+    one, two = (beside.loc[beside["table"] == name, "value"] for name in ("mine", "another"))
+    assert len(one) == len(rollouts.BESIDE)
+    same = one.index.drop(["traces that fall beyond chance", "largest true fall, lower bound"])
+    assert (one[same] == two[same]).all(), "those two draw by the trace's place in its table"
 
 
 @pytest.mark.model
@@ -67,6 +82,21 @@ def test_traces_with_gaps_get_the_parts_that_need_no_whole_curve(folder, monkeyp
         (report / "report.html").read_text(encoding="utf-8")
     )
     assert {path.stem for path in report.glob("tables/*.csv")} == {"falls", "falls-by-answer"}
+
+
+def test_a_study_whose_prefixes_were_not_continued_gets_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "params").mkdir()
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for text, said in (
+        ("study: none\n", "run notebook 03_alignment"),
+        ("study: a\njudged_traces: 0\n", "judged_traces"),
+    ):
+        (tmp_path / "params" / "a.yaml").write_text(text)
+        assert main(["rollouts", "params/a.yaml"]) != 0
+        line = capsys.readouterr().err
+        assert line.startswith("palign: ") and line.count("\n") == 1 and said in line
+    assert not (tmp_path / "reports").exists()
 
 
 @pytest.mark.parametrize(
