@@ -276,8 +276,11 @@ def preferred(study: Results, table: pd.DataFrame) -> str:
 
 
 def worked_case(study: Results) -> dict:
-    """One kept pair whose prefix ratio is the median: trace, verdicts, prefix, continuation."""
-    aligned, frame = study.pairs(), study.prefixes().set_index("id")
+    """One kept pair whose prefix ratio is the median: trace, verdicts, prefix, continuation. Empty if none was kept."""
+    aligned = study.pairs()
+    if aligned.empty or not aligned["kept"].any():
+        return {}
+    frame = study.prefixes().set_index("id")
     kept = frame.loc[aligned[aligned["kept"]]["id"]]
     order = (kept["ratio"] - kept["ratio"].median()).abs()
     chosen = order.index[np.lexsort((order.index, order.to_numpy()))[0]]
@@ -290,11 +293,9 @@ def case(study: Results) -> str:
     """The worked case as Markdown; all data are in code blocks, so that nothing in them is read as markup."""
     if not study.plan.is_adaptive:
         return "No arm of this study uses adaptive prefixes."
-    if study.pairs().empty:
-        return "No arm of this study continues each adaptive prefix once."
-    if not study.pairs()["kept"].any():
-        return "The filter kept no pair of an adaptive prefix."
     case = worked_case(study)
+    if not case:
+        return "This study kept no pair with one continuation of an adaptive prefix."
     probes = ", ".join(f"{p}: {label}" for p, label, _ in case["verdicts"])
     oracle = f" (the oracle: {case['oracle_sentences']:.0f})" if pd.notna(case["oracle_sentences"]) else ""
     parts = {
