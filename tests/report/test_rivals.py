@@ -1,11 +1,10 @@
 """The report of arms without prefixes, with several continuations a problem, with a choice, without continuations."""
 
-import pandas as pd
 import pytest
 
 from palign.arms import ARMS
 from palign.params import Params
-from palign.report import beside, door, figures, ledger, rates, tables, texts
+from palign.report import beside, door, ledger, rates, tables, texts
 from palign.tasks.plan import Task
 
 SENTENCES = ["One is first.", "Two comes next.", "Three is last.", r"\boxed{3}."]
@@ -170,17 +169,3 @@ def test_a_problem_shows_the_part_of_the_trace_that_each_arm_keeps(rivals):
     whole = study.problem("training/1")
     assert {row["strategy"] for row in whole.rows} == set(study.plan.strategies)
     assert whole._repr_html_() and repr(whole)
-
-
-def test_the_legend_of_many_arms_has_columns():
-    """One column of 46 names was three times as high as its figure."""
-    from tests.report.test_figures import accuracy_of
-
-    arms = [arm for arm in ARMS if arm != "zero-shot"]
-    responses = pd.DataFrame({"tokens_mean": 50.0}, index=arms)
-    figure = figures.economy(accuracy_of(arms), responses, "3 samples each")
-    figure.canvas.draw()
-    legend = figure.axes[0].get_legend()
-    assert [text.get_text() for text in legend.get_texts()] == arms
-    assert legend.get_window_extent().height < 1.2 * figure.bbox.height
-    figures.plt.close(figure)
