@@ -107,30 +107,6 @@ def worlds(rows: pd.DataFrame) -> plt.Figure | None:
     return figure
 
 
-def economy(table: pd.DataFrame) -> plt.Figure:
-    """Pass@1 by what an arm costs until it is trained; ``table`` of ``rivals.arms``.
-
-    Arms that cost nothing are left out.
-    """
-    theme()
-    cost = table[["judged", "continued", "trained"]].sum(axis=1)
-    table, cost = table[cost > 0], cost[cost > 0]
-    figure, axis = plt.subplots(figsize=(7.4, 4.6))
-    for arm, row in table.iterrows():
-        ends = pd.DataFrame([{"value": row["pass@1"], "low": row["pass@1_low"], "high": row["pass@1_high"]}])
-        axis.errorbar(
-            [cost[arm] / 1e6], [100 * row["pass@1"]], yerr=spread(ends), fmt="o", ms=4, lw=0.8, color=_colour(arm)
-        )
-        axis.annotate(
-            arm, (cost[arm] / 1e6, 100 * row["pass@1"]), xytext=(4, 3), textcoords="offset points", fontsize="xx-small"
-        )
-    axis.set_xscale("log")
-    axis.set(xlabel="tokens of the student until trained (millions)", ylabel="Pass@1 (%)")
-    figure.tight_layout()
-    caption(figure, f"Tokens read, generated and trained on, one training seed. {OVER}")
-    return figure
-
-
 def errors(rows: pd.DataFrame, order: list[str]) -> plt.Figure | None:
     """What wrong responses get wrong, one bar per arm; ``rows``: the ``average`` of ``palign.pocket.errors``."""
     if rows.empty:

@@ -141,13 +141,14 @@ def updates(study: Study) -> int:
 
 
 def curve(studies: Mapping[str, Study]) -> pd.DataFrame:
-    """Pass@1 at the main budget by number of ``updates``: one row per number and arm that every such study has.
+    """Pass@1 at the main budget by number of ``updates``: one row per number and arm that every such study has. Empty
+    where there is one number only.
 
     ``value``, ``low``, ``high``; ``over``: the difference to P-ALIGN at the same number, with ``over_low`` and
     ``over_high``, and ``clear`` (Holm over the arms of one number).
     """
     chosen = [studies[name] for name in CURVE if name in studies]
-    if not chosen:
+    if len(chosen) < 2:
         return pd.DataFrame()
     common = [arm for arm in chosen[0].arms if all(arm in study.arms for study in chosen)]
     return pd.concat([_against(study, common).assign(updates=updates(study)) for study in chosen]).reset_index()
@@ -156,7 +157,7 @@ def curve(studies: Mapping[str, Study]) -> pd.DataFrame:
 def worlds(studies: Mapping[str, Study]) -> pd.DataFrame:
     """The same as :func:`curve` by ``world``, of the arms that every world has."""
     chosen = {WORLDS[name]: studies[name] for name in WORLDS if name in studies}
-    if not chosen:
+    if len(chosen) < 2:
         return pd.DataFrame()
     first = next(iter(chosen.values()))
     common = [arm for arm in first.arms if all(arm in study.arms for study in chosen.values())]
@@ -294,6 +295,22 @@ def arms_shown(table: pd.DataFrame) -> pd.DataFrame:
         text["clear"] = table["clear"].map({True: "yes", False: "no"}).fillna("")
     tokens = (table[["judged", "continued", "trained"]] / 1000).round().astype(int).map("{:,}".format)
     return text.join(tokens).assign(response=table["response"].round().astype(int))
+
+
+def finding(table: pd.DataFrame) -> str:
+    """Which arms of :func:`arms` lie clearly above P-ALIGN and by how much, and how many below, in sentences."""
+    if PALIGN not in table.index:
+        return "This study has no P-ALIGN to compare with."
+    own = points(table.loc[[PALIGN]], {"pass@1": "text"})["text"].iloc[0]
+    text = points(table, {f"over {PALIGN}": "text"})["text"]
+    clear = table["clear"] == True  # noqa: E712  P-ALIGN itself has no value
+    above = [f"{arm} ({text[arm]})" for arm in table.index[clear & (table[f"over {PALIGN}"] > 0)]]
+    below = int((clear & (table[f"over {PALIGN}"] < 0)).sum())
+    found = f"Clearly above it, in points: {', '.join(above)}" if above else "No arm lies clearly above it"
+    return (
+        f"P-ALIGN answers {own} % of the test problems rightly. {found}. Clearly below it: {below} of "
+        f"{len(table) - 1} arms."
+    )
 
 
 def questions_shown(rows: pd.DataFrame) -> pd.DataFrame:

@@ -99,12 +99,15 @@ def test_equal_generation_means_as_many_samples_as_the_dearest_rival_where_they_
 
 
 def test_without_a_curve_nothing_leads(tmp_path):
+    """An arm that was trained at one number of updates was called the leader at all of them."""
     report(tmp_path / "pocket-mending", ("backoff",))
+    report(tmp_path / rivals.MAIN, ("backoff",))
     studies = rivals.load(tmp_path)
     assert rivals.leads(studies).empty and "no arm can take the lead" in rivals.verdict(rivals.leads(studies))
-    assert rivals.curve(studies).empty and list(rivals.worlds(studies)["world"].unique()) == [
-        "a teacher whose doubts mend"
-    ]
+    assert rivals.curve(studies).empty
+    worlds = [rivals.WORLDS[name] for name in (rivals.MAIN, "pocket-mending")]
+    assert list(rivals.worlds(studies)["world"].unique()) == worlds
+    assert rivals.worlds({rivals.MAIN: studies[rivals.MAIN]}).empty
 
 
 def test_figures_are_drawn_of_every_table(reports):
@@ -113,7 +116,6 @@ def test_figures_are_drawn_of_every_table(reports):
     errors = pd.DataFrame({"arm": ["backoff"], "error": ["doubt"], "value": [0.2]})
     for figure in (
         rival_figures.ranks(table),
-        rival_figures.economy(table),
         rival_figures.curve(rivals.curve(studies)),
         rival_figures.worlds(rivals.worlds(studies)),
         rival_figures.errors(errors, list(table.index)),
@@ -128,7 +130,8 @@ def test_the_notebook_reads_the_reports_alone(reports, tmp_path, project, capsys
     reports(("backoff",))
     assert main(["rivals", "--reports", str(tmp_path)]) == 0
     page = (project / "reports" / "rivals" / "report.html").read_text(encoding="utf-8")
-    assert "backoff meets all conditions." in page and str(tmp_path) not in page
+    assert "Clearly above it, in points: backoff" in page and "backoff meets all conditions." in page
+    assert str(tmp_path) not in page
     kept = {path.stem for path in (project / "reports" / "rivals" / "tables").glob("*.csv")}
     assert kept == {"arms", "questions", "curve", "worlds", "leads"}
 
