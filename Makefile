@@ -14,7 +14,7 @@ PIP   := $(VENV)/bin/python -m pip --disable-pip-version-check -q
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study audit rollouts quick test test-vllm test-formats test-unsloth test-colab lab lint gpu-acceptance clean
+.PHONY: help setup study audit rollouts rivals quick test test-vllm test-formats test-unsloth test-colab lab lint gpu-acceptance clean
 
 help: ## List the targets
 	@echo "usage: make TARGET [PARAMS=$(PARAMS)] [PYTHON=$(PYTHON)] [VENV=$(VENV)]"
@@ -30,6 +30,9 @@ audit: setup ## Test the paper's printed numbers; RELEASED=PATH_OR_HUB_ID adds r
 
 rollouts: setup ## Report when a prefix is enough, from recorded rollouts; ROLLOUTS=FILE reads your own
 	$(VENV)/bin/palign rollouts $(if $(ROLLOUTS),"$(ROLLOUTS)")
+
+rivals: setup ## Compare P-ALIGN with its rivals, from the committed reports
+	$(VENV)/bin/palign rivals
 
 quick: lint ## Check style and run the tests that need no model, in less than a minute
 	$(PYTEST) -q -m "not model and not slow"

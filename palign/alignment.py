@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .engines.base import FAILED, NEVER_ANSWERED, Completion, Engine, Sampling, seed_of, stream
+from . import attempts, judging, traces
+from .attempts import Problem
+from .continuation import cut, kept, sampling_of, user_turn
+from .engines.base import FAILED, NEVER_ANSWERED, Completion, Engine, seed_of, stream
 from .engines.opening import open_engine
 from .grading import grade_all
 from .params import Alignment, Machine, Params
 from .prompts import fill
-from .tasks.plan import Plan, held
+from .selection import select
+from .tasks.plan import ATTEMPTS, SELECTED, Plan, Task, held, prefixes_of
+from .traces import Trace
 
 
 def sources(records: list[dict]) -> list[dict]:
@@ -27,36 +32,6 @@ def sources(records: list[dict]) -> list[dict]:
         for record in records
         if record.get("status", "ok") == "ok"
     ]
-
-
-def user_turn(continue_prompt: str, answer_prompt: str, question: str, prefix: str) -> str:
-    """The student's instruction: to continue the prefix, or to answer the question where the prefix is empty."""
-    if prefix:
-        return fill(continue_prompt, question=question, prefix=prefix)
-    return fill(answer_prompt, question=question)
-
-
-def sampling_of(settings: Alignment) -> Sampling:
-    """How continuations are sampled."""
-    return Sampling(
-        settings.alignment_max_new_tokens,
-        settings.alignment_temperature,
-        settings.alignment_top_p,
-        settings.alignment_repetition_penalty,
-    )
-
-
-def cut(pair: dict) -> bool:
-    """Whether the continuation is right but was cut at its budget: its text ends in the middle, often of a loop."""
-    return pair["outcome"] == "right" and pair["finish"] == "length"
-
-
-def kept(pair: dict, keep_cut: bool = False) -> bool:
-    """Whether the filter keeps a pair for training (Eq. 9): its continuation is right, and was not cut.
-
-    Eq. 9 asks only for a right answer; ``keep_cut`` does the same.
-    """
-    return pair["outcome"] == "right" and (keep_cut or not cut(pair))
 
 
 def _continue(
@@ -76,15 +51,35 @@ def align(params: Params, strategy: str) -> list[dict]:
     """Aligned pairs as records: the source's fields, ``continuation`` and its ``outcome``; :func:`kept` filters them.
 
     Each prefix gets one continuation. With the strategy ``empty`` there is no prefix: the student answers the question.
-    Resumes after a kill.
+    The strategies of ``palign.attempts`` draw several; a problem is left with one record (``own-k``: with all, each
+    ``of`` a trace), which also has the ``sentences`` of its prefix and the ``tries``, the continuations drawn for the
+    problem. The manifest's tokens are those of all continuations. Resumes after a kill.
     """
-    plan = Plan(params)
-    task = plan.alignment(strategy)
+    task = Plan(params).alignment(strategy)
     if task.folder.done:
         return task.read("pairs")
+    engine = open_engine(params.model("student"), params.part(Machine))
+    make = _attempted if strategy in ATTEMPTS else _continued
+    pairs, drawn = make(params, strategy, task, engine)
+    task.folder.write("pairs", pairs)
+    task.finish(
+        engine=engine.settings,
+        pairs=len(pairs),
+        continuations=len(drawn),
+        never_answered=sum(record["finish"] in NEVER_ANSWERED for record in drawn),
+        cut=sum(map(cut, pairs)),
+        kept=sum(map(kept, pairs)),
+        tokens_read=sum(record["prompt_tokens"] for record in drawn),
+        tokens_generated=sum(record["new_tokens"] for record in drawn),
+    )
+    return pairs
+
+
+def _continued(params: Params, strategy: str, task: Task, engine: Engine) -> tuple[list[dict], list[dict]]:
+    """The pairs of a strategy with one continuation a prefix, and all continuations: the same records."""
+    plan = Plan(params)
     empty = strategy == "empty"
     records = sources(plan.traces.read("traces") if empty else plan.truncation(strategy).read("prefixes"))
-    engine = open_engine(params.model("student"), params.part(Machine))
 
     def work(batch: list[dict]) -> Iterator[dict]:
         for i, completion in _continue(engine, params, strategy, [(record, 0) for record in batch]):
@@ -96,23 +91,63 @@ def align(params: Params, strategy: str) -> list[dict]:
         record | {"outcome": record["finish"] if record["finish"] in NEVER_ANSWERED else grade.outcome}
         for record, grade in zip(filled, judged, strict=True)
     ]
-    task.folder.write("pairs", pairs)
-    task.finish(
-        engine=engine.settings,
-        pairs=len(pairs),
-        never_answered=sum(pair["finish"] in NEVER_ANSWERED for pair in pairs),
-        cut=sum(map(cut, pairs)),
-        kept=sum(map(kept, pairs)),
-        tokens_read=sum(pair["prompt_tokens"] for pair in pairs),
-        tokens_generated=sum(pair["new_tokens"] for pair in pairs),
-    )
-    return pairs
+    return pairs, pairs
+
+
+def _attempted(params: Params, strategy: str, task: Task, engine: Engine) -> tuple[list[dict], list[dict]]:
+    """The pairs of a strategy of ``palign.attempts``, and all continuations that were drawn for them."""
+    plan, settings = Plan(params), params.part(Alignment)
+    rule, sampling = traces.RULES[params.sentence_rule], sampling_of(settings)
+    collected = traces.load(params)
+    found = {trace.id: 0 for trace in collected}
+    if cut_by := prefixes_of(strategy):
+        prefixes = plan.truncation(cut_by).read("prefixes")
+        found = {record["id"]: record["sentences"] for record in prefixes if record["status"] == "ok"}
+    sentences = {trace.id: rule.split(trace.trace) for trace in collected}
+
+    def prefix(trace: Trace, p: int) -> str:
+        return rule.join(sentences[trace.id][:p])
+
+    def prompt(trace: Trace, p: int) -> str:
+        if strategy == "rewrite":
+            return engine.prompt(fill(params.rewrite_prompt, question=trace.question, trace=trace.trace))
+        turn = user_turn(params.continue_prompt, params.answer_prompt, trace.question, prefix(trace, p))
+        return engine.prompt(turn)
+
+    def draw(batch: list[tuple[Trace, int, int]]) -> Iterator[tuple[int, dict]]:
+        seeds = [seed_of(params.seed, "alignment", strategy, trace.id, p, number) for trace, p, number in batch]
+        prompts = [prompt(trace, p) for trace, p, _ in batch]
+        for i, completion in stream(engine, prompts, sampling, seeds):
+            yield i, {"continuation": completion.text} | completion.facts
+
+    def begin(trace: Trace) -> Problem:
+        of, limit = len(sentences[trace.id]), engine.source.max_model_len - sampling.max_new_tokens
+        # where no sentence fits, one is tried all the same, so that the record says "prompt too long"
+        room = max(1, judging.room(lambda p: engine.count(prompt(trace, p)), of, limit))
+        return Problem(trace, attempts.start(strategy, settings, of, room, found[trace.id]))
+
+    problems = [begin(trace) for trace in collected if trace.id in found]
+    attempts.lockstep(task.folder, problems, draw, task.name)
+    pairs = []
+    for problem in problems:
+        trace = problem.trace
+        for one in problem.left or ():
+            own = {"id": f"{trace.id}/{one[1]}", "of": trace.id} if strategy == "own-k" else {"id": trace.id}
+            own |= {"question": trace.question, "answer": trace.answer, "prefix": prefix(trace, one[0])}
+            facts = {key: value for key, value in problem.drawn[one].items() if key not in ("id", "of", "number")}
+            pairs.append(own | facts | {"tries": len(problem.drawn)})
+    return pairs, [record for problem in problems for record in problem.drawn.values()]
 
 
 def align_all(params: Params) -> None:
-    """:func:`align` for every strategy the study's arms need."""
+    """The pairs of every strategy the study's arms need, by :func:`align` or, chosen among such, by
+    ``palign.selection``.
+    """
     for strategy in Plan(params).strategies:
-        align(params, strategy)
+        if strategy in SELECTED:
+            select(params, strategy)
+        else:
+            align(params, strategy)
 
 
 @held("success")

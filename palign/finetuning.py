@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import supervision, traces
+from .arms import ARMS
 from .engines.base import check_safetensors, said, seed_of
 from .engines.tokenizers import load_tokenizer
 from .params import FineTuning, Machine, Model, OneLine, Params, root
@@ -126,6 +127,8 @@ def _left_out(example: dict, max_length: int) -> bool:
 def _rows(params: Params, arm: str, tokenizer) -> list[dict]:
     """The rows of :func:`palign.supervision.build`. Raises :class:`TrainerError` where there are none."""
     rows = supervision.build(params, arm, tokenizer)
+    if not rows and ARMS[arm].target == "text":
+        raise TrainerError(f"{arm}: no training rows: no trace gave a text; see the truncation's prefixes")
     if not rows:
         raise TrainerError(f"{arm}: no training rows: no continuation was right; see the alignment's pairs")
     return rows
@@ -133,19 +136,23 @@ def _rows(params: Params, arm: str, tokenizer) -> list[dict]:
 
 TOLERATED = 0.02
 """Share of an arm's rows that ``max_length`` may cut or leave out without a warning."""
+MOSTLY = 0.3
+"""Share of an arm's rows that may be whole traces of its fallback without a warning."""
 
 
 def token_lengths(params: Params, arm: str) -> pd.DataFrame:
     """Token counts of the rows before training starts: tokens per row, and what ``max_length`` does to rows.
 
     One line each for prompt, response and row; quantiles in tokens, ``cut`` and ``left out`` (:func:`fates`) in rows.
-    Warns where more than 2 % of the rows go either way.
+    Warns where more than 2 % of the rows go either way, and where more than 30 % are whole traces of a fallback: such
+    an arm is close to one of long traces.
     """
     import pandas as pd
 
     model = Plan(params).params.model("student")  # of the commit that the study kept
     tokenizer = load_tokenizer(model)
-    examples = encode(_rows(params, arm, tokenizer), tokenizer, model.chat_template_kwargs)
+    rows = _rows(params, arm, tokenizer)
+    examples = encode(rows, tokenizer, model.chat_template_kwargs)
     prompt = pd.Series([example["prompt_tokens"] for example in examples])
     row = pd.Series([len(example["input_ids"]) for example in examples])
     parts = {"prompt": prompt, "response": row - prompt, "row": row}
@@ -158,7 +165,14 @@ def token_lengths(params: Params, arm: str) -> pd.DataFrame:
             f"warning: {arm}: of {len(examples)} rows max_length {params.max_length} leaves out {found['left out']} "
             f"and cuts {found['cut']}; a larger max_length keeps them, and needs more memory"
         )
+    if (whole := fallbacks(rows)) > MOSTLY * len(rows):
+        print(f"warning: {arm}: of {len(rows)} rows {whole} are whole traces that its fallback adds")
     return table.assign(rows=len(row), **found)
+
+
+def fallbacks(rows: list[dict]) -> int:
+    """How many rows are whole traces that the arm's fallback adds."""
+    return sum(row["fallback"] for row in rows)
 
 
 def updates(recipe: FineTuning, rows: int, full: int) -> int:
@@ -213,6 +227,7 @@ def finetune(params: Params, arm: str, seed: int | None = None) -> dict | None:
         weights=training(params)["weights"],
         autocast="bfloat16" if trainer.args.bf16 else "float16" if trainer.args.fp16 else None,
         rows=len(rows),
+        rows_fallback=fallbacks(rows),
         updates=steps,
         epochs=round(trainer.state.epoch, 3),
         longest_row_tokens=max(lengths),

@@ -123,7 +123,8 @@ class Judge:
     ``instruction``: the prompt, with ``{question}`` and ``{prefix}``. ``rule``: joins the sentences of a prefix.
     ``verdict``: how a verdict is read, ``compare`` (the labels' log-probabilities where they part, see
     :func:`palign.engines.labels.parting`) or ``decode`` (a greedy reply of at most ``max_new_tokens`` tokens, thoughts
-    included). Raises ``EngineError`` where the labels cannot be compared.
+    included). Raises ``EngineError`` where the labels cannot be compared. ``threshold``: the margin from which on a
+    compared verdict is ENOUGH; ``None``: where that label is the likelier one.
     """
 
     def __init__(
@@ -133,8 +134,9 @@ class Judge:
         rule: Rule,
         verdict: Literal["compare", "decode"] = "compare",
         max_new_tokens: int = 16,
+        threshold: float | None = None,
     ):
-        self.engine, self.instruction, self.rule = engine, instruction, rule
+        self.engine, self.instruction, self.rule, self.threshold = engine, instruction, rule, threshold
         self.verdict, self.max_new_tokens = verdict, max_new_tokens
         self.labels = parting(engine.tokenizer, LABELS) if verdict == "compare" else []
 
@@ -178,7 +180,8 @@ class Session:
         prompts = [(i, self.judge.prompt(self.drafts[i][0], self.drafts[i][1][:p])) for i, p in asked]
         try:
             if self.judge.verdict == "compare":
-                return [_compared(reading) for reading in reader.choose(prompts, self.judge.labels)]
+                readings = reader.choose(prompts, self.judge.labels)
+                return [_compared(reading, self.judge.threshold) for reading in readings]
             readings = reader.generate(prompts, self.judge.max_new_tokens)
             return [_decoded(reading, prompt) for reading, (_, prompt) in zip(readings, prompts, strict=True)]
         except EngineStopped:  # the engine no longer answers: the run stops without a verdict on any trace
@@ -220,14 +223,16 @@ def _cost(reading: Reading) -> dict[str, int]:
     }
 
 
-def _compared(reading: Reading) -> Verdict:
+def _compared(reading: Reading, threshold: float | None = None) -> Verdict:
     cost = _cost(reading)
     if reading.value is None:
         return Verdict("error", **cost, reason="prompt too long")
     margin = reading.value[0] - reading.value[1]
     if margin != margin:
         return Verdict("error", **cost, reason=reading.reason or "label probability is not a number")
-    return Verdict("ENOUGH" if margin > 0 else "NOT_ENOUGH", **cost, margin=round(margin, 4))
+    stated = round(margin, 4)  # what a record states: a threshold finds the same when it is replayed on records
+    enough = margin > 0 if threshold is None else stated >= threshold
+    return Verdict("ENOUGH" if enough else "NOT_ENOUGH", **cost, margin=stated)
 
 
 def _decoded(reading: Reading, prompt: str) -> Verdict:

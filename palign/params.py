@@ -275,6 +275,9 @@ PAPER: dict[str, Any] = {
     "continue_prompt": "Problem:\n{question}\n\nWhat is known so far:\n{prefix}\n\nTake it as given and do not repeat "
     "it. Go on from there in your own words, step by step, and give the final answer in \\boxed{}.",
     "upft_prompt": "{question}\n\nWrite only the beginning of a solution.",
+    "rewrite_prompt": "Problem:\n{question}\n\nA solution by somebody else:\n{trace}\n\nWrite a complete solution of "
+    "your own, in your own words, step by step, and give the final answer in \\boxed{}.",
+    "fallback_prompt": "{question}\n\nThink at length, and give the final answer in \\boxed{}.",
     "preference_prompt": "Problem:\n{question}\n\nSolution A:\n{first}\n\nSolution B:\n{second}\n\nWhich solution is "
     "better? A good one is complete and logical, reflects on its steps, repeats nothing and is concise. Reply with one "
     "label, [A], [B] or [TIE].",
@@ -427,6 +430,10 @@ class Truncation(Strict):
     infogain_share: Fraction = _field(
         "share of the largest information gain a prefix must reach, for p-align-infogain", default=0.9
     )
+    calibration_traces: Positive = _field(
+        "traces of the pilot that sets the verdict's threshold, for p-align-calibrated", default=40
+    )
+    pruned_share: Fraction = _field("share of a trace's sentences left out, for prune-entropy", default=0.5)
     entropy_traces: Annotated[int, Field(ge=0)] = _field(
         "traces along which the student's token entropy is measured (0: none)", default=200
     )
@@ -445,6 +452,20 @@ class Alignment(Strict):
     alignment_max_new_tokens: Positive = _field("token budget of a continuation", default=256)
     keep_cut_continuations: bool = _field(
         "train on a right continuation that its budget cut, as Eq. 9 would", default=False
+    )
+    own_samples: Positive = _field(
+        "K: continuations a problem, for rft-k, p-align-k and what stands on them", default=4
+    )
+    backoff_start: Fraction = _field("share of the sentences that backoff begins with", default=0.1)
+    backoff_step: Fraction = _field(
+        "share of the sentences by which a wrong continuation lengthens a prefix, at least one", default=0.05
+    )
+    backoff_tries: Positive = _field("continuations after which back-off gives a problem up", default=8)
+    success_samples: Positive = _field("K: continuations that decide whether a prefix is enough", default=4)
+    success_needed: Positive = _field("k: how many of them must be right", default=2)
+    rewrite_prompt: str = _field(
+        "instruction to write an own solution to {question} after {trace}, for self-rewrite",
+        default="{question}\nDraft: {trace}\nTake the draft as known. Work step by step. Box the answer.",
     )
     sufficiency_samples: Annotated[int, Field(ge=0)] = _field(
         "further continuations per prefix, only to measure the student's success rate from it", default=4
@@ -467,6 +488,10 @@ class FineTuning(Strict):
     upft_tokens: Positive = _field("UPFT: tokens of the trace to learn", default=32)
     upft_structure_share: Fraction = _field("UPFT: share of whole-trace samples", default=0.1)
     upft_prompt: str = _field("UPFT: task prompt of the prefix samples", default="{question}\nBegin the draft.")
+    fallback_prompt: str = _field(
+        "task prompt of the whole traces in p-align-fallback-prompt", default="{question}\nBegin the draft."
+    )
+    hard_weight: Positive = _field("how often a hard problem's row counts, for p-align-hard", default=3)
     trainer: Literal["auto", "unsloth", "trl"] = _field(
         "the trainer; auto: unsloth if CUDA and unsloth are available, else trl", default="auto"
     )
@@ -593,6 +618,8 @@ class Params(Report, Evaluation, FineTuning, Alignment, Truncation, Machine, Stu
             "boundary_prompt": {"question", "numbered"},
             "continue_prompt": {"question", "prefix"},
             "upft_prompt": {"question"},
+            "rewrite_prompt": {"question", "trace"},
+            "fallback_prompt": {"question"},
             "preference_prompt": {"question", "first", "second"},
         }.items():
             for name in names:
@@ -609,6 +636,8 @@ class Params(Report, Evaluation, FineTuning, Alignment, Truncation, Machine, Stu
         for key, values in {"benchmarks": [b.name for b in self.benchmarks], "arms": self.arms}.items():
             if len(set(values)) < len(values):
                 refuse(key, f"names must differ, got {values}")
+        if self.success_needed > self.success_samples:
+            refuse("success_needed", f"{self.success_needed} exceeds success_samples {self.success_samples}")
         if len(set(self.training_seeds)) < len(self.training_seeds):
             refuse("training_seeds", f"seeds must differ, got {self.training_seeds}")
         for arm in self.arms:
@@ -616,6 +645,8 @@ class Params(Report, Evaluation, FineTuning, Alignment, Truncation, Machine, Stu
                 refuse("judge", f"{arm} needs another model, a hub id or local folder; leave the arm out or name one")
             if ARMS[arm].strategy == "oracle" and "sufficient_chars" not in self.training_columns:
                 refuse("training_columns", f"{arm} needs sufficient_chars, which only artificial data state")
+            if ARMS[arm].strategy == "calibrated" and self.verdict != "compare":
+                refuse("verdict", f"{arm} sets a threshold for label log-probabilities; set verdict: compare")
         contexts = {"max_model_len": ("max_new_tokens", "alignment_max_new_tokens", "verdict_max_new_tokens")}
         contexts |= {f"{who}_max_model_len": (f"{who}_max_new_tokens",) for who in ("teacher", "judge", "preference")}
         for context, keys in contexts.items():

@@ -1,4 +1,5 @@
-"""Prefixes without a search: shares, thirds, the oracle, one reading, information gain (paper, Table 2, Figures 3, 4).
+"""Prefixes without a search: shares, thirds, the oracle, one reading, information gain (paper, Table 2, Figures 3, 4),
+and shorter traces as others make them: half of the tokens, up to a right answer, without sentences of low entropy.
 
 A strategy returns a :class:`Cut` for every trace: the sentences that are used as its prefix. ``palign.truncation``
 turns cuts into the same records as the adaptive prefixes, so that later stages need not know how a prefix was found.
@@ -9,15 +10,19 @@ Cut(start=0, end=15, ...)
 
 from __future__ import annotations
 
+import bisect
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, takewhile
 
 from .engines.base import Engine, EngineStopped, Reading, said
+from .grading import grade_all, last_box
 from .judging import room
 from .problems import DataError
 from .prompts import fill, plain
-from .traces import Rule, Trace, sufficient_sentences
+from .traces import Rule, Trace, split_reversibly, sufficient_sentences
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Cut:
     ``sufficient``: whether the strategy found them sufficient; strategies that count sentences never do. ``room``: how
     many sentences fitted the context (``None``: all). ``probes``: (sentences, label, value) as in
     ``palign.truncation.Prefix.verdicts``, where the value is what the strategy compares; tokens are counted as there.
+    ``text``: the prefix where it is not these sentences joined; the cut then has as many sentences as the text.
     """
 
     start: int = 0
@@ -38,6 +44,7 @@ class Cut:
     tokens_read: int = 0
     tokens_demanded: int = 0
     tokens_of_prompts: int = 0
+    text: str | None = None
 
 
 def fixed(m: int, percent: int) -> Cut:
@@ -186,6 +193,138 @@ class OneReading:
         return self.engine.prompt(fill(self.boundary_prompt, question=trace.question, numbered=numbered))
 
 
+def token_ends(tokenizer, text: str) -> list[int]:
+    """How many characters of ``text`` each of its tokens and those before it reach to, in order.
+
+    A character that several tokens share counts from the first of them on.
+    """
+    if getattr(tokenizer, "is_fast", False):
+        spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        return list(accumulate((end for _, end in spans), max))
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    decoded = (tokenizer.decode(ids[:i], skip_special_tokens=False) for i in range(1, len(ids) + 1))
+    common = (
+        sum(1 for _ in takewhile(lambda two: two[0] == two[1], zip(text, part, strict=False))) for part in decoded
+    )
+    return list(accumulate(common, max))
+
+
+class HalfOfTokens:
+    """The first half of a trace's tokens by the student's tokenizer, rounded up (arXiv 2512.21002).
+
+    The text is a true prefix of the trace, character by character; it may end inside a sentence, which then counts.
+    """
+
+    def __init__(self, tokenizer, rule: Rule):
+        self.tokenizer, self.rule = tokenizer, rule
+
+    def __call__(self, trace: Trace, sentences: Sequence[str]) -> Cut:
+        ends = token_ends(self.tokenizer, trace.trace)
+        if not ends:
+            return Cut(error="the trace has no tokens")
+        return _of_text(trace.trace[: ends[-(-len(ends) // 2) - 1]], sentences, self.rule)
+
+
+def _of_text(text: str, sentences: Sequence[str], rule: Rule, ending: str = "", sufficient: bool = False) -> Cut:
+    """A cut whose text is given, with the number of sentences that it begins; ``ending`` is not part of the trace."""
+    return Cut(end=min(len(rule.split(text)), len(sentences)), text=text + ending, sufficient=sufficient)
+
+
+# A formula between its marks, or a number by itself: no operand, index or argument, and no part of a word.
+_EXPRESSION = re.compile(
+    r"\$\$(.+?)\$\$|\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]"
+    r"|(?:(?<![^\s=:$])|(?<=\s\())(?<![-+*/^<>×·÷≤≥]\s)([-−+]?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?)"
+    r"(?=%?[.,;:!)]*(?:\s|$))(?!\s*[-+*/^=<>×·÷≤≥])",
+    re.DOTALL,
+)
+_EQUALS = re.compile(r"(?<![<>!:])=")
+
+
+def stated(sentence: str) -> str | None:
+    r"""What a sentence states, if anything: its last box; else its last formula (``$...$``, ``\(...\)``, ``\[...\]``)
+    behind its last equals sign, or its last number that stands by itself, whichever comes later. A question states
+    nothing. Only signs decide, no words: a number in words is not found, nor a formula without marks.
+
+    >>> stated("Adding up, m + n = 204.")
+    '204'
+    """
+    if sentence.rstrip().endswith(("?", "\uff1f")):
+        return None
+    if (box := last_box(sentence)) is not None:
+        return box.strip()
+    unmarked = re.sub(r"(?<!\S)\*\*(\S.*?)\*\*(?!\w)", r"\1", sentence)  # bold
+    found = [next(filter(None, match.groups())) for match in _EXPRESSION.finditer(unmarked)]
+    return _EQUALS.split(found[-1])[-1].strip(" \n&.,;:").replace("\u2212", "-") if found else None
+
+
+SOLUTIONS = ("first-solution", "second-solution")
+
+
+def solution(trace: Trace, sentences: Sequence[str], rule: Rule, which: int) -> Cut:
+    r"""The trace up to and including the sentence with its first (``which`` 1) or second (2) right answer, after
+    arXiv 2412.21187, whose authors let a model cut a trace into solutions. Here grading alone finds them.
+
+    Sentences are those of :func:`split_reversibly`, so the text is a true prefix of the trace. One is right if what it
+    states (:func:`stated`) grades right; right ones in a row are one answer. An intermediate value that equals the gold
+    answer is taken for it. The text ends in a box: where its last sentence has none, what it states is appended in one.
+    Where the trace states too few right answers, the cut is an error.
+    """
+    parts = split_reversibly(trace.trace)
+    states = [stated(part) for part in parts]
+    distinct = [f"\\boxed{{{value}}}" for value in dict.fromkeys(filter(None, states))]
+    grades = grade_all(distinct, [trace.answer] * len(distinct), lenient=False)
+    good = {box for box, grade in zip(distinct, grades, strict=True) if grade.right}
+    right = [f"\\boxed{{{value}}}" in good for value in states]
+    begins = [i for i, now in enumerate(right) if now and not (i and right[i - 1])]
+    if len(begins) < which:
+        return Cut(error="states no right answer" + (" again" if begins else ""))
+    end = begins[which - 1]
+    text = "".join(parts[: end + 1]).rstrip()
+    ending = "" if last_box(parts[end]) is not None else f" \\boxed{{{states[end]}}}"
+    return _of_text(text, sentences, rule, ending, sufficient=True)
+
+
+def pruned(entropies: Sequence[float], share: float) -> list[int]:
+    """Which sentences stay (from 0, in order) where ``share`` of them, rounded down, is left out: those of the lowest
+    entropy, of equals the earlier, never the last. ``entropies``: one a sentence, shape (sentences,).
+    """
+    last = len(entropies) - 1
+    count = min(math.floor(share * len(entropies) + 1e-9), last)
+    out = set(sorted(range(last), key=lambda i: entropies[i])[:count])
+    return [i for i in range(len(entropies)) if i not in out]
+
+
+class EntropyPruned:
+    """The trace without the ``share`` of its sentences whose tokens have the lowest summed entropy (arXiv 2508.03346).
+
+    The student reads the trace after the answer prompt, as if it had written it (``palign.analysis.entropy``). A token
+    belongs to the sentence that its last character stands in. The authors put a mark in the place of what they leave
+    out, and take paragraphs for steps; here there is no mark, and a step is a sentence by the study's rule.
+    """
+
+    def __init__(self, engine: Engine, rule: Rule, answer_prompt: str, share: float):
+        self.engine, self.rule, self.answer_prompt, self.share = engine, rule, answer_prompt, share
+
+    def __call__(self, trace: Trace, sentences: Sequence[str]) -> Cut:
+        prompt = self.engine.prompt(fill(self.answer_prompt, question=trace.question))
+        read = [plain(self.engine.tokenizer, sentence, response=True) for sentence in sentences]
+        text = self.rule.join(read)
+        (values,) = self.engine.entropies([prompt], [text])
+        if values is None:
+            return Cut(error="prompt too long")
+        gap = len(self.rule.join(["", ""]))
+        ends = list(accumulate(len(sentence) + gap for sentence in read))
+        sums = [0.0] * len(sentences)
+        for end, value in zip(token_ends(self.engine.tokenizer, text), values, strict=True):
+            sums[min(bisect.bisect_right(ends, max(0, end - 1)), len(sums) - 1)] += value
+        if not all(map(math.isfinite, sums)):
+            return Cut(error="entropy of a token is not a number")
+        kept = pruned(sums, self.share)
+        tokens = self.engine.count(prompt) + len(values)
+        joined = self.rule.join([sentences[i] for i in kept])
+        return Cut(end=len(kept), text=joined, tokens_read=tokens, tokens_of_prompts=tokens)
+
+
 def _cost(readings: Sequence[Reading]) -> dict[str, int]:
     return {
         "tokens_read": sum(reading.shared_tokens for reading in readings),
@@ -194,14 +333,16 @@ def _cost(readings: Sequence[Reading]) -> dict[str, int]:
     }
 
 
-def cutter(
-    strategy: str, rule: Rule, read: InfoGain | OneReading | None = None
-) -> Callable[[Trace, Sequence[str]], Cut]:
-    """The strategy as a function of a trace and its sentences.
+Finder = Callable[[Trace, Sequence[str]], Cut]
+"""A strategy as a function of a trace and its sentences."""
 
-    ``read`` finds the cut of ``infogain`` and ``one-reading``; where it fails, the error is that of one trace. The
-    other strategies only count sentences. Raises ``ValueError`` for an unknown strategy, and the function passes on
-    ``EngineStopped``.
+
+def cutter(strategy: str, rule: Rule, read: Finder | None = None) -> Finder:
+    """The strategy as a function.
+
+    ``read`` finds the cut of those that need a model or a tokenizer; where it fails, the error is that of one trace.
+    The other strategies count sentences or grade what they state. Raises ``ValueError`` for an unknown strategy, and
+    the function passes on ``EngineStopped``.
     """
     kind, _, which = strategy.partition("-")
     if kind == "fixed":
@@ -210,6 +351,8 @@ def cutter(
         return lambda trace, sentences: segment(len(sentences), which)
     if strategy == "oracle":
         return lambda trace, sentences: oracle(trace, rule)
+    if strategy in SOLUTIONS:
+        return lambda trace, sentences: solution(trace, sentences, rule, 1 + SOLUTIONS.index(strategy))
     if read is None:
         raise ValueError(f"{strategy}: no such strategy")
 

@@ -15,19 +15,20 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import traces
-from .engines.base import said
+from . import calibration, traces
+from .continuation import sampling_of
+from .engines.base import said, seed_of
 from .engines.memory import out_of_memory, release
 from .engines.opening import open_engine
 from .engines.tokenizers import load_tokenizer
 from .judging import Judge, Verdict
-from .params import Machine, OneLine, Params
-from .strategies import Cut, InfoGain, OneReading, cutter
+from .params import Alignment, Machine, OneLine, Params
+from .strategies import SOLUTIONS, Cut, EntropyPruned, HalfOfTokens, InfoGain, OneReading, cutter
 from .tasks.plan import Plan, held
 from .tasks.store import RunFolder
 from .traces import Trace
 
-SEARCHED = ("adaptive", "linear", "judge")
+SEARCHED = ("adaptive", "linear", "judge", "calibrated")
 """Strategies that search by verdicts."""
 READ = ("infogain", "one-reading")
 """Strategies of ``palign.strategies`` that need a model."""
@@ -81,6 +82,15 @@ def linear(m: int) -> Search:
         if enough:
             return SearchResult(p, True)
     return SearchResult(m, False)
+
+
+def backward(m: int) -> Search:
+    """Back from the whole trace to the last NOT_ENOUGH: the shortest prefix behind which every verdict is ENOUGH."""
+    for p in range(m, 0, -1):
+        (enough,) = yield [p]
+        if not enough:
+            return SearchResult(min(p + 1, m), p < m)
+    return SearchResult(1, True)
 
 
 SCAN_BLOCK = 8
@@ -353,7 +363,8 @@ def truncate(params: Params, strategy: str) -> list[dict]:
 
     ``adaptive``: the search that ``search`` names, by the student's verdicts. ``linear``: a scan, independent of
     ``search``. ``judge``: the same search as ``adaptive``, by the verdicts of the model ``judge``, with its own budget,
-    context and template switches. The other strategies are those of ``palign.strategies``. Raises
+    context and template switches. ``calibrated``: the same search as ``adaptive``, ENOUGH from a margin on that a pilot
+    of the traces decides (``palign.calibration``). The other strategies are those of ``palign.strategies``. Raises
     :class:`JudgeFailed` when too many traces could not be judged, and ``DataError`` if the data do not state the
     oracle.
     """
@@ -362,6 +373,7 @@ def truncate(params: Params, strategy: str) -> list[dict]:
         return task.read("prefixes")
     collected, rule = traces.load(params), traces.RULES[params.sentence_rule]
     tokenizer, engine, read = load_tokenizer(params.model("student")), None, None
+    pilot: dict[str, Any] = {"tokens_read": 0, "tokens_generated": 0}
 
     def count(text: str) -> int:
         return len(tokenizer(text, add_special_tokens=False).input_ids)
@@ -372,12 +384,23 @@ def truncate(params: Params, strategy: str) -> list[dict]:
         read = InfoGain(engine, rule, params.continue_prompt, params.answer_prompt, params.infogain_share)
     elif strategy == "one-reading":
         read = OneReading(engine, params.boundary_prompt)
+    elif strategy == "entropy-pruned":
+        student = params.model("student").model_copy(update={"engine": "transformers"})  # others give no predictions
+        engine = open_engine(student, params.part(Machine))
+        read = EntropyPruned(engine, rule, params.answer_prompt, params.pruned_share)
+    elif strategy == "tokens-50":
+        read = HalfOfTokens(tokenizer, rule)
     if strategy in SEARCHED:
         how = (params.verdict, params.verdict_max_new_tokens)
         if strategy == "judge":
             how = (params.judge_verdict, params.judge_max_new_tokens)
         judge = Judge(engine, params.judge_prompt, rule, *how)
         start = linear if strategy == "linear" else SEARCHES[params.search]
+        if strategy == "calibrated":
+            sample = traces.sample(collected, params.calibration_traces, seed_of(params.seed, "calibration"))
+            ask = {"continue_prompt": params.continue_prompt, "sampling": sampling_of(params.part(Alignment))}
+            pilot = _calibrate(task.folder, sample, judge, start, count, params.batch_size, **ask, seed=params.seed)
+            judge.threshold = pilot["threshold"]
 
         def work(batch: Sequence[Trace]) -> Iterator[dict]:
             return map(vars, searched(batch, start, judge, count, params.batch_size))
@@ -389,23 +412,70 @@ def truncate(params: Params, strategy: str) -> list[dict]:
                 sentences = rule.split(trace.trace)
                 yield vars(of_cut(trace, sentences, cut(trace, sentences), rule, count))
 
-    records = judged(task.folder, "prefixes", collected, work, task.name)
+    if strategy in SOLUTIONS:  # a trace that states no right answer is no failure
+        records = task.folder.fill("prefixes", collected, lambda trace: trace.id, work, task.name)
+    else:
+        records = judged(task.folder, "prefixes", collected, work, task.name)
     task.finish(
         **({"engine": engine.settings} if engine else {}),
         traces=len(records),
         failed=sum(record["status"] != "ok" for record in records),
         unparsed=sum(record["unparsed"] for record in records),
-        tokens_read=sum(record["tokens_read"] + record["tokens_demanded"] for record in records),
-        tokens_generated=sum(record["tokens_generated"] for record in records),
+        **pilot
+        | {
+            "tokens_read": pilot["tokens_read"] + _read(records),
+            "tokens_generated": pilot["tokens_generated"] + sum(record["tokens_generated"] for record in records),
+        },
     )
     return records
 
 
+def _read(records: Iterable[dict]) -> int:
+    """The tokens that were read for all verdicts of some prefixes."""
+    return sum(record["tokens_read"] + record["tokens_demanded"] for record in records)
+
+
+def _calibrate(
+    folder: RunFolder,
+    pilot: Sequence[Trace],
+    judge: Judge,
+    start: Callable[[int], Search],
+    count: Callable[[str], int],
+    most: int,
+    **asked: Any,
+) -> dict[str, Any]:
+    """What :func:`palign.calibration.calibrate` finds on a ``pilot`` of traces of which every prefix is judged, with
+    the tokens of that.
+
+    Prefixes that were stored under another threshold are removed: a request of the pilot had failed and was repeated.
+    """
+
+    def work(batch: Sequence[Trace]) -> Iterator[dict]:
+        return map(vars, searched(batch, every, judge, count, most))
+
+    def find(m: int, enough: Callable[[int], bool]) -> int:
+        return search(start(m), enough).sentences
+
+    names = {trace.id for trace in pilot}
+    folder.discard("judged", lambda record: record["id"] not in names)
+    records = judged(folder, "judged", pilot, work, "judging the pilot")
+    before = folder.read("pilot")
+    good = [record for record in records if record["status"] == "ok"]
+    texts = {trace.id: judge.rule.split(trace.trace) for trace in pilot}
+    found = calibration.calibrate(folder, good, texts, find, judge.engine, judge.rule, **asked)
+    if found["pilot"] != before:
+        folder.discard("prefixes", lambda _: True)
+        folder.write("pilot", found["pilot"])
+    return found | {
+        "tokens_read": found["tokens_read"] + _read(records),
+        "tokens_generated": found["tokens_generated"] + sum(record["tokens_generated"] for record in records),
+    }
+
+
 def truncate_all(params: Params) -> None:
     """:func:`truncate` for every strategy the study's arms need."""
-    for strategy in Plan(params).strategies:
-        if strategy != "empty":
-            truncate(params, strategy)
+    for strategy in Plan(params).cuts:
+        truncate(params, strategy)
 
 
 def searched(
@@ -452,7 +522,7 @@ def of_cut(trace: Trace, parts: list[str], cut: Cut, rule: traces.Rule, count: C
     return _prefix(
         trace,
         parts,
-        rule.join(parts[cut.start : cut.end]),
+        rule.join(parts[cut.start : cut.end]) if cut.text is None else cut.text,
         rule,
         count,
         status=cut.error or "ok",

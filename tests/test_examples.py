@@ -15,6 +15,7 @@ WITHOUT_A_STUDY = [
     "judging.label",
     "judging.parse",
     "overlap",
+    "pocket.errors",
     "problems",
     "prompts",
     "strategies",

@@ -20,8 +20,8 @@ import pytest
 from tests.conftest import PROJECT
 
 GROUND = ("params", "prompts", "arms")
-METHOD = ("problems", "traces", "judging", "strategies", "truncation", "alignment")
-METHOD += ("supervision", "finetuning", "evaluation", "grading", "behaviour", "overlap")
+METHOD = ("problems", "traces", "judging", "strategies", "calibration", "truncation", "continuation", "attempts")
+METHOD += ("selection", "alignment", "supervision", "finetuning", "evaluation", "grading", "behaviour", "overlap")
 WINGS = ("engines", "tasks", "analysis", "report", "paper", "pocket", "study")
 DOOR = "__init__"  # palign/__init__.py, which holds `open`
 

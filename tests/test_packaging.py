@@ -250,7 +250,7 @@ def test_every_report_is_of_a_study_of_this_repository():
     """benchmarks/faults.py once wrote its own report here, because it had found no other project to write to."""
     known = {path.stem for path in (ROOT / "params").glob("*.yaml")}
     known |= {"paper-audit", "paper-audit-released", "recorded-rollouts", "rollouts-pocket-prefixes", "benchmarks"}
-    known |= {"LOG.md", "README.md", "REPRODUCTION.md"}
+    known |= {"LOG.md", "README.md", "FINDINGS.md", "REPRODUCTION.md", "rivals"}
     assert {Path(name).parts[1] for name in text_files() if name.startswith("reports/")} <= known
 
 

@@ -96,6 +96,15 @@ BAD = {
         "study: x\narms: [p-align-oracle]\ntraining_columns: {question: q, answer: a, trace: t}",
         "training_columns: p-align-oracle needs sufficient_chars",
     ),
+    "a threshold for decoded verdicts": (
+        "study: x\nverdict: decode\narms: [p-align-calibrated]",
+        "verdict: p-align-calibrated sets a threshold for label log-probabilities; set verdict: compare",
+    ),
+    "more successes than samples": ("study: x\nsuccess_needed: 5", "success_needed: 5 exceeds success_samples 4"),
+    "a rewriting prompt without the trace": (
+        "study: x\nrewrite_prompt: '{question}'",
+        "rewrite_prompt: must contain {trace} exactly once",
+    ),
     "impossible sampling": ("study: x\ntemperature: 0.0", "n_samples: 3 samples at temperature 0"),
     "second budget too large": ("study: x\nsecond_budget: 256", "second_budget: 256 must be smaller"),
     "no room for a prompt": ("study: x\nmax_new_tokens: 1024", "max_new_tokens: 1024 leaves no room"),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palign import traces, truncation
-from palign.arms import ARMS
+from palign.arms import PAPER_ARMS
 from palign.engines.base import Engine, EngineStopped, PlainReader
 from palign.engines.opening import open_engine
 from palign.params import Machine, Model, Params, validate
@@ -201,8 +201,7 @@ def test_the_cached_reader_gives_what_reading_anew_gives(monkeypatch):
 
 def test_every_strategy_gives_records_of_one_kind(small, project):
     """Alignment, supervision and report read them without knowing how a prefix was found."""
-    arms = [arm for arm in ARMS if arm != "p-align-other-judge"] + ["p-align-other-judge"]
-    params = validate({**small, "arms": arms, "judge": "student"}, "test")
+    params = validate({**small, "arms": list(PAPER_ARMS), "judge": "student"}, "test")
     collected = traces.collect(params)
     truncation.truncate_all(params)
     found = {s: truncation.truncate(params, s) for s in Plan(params).strategies if s != "empty"}

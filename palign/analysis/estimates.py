@@ -13,7 +13,6 @@ length is not listed to be as long as the arm's training targets, cut at the bud
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,8 +23,9 @@ from ..arms import ARMS
 from ..engines.transformers import TransformersEngine
 from ..finetuning import TOLERATED, updates
 from ..params import Costs, FineTuning, Params, ParamsError, Shape
-from ..tasks.plan import Plan, Task
+from ..tasks.plan import SELECTED, Plan, Task
 from ..truncation import SCAN_BLOCK, SEARCHED
+from .expected import Expected
 from .preference import RUBRIC, arm_pairs
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ GPU_SHARE = 0.92
 """Share of a GPU's memory that can be filled; vLLM has a parameter for it."""
 FOUR_BIT = 0.56
 """Bytes of a weight quantised to 4 bits, its block's scale included."""
+CONTINUED = 5
+"""Prefixes of a pilot's trace that calibration continues: its thresholds share some (assumed)."""
 TOKENS = ["tokens_read", "tokens_generated", "tokens_trained"]
 
 
@@ -101,6 +103,7 @@ class Estimates:
 
     def __init__(self, params: Params):
         self.params, self.costs, self.plan = params, params.costs, Plan(params)
+        self.expected = Expected.of(params)
 
     @property
     def stated(self) -> bool:
@@ -186,12 +189,26 @@ class Estimates:
             f"\nWith the start of each notebook and {self._at_once} at once of the arms:\n{self.line()}",
             f"\nMemory by stage, GB, {self._machine}:\n{self._memory_text()}",
             *(f"warning: {warning}" for warning in self.warnings()),
+            *self.fallbacks(),
         ]
         if (found := self.measured()) is not None:
             parts.append(
                 f"\nEstimate divided by what the last report measured:\n{self.versus(found).to_string(na_rep='')}"
             )
         return "\n".join(parts)
+
+    def fallbacks(self) -> list[str]:
+        """How many rows the arms with a fallback would train on whole traces, by the expected retention, one line each;
+        also of p-align-fallback where the study has p-align.
+        """
+        n, arms = self.costs.training_problems, list(self.params.arms)
+        arms += ["p-align-fallback"] if "p-align" in arms and "p-align-fallback" not in arms else []
+        found = [(arm, *self.expected.fallback(arm)) for arm in arms if ARMS[arm].fallback]
+        return [
+            f"{arm}: about {n * whole:,.0f} of {n * rows:,.0f} rows ({100 * whole / rows:.0f} %) would be whole traces"
+            for arm, whole, rows in found
+            if rows
+        ]
 
     def warnings(self) -> list[str]:
         """What the parameters and the expected lengths say of each other that is probably not meant, one line each.
@@ -211,7 +228,7 @@ class Estimates:
             )
         if p.max_length > p.max_model_len and any(ARMS[arm].target for arm in p.arms):
             yield f"max_length {p.max_length} exceeds max_model_len {p.max_model_len}, all that the student reads"
-        for strategy in self.plan.strategies:
+        for strategy in self.plan.cuts:
             if strategy in SEARCHED and not self.scans(strategy):  # a binary search begins in the middle
                 limit = p.judge_max_model_len if strategy == "judge" else p.max_model_len
                 context = "judge_max_model_len" if strategy == "judge" else "max_model_len"
@@ -221,21 +238,36 @@ class Estimates:
                         f"about {100 * over:.0f} % of the traces are too long to be judged: half of the trace is read "
                         f"first and exceeds {context} {limit}"
                     )
-            room = p.max_model_len - self._prompt - p.alignment_max_new_tokens
-            spread = c.trace_spread if strategy != "empty" else 0
-            if (over := 1 - fitting(prefix_tokens(c, strategy), spread, room)[0]) > TOLERATED:
-                yield (
-                    f"about {100 * over:.0f} % of the prefixes ({strategy}) cannot be continued: beside "
-                    f"alignment_max_new_tokens {p.alignment_max_new_tokens}, max_model_len {p.max_model_len} leaves "
-                    f"{max(0, room):,.0f} tokens for them"
-                )
+        said: dict[str, list[str]] = {}  # what is to be said of several strategies, said once
+        for strategy, text in self._too_long():
+            said.setdefault(text, []).append(strategy)
+        for text, strategies in said.items():
+            yield text.format(", ".join(strategies))
         for arm in p.arms:
             if ARMS[arm].target and (rows := self.rows(arm)).over > TOLERATED:
-                lot = "cut" if ARMS[arm].target == "prefix" else "left out"
+                answers = {part.answers for part in self.expected.parts(arm)}
+                lot = "cut or left out" if len(answers) > 1 else "left out" if True in answers else "cut"
                 yield (
                     f"about {100 * rows.over:.0f} % of {arm}'s rows ({rows.tokens:,.0f} tokens on average) would "
                     f"exceed max_length {p.max_length} and be {lot}"
                 )
+
+    def _too_long(self) -> Iterator[tuple[str, str]]:
+        """Strategies with texts that exceed the context, each with a warning that has a place for their names."""
+        p, c = self.params, self.costs
+        chosen = [strategy for strategy in self.plan.strategies if strategy in SELECTED]
+        whole = [*(("entropy-pruned",) if "entropy-pruned" in self.plan.cuts else ()), *chosen]
+        if (over := 1 - fitting(c.trace_tokens, c.trace_spread, p.max_model_len - self._prompt)[0]) > TOLERATED:
+            text = f"about {100 * over:.0f} % of the traces ({{}}) are too long to be read: a whole trace exceeds "
+            yield from ((strategy, text + f"max_model_len {p.max_model_len}") for strategy in whole)
+        room = p.max_model_len - self._prompt - p.alignment_max_new_tokens
+        for strategy in (one for one in self.plan.strategies if one not in chosen):
+            prefix, _ = self._continued(strategy)
+            what = "traces" if strategy == "rewrite" else "prefixes"
+            if (over := 1 - fitting(prefix, c.trace_spread if prefix else 0, room)[0]) > TOLERATED:
+                text = f"about {100 * over:.0f} % of the {what} ({{}}) cannot be continued: beside "
+                text += f"alignment_max_new_tokens {p.alignment_max_new_tokens}, max_model_len {p.max_model_len} "
+                yield strategy, text + f"leaves {max(0, room):,.0f} tokens for them"
 
     def _memory_faults(self) -> Iterator[str]:
         if self._usable is None:
@@ -278,16 +310,17 @@ class Estimates:
         if p.teacher and not p.model("teacher").is_service:
             found["traces"] = self._generation(n, self._prompt + c.trace_tokens, p.teacher_max_model_len, teacher=True)
         if not p.model("student").is_service:
-            searched = [s for s in self.plan.strategies if s in SEARCHED]
-            if searched:
+            if any(strategy in SEARCHED for strategy in self.plan.cuts):
                 found["truncation"] = self._generation(
                     n, c.question_tokens + c.read_share * c.trace_tokens + c.verdict_tokens
                 )
+            elif "entropy-pruned" in self.plan.cuts:
+                found["truncation"] = self._reading
             if self.plan.entropy:
                 found["entropy"] = self._reading
-            continued = [prefix_tokens(c, s) + self._continued(s) for s in self.plan.strategies]
+            continued = [self._continued(s) for s in self.plan.strategies if s not in SELECTED]
             if continued:
-                found["alignment"] = self._generation(n, self._prompt + max(continued))
+                found["alignment"] = self._generation(n, self._prompt + max(map(sum, continued)))
             asked = sum(b.problems for b in p.benchmarks) * p.n_samples
             longest = max(self.response(arm) for arm in p.arms)
             found["evaluation"] = self._generation(asked, self._prompt + longest)
@@ -377,6 +410,9 @@ class Estimates:
         c, n, strategy = self.costs, self.costs.training_problems, task.variant
         model = self.params.model("judge" if strategy == "judge" else "student")
         answer = 0
+        if strategy == "entropy-pruned":  # read as for entropy
+            yield Cost(task.name, arm, n * self._reading.length, held=self._reading.held)
+            return
         if strategy in SEARCHED:
             asked, share = self._asked(strategy), c.read_share
             if self.scans(strategy):
@@ -392,12 +428,22 @@ class Estimates:
             return
         prompt = c.question_tokens + share * c.trace_tokens
         held = self._generating(n, prompt + c.verdict_tokens, model.max_model_len)
-        yield Cost(task.name, arm, n * (prompt + demanded), n * answer, held=0 if model.is_service else held)
+        found = Cost(task.name, arm, n * (prompt + demanded), n * answer, held=0 if model.is_service else held)
+        yield self._calibrated(found) if strategy == "calibrated" else found
+
+    def _calibrated(self, search: Cost) -> Cost:
+        """A search and the pilot before it, whose traces are judged after every sentence and then continued."""
+        c, n = self.costs, min(self.params.calibration_traces, self.costs.training_problems)
+        prefix, new = self._continued("adaptive")
+        verdicts, again = n * self._sentences, n * CONTINUED
+        read = n * (c.question_tokens + c.trace_tokens) + verdicts * c.verdict_tokens + again * (self._prompt + prefix)
+        generated = verdicts * self._verdict("calibrated") + again * new
+        return replace(search, read=search.read + read, generated=search.generated + generated)
 
     @property
     def _sentences(self) -> float:
         """Sentences of a trace."""
-        return max(1, self.costs.trace_tokens / self.costs.sentence_tokens)
+        return self.expected.sentences
 
     def scans(self, strategy: str) -> bool:
         """Whether the strategy's search is the linear scan."""
@@ -434,16 +480,24 @@ class Estimates:
         return replace(memory, work=memory.work + logits, length=tokens, room=math.inf)
 
     def _alignment(self, task: Task, arm: None) -> Iterator[Cost]:
-        n, prefix = self.costs.training_problems, prefix_tokens(self.costs, task.variant)
-        new, prompt = self._continued(task.variant), self._prompt + prefix
-        held = self._generating(n, prompt + new)
-        yield Cost(task.name, arm, n * prompt, n * new, held=held)
+        n, strategy = self.costs.training_problems, task.variant
+        if strategy in SELECTED:
+            yield self._selection(task)
+            return
+        tries, (prefix, new) = self.expected.tries(strategy), self._continued(strategy)
+        read = self._prompt + self.costs.trace_tokens * tries.share
+        held = self._generating(n, self._prompt + prefix + new)
+        yield Cost(task.name, arm, n * tries.number * read, n * tries.number * new, held=held)
 
-    def _continued(self, strategy: str) -> float:
-        """Tokens of one continuation; without a prefix it is the student's own answer."""
-        c = self.costs
-        new = c.continuation_tokens if prefix_tokens(c, strategy) else c.response_tokens["zero-shot"]
-        return min(new, self.params.alignment_max_new_tokens)
+    def _selection(self, task: Task) -> Cost:
+        """The student reads each candidate once."""
+        offered = sum(number * (self._prompt + tokens) for number, tokens in self.expected.candidates())
+        return Cost(task.name, None, self.costs.training_problems * offered, held=self._reading.held)
+
+    def _continued(self, strategy: str) -> tuple[float, float]:
+        """Tokens of the trace in the last prompt of a problem, and of the continuation."""
+        shown = self.costs.trace_tokens if strategy == "rewrite" else self.expected.prefix(strategy)
+        return shown, min(self.expected.new(strategy), self.params.alignment_max_new_tokens)
 
     def _success(self, task: Task, arm: None) -> Iterator[Cost]:
         """Further continuations of the prefixes that alignment continued."""
@@ -464,9 +518,8 @@ class Estimates:
 
     def _finetuning(self, task: Task, arm: str) -> Iterator[Cost]:
         c, recipe, n = self.costs, self.params.part(FineTuning), self.costs.training_problems
-        strategy, rows = ARMS[arm].strategy, self.rows(arm)
-        pairs = n if strategy is None else n * (c.student_right if strategy == "empty" else c.retention)
-        left = round(pairs * rows.left)
+        rows = self.rows(arm)
+        left = round(n * sum(part.rows for part in self.expected.parts(arm)) * rows.left)
         if left and recipe.equal_updates:
             seen = updates(recipe, left, n) * recipe.per_device_train_batch_size * recipe.gradient_accumulation_steps
         else:
@@ -478,19 +531,15 @@ class Estimates:
 
         Too long a row is cut where its target is the trace's beginning, and else left out, because its answer would be.
         """
-        c, recipe, target = self.costs, self.params.part(FineTuning), ARMS[arm].target
-        mean, room = target_tokens(c, recipe, arm), recipe.max_length - self._prompt
-        parts = [(1.0, mean, 0 if target == "label" else c.trace_spread, target != "prefix")]  # share, tokens, ...
-        if target == "upft":
-            share = recipe.upft_structure_share
-            beginning = min(recipe.upft_tokens, c.trace_tokens)
-            parts = [(share, c.trace_tokens, c.trace_spread, True), (1 - share, beginning, 0, False)]
+        parts, room = self.expected.parts(arm), self.params.max_length - self._prompt
+        mean, total = self.expected.target(arm), sum(part.rows for part in parts)
         over = left = trained = 0.0
-        for share, tokens, spread, answers in parts:
-            fits, length = fitting(tokens, spread, room)
+        for part in parts:
+            fits, length = fitting(part.tokens, part.spread, room)
+            share = part.rows / total if total else 0.0
             over += share * (1 - fits)
-            left += share * (fits if answers else 1)
-            trained += share * (fits * length + (0 if answers else (1 - fits) * room))
+            left += share * (fits if part.answers else 1)
+            trained += share * (fits * length + (0 if part.answers else (1 - fits) * room))
         return Rows(over, left, self._prompt + mean, self._prompt + trained / left if left else 0)
 
     def _evaluation(self, task: Task, arm: str) -> Iterator[Cost]:
@@ -500,11 +549,8 @@ class Estimates:
 
     def response(self, arm: str) -> float:
         """Tokens of one response of the arm."""
-        c, target = self.costs, ARMS[arm].target
-        if target == "upft":  # some of its rows are whole traces, and it answers with whole traces
-            like = c.trace_tokens
-        else:
-            like = target_tokens(c, self.params.part(FineTuning), arm) if target else 0
+        c, some = self.costs, ARMS[arm].target == "upft"  # some of its rows are whole traces, as its responses then are
+        like = c.trace_tokens if some else self.expected.target(arm)
         return min(c.response_tokens.get(arm, like), self.params.max_new_tokens)
 
     def _preference(self, task: Task, arm: None) -> Iterator[Cost]:
@@ -558,31 +604,6 @@ def fitting(mean: float, spread: float, limit: float) -> tuple[float, float]:
     z = (math.log(limit / mean) + spread**2 / 2) / spread
     share = NormalDist().cdf(z)
     return (share, mean * NormalDist().cdf(z - spread) / share) if share > 1e-9 else (0.0, 0.0)
-
-
-def prefix_tokens(costs: Costs, strategy: str) -> float:
-    """Tokens of a strategy's prefix: a fixed share is in its name; a search has the expected share."""
-    if strategy == "empty":
-        return 0
-    if strategy.startswith("segment-"):
-        return costs.trace_tokens / 3
-    fixed = re.fullmatch(r"fixed-(\d+)", strategy)
-    return costs.trace_tokens * (int(fixed[1]) / 100 if fixed else costs.prefix_share)
-
-
-def target_tokens(costs: Costs, recipe: FineTuning, arm: str) -> float:
-    """Tokens of the arm's training targets: the mean over its rows."""
-    spec = ARMS[arm]
-    if spec.target == "label":
-        return costs.answer_tokens
-    if spec.target == "trace":
-        return costs.trace_tokens
-    if spec.target == "upft":
-        share = recipe.upft_structure_share
-        return share * costs.trace_tokens + (1 - share) * min(recipe.upft_tokens, costs.trace_tokens)
-    prefix = prefix_tokens(costs, spec.strategy)
-    new = costs.continuation_tokens if prefix else costs.response_tokens["zero-shot"]
-    return {"prefix": prefix, "continuation": new}.get(spec.target, prefix + new + costs.marks_tokens)
 
 
 def weights(costs: Costs | Shape, dtype: str) -> float:

@@ -33,7 +33,7 @@ import numpy as np
 from pydantic import Field
 
 from ..params import OneLine, Strict, resolve, root
-from ..truncation import SEARCHES, Search, SearchResult
+from ..truncation import SEARCHES, Search, SearchResult, backward
 from .statistics import holm, interval, mean_over_traces, paired_difference, table_of
 
 if TYPE_CHECKING:
@@ -281,15 +281,6 @@ def fall(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 # Where does a search end?
-
-
-def backward(m: int) -> Search:
-    """Back from the whole trace to the last NOT_ENOUGH: the shortest prefix behind which every verdict is ENOUGH."""
-    for p in range(m, 0, -1):
-        (enough,) = yield [p]
-        if not enough:
-            return SearchResult(min(p + 1, m), p < m)
-    return SearchResult(1, True)
 
 
 ALL_SEARCHES: dict[str, Callable[[int], Search]] = {**SEARCHES, "backward": backward}

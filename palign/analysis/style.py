@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -16,6 +18,8 @@ import pandas as pd
 import seaborn as sns
 
 NOTHING = "nothing to show: this study has no such data"
+CAPTION = "caption"
+"""The id of a figure's caption in its SVG."""
 
 
 def theme() -> None:
@@ -31,7 +35,8 @@ def save(figure: plt.Figure, folder: Path, name: str) -> list[Path]:
     Returns the paths of both.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {folder / f"{name}.svg": {"Date": None}, folder / f"{name}.png": {"Software": None}}
+    said = " ".join(text.get_text() for text in figure.texts if text.get_gid() == CAPTION).replace("\n", " ") or None
+    paths = {folder / f"{name}.svg": {"Date": None, "Description": said}, folder / f"{name}.png": {"Software": None}}
     for path, metadata in paths.items():
         figure.savefig(path, metadata=metadata, bbox_inches="tight")
     return list(paths)
@@ -39,7 +44,22 @@ def save(figure: plt.Figure, folder: Path, name: str) -> list[Path]:
 
 def caption(figure: plt.Figure, text: str) -> None:
     """Write a caption below the figure. It states n and what the intervals are over."""
-    figure.text(0.01, -0.01, text, ha="left", va="top", fontsize="small", wrap=True)
+    figure.text(0.01, -0.01, text, ha="left", va="top", fontsize="small", wrap=True, gid=CAPTION)
+
+
+def parted(svg: str) -> tuple[str, str]:
+    """The drawing in an SVG that :func:`save` wrote, without the caption below it, and the caption's text.
+
+    A page shows the caption as text of its own, which can be read on a telephone.
+    """
+    said = re.search(r"<dc:description>(.*?)</dc:description>", svg, re.DOTALL)
+    svg = re.sub(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    line = re.search(rf'<g id="{CAPTION}">\s*<g [^>]*translate\(\S+ (\S+)\) scale\((\S+) ', svg)
+    if line:
+        baseline, size = float(line[1]), 100 * float(line[2])
+        height = f"{baseline - size:.6g}"  # where its first line begins
+        svg = re.sub(r'(<svg [^>]*height=")[^"]*(pt" viewBox="0 0 \S+ )[^"]*', rf"\g<1>{height}\g<2>{height}", svg)
+    return re.sub(r"\s+", " ", svg).replace("> <", "><").strip(), html.unescape(said[1]) if said else ""
 
 
 def spread(rows: pd.DataFrame) -> list[pd.Series]:

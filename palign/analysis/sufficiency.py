@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import traces, truncation
-from ..alignment import sampling_of, user_turn
+from ..continuation import sampling_of, user_turn
 from ..engines.base import FAILED, seed_of, stream
 from ..engines.opening import open_engine
 from ..grading import grade, grade_all

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..params import Machine, Model
@@ -125,7 +125,7 @@ class TransformersEngine(Engine):
                 sums.append(logprobs[row, torch.arange(-len(tail), 0), torch.tensor(tail)].sum().item())
         return [sums[i : i + len(tails)] for i in range(0, len(sums), len(tails))]
 
-    LOGITS = 2**28  # held at once by entropies: a GiB in float32
+    LOGITS = 2**28  # held at once by entropies and likelihoods: a GiB in float32
 
     def entropies(self, prompts: Sequence[str], responses: Sequence[str]) -> list[list[float] | None]:
         """Entropy (nats) of the prediction of each token of a response, given its prompt and the tokens before it.
@@ -134,16 +134,44 @@ class TransformersEngine(Engine):
         The texts go through the model one at a time: values then do not depend on the batch, and one long text is
         enough work for the machine.
         """
-        found: list[list[float] | None] = []
+        import torch
+
+        def entropy(logits, _):
+            return torch.special.entr(logits.softmax(-1)).sum(-1)
+
+        return [values and values[0] for values in self._along(prompts, responses, entropy)]
+
+    def likelihoods(self, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[list, list] | None]:
+        """Log-probability (nats) and rank of each token of a response: two lists. Read as :meth:`entropies` reads.
+
+        The rank is 1 for the likeliest token: one more than there are tokens of a larger logit.
+        """
+        import torch
+
+        def likelihood(logits, tokens):
+            own = logits.gather(-1, tokens[:, None])
+            ranks = 1 + (logits > own).sum(-1)
+            return torch.stack([own[:, 0].double() - logits.logsumexp(-1).double(), ranks.double()])
+
+        found = self._along(prompts, responses, likelihood)
+        return [values and (values[0], [int(rank) for rank in values[1]]) for values in found]
+
+    def _along(
+        self, prompts: Sequence[str], responses: Sequence[str], measure: Callable
+    ) -> Iterator[list[list] | None]:
+        """Measures of the prediction of each token of a response, one list each; ``None`` for a text that does not fit.
+
+        ``measure`` takes logits and the tokens predicted, and gives values of shape (tokens,) or (measures, tokens).
+        """
         for prompt, response in zip(prompts, responses, strict=True):
             head, tail = (self.tokenizer(text, add_special_tokens=False).input_ids for text in (prompt, response))
-            fits = len(head) + len(tail) <= self.source.max_model_len
-            # the output at each token predicts the next one
-            found.append(self._entropies(head + tail)[len(head) - 1 : -1] if fits else None)
-        return found
+            if len(head) + len(tail) > self.source.max_model_len:
+                yield None
+            else:
+                yield [values[len(head) - 1 :] for values in self._measured(head + tail, measure)]
 
-    def _entropies(self, tokens: list[int]) -> list[float]:
-        """Entropy of each position's prediction, in blocks: all logits of a long text do not fit into memory."""
+    def _measured(self, tokens: list[int], measure: Callable) -> list[list[float]]:
+        """The measures at each token but the first, in blocks: all logits of a long text do not fit into memory."""
         import torch
         from transformers import DynamicCache
 
@@ -151,10 +179,11 @@ class TransformersEngine(Engine):
         block = max(1, self.LOGITS // self.model.config.vocab_size)
         cache, parts = DynamicCache(config=self.model.config), []
         with torch.inference_mode():
-            for start in range(0, len(tokens), block):
-                logits = self.model(ids[:, start : start + block], past_key_values=cache, use_cache=True).logits[0]
-                parts.append(torch.special.entr(logits.float().softmax(-1)).sum(-1))
-        return torch.cat(parts).tolist()
+            for start in range(0, len(tokens) - 1, block):  # the output at each token predicts the next one
+                end = min(start + block, len(tokens) - 1)
+                logits = self.model(ids[:, start:end], past_key_values=cache, use_cache=True).logits[0].float()
+                parts.append(torch.atleast_2d(measure(logits, ids[0, start + 1 : end + 1])))
+        return torch.cat(parts, dim=-1).tolist() if parts else [[]]
 
     def reader(self, texts: Sequence[str]) -> Reader:
         """A reader that caches each text; where some layers have other than full attention, one without a cache."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
+from matplotlib.ticker import MaxNLocator
 
 from ..analysis.style import caption, theme
 from .printed import named
@@ -34,24 +35,33 @@ def forest(table: pd.DataFrame, scopes: Sequence[str]) -> plt.Figure:
     """P-ALIGN's gains with both intervals, one panel per scope; ``table``: rows of :func:`palign.paper.gains.gains`."""
     theme()
     table = table[table["scope"].isin(scopes)]
-    labels = named(table).str.replace("-Instruct", "") + ", " + table["metric"] + ", less " + table["worse"]
-    names = list(labels.unique())
-    places = {name: -i for i, name in enumerate(names)}
-    width = 0.082 * max(map(len, names)) + 2.6 * len(scopes)  # inches, for the labels and the panels
-    size = (width, 0.28 * len(names) + 1.3)
-    figure, axes = plt.subplots(1, len(scopes), figsize=size, sharex=True, sharey=True, squeeze=False)
+    table = table.assign(student=named(table).str.replace("-Instruct", ""))
+    rows = table.drop_duplicates(["student", "metric", "worse"])
+    lines = []  # a heading for each student, then its gains
+    for student, own in rows.groupby("student", sort=False):
+        lines += [(student, "", ""), *own[["student", "metric", "worse"]].itertuples(index=False, name=None)]
+    names = [f"{metric.capitalize()}, minus {worse}" if metric else student for student, metric, worse in lines]
+    columns = min(len(scopes), 2)
+    down = -(-len(scopes) // columns)
+    size = (7.0, down * (0.2 * len(lines) + 1) + 0.2)
+    figure, axes = plt.subplots(down, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
     pale, dark = sns.color_palette("colorblind", 2)
-    for axis, scope in zip(axes[0], scopes, strict=True):
+    for axis, scope in zip(axes.flat, scopes, strict=True):
         rows = table[table["scope"] == scope]
-        at = labels[rows.index].map(places)
+        at = [lines.index(key) for key in rows[["student", "metric", "worse"]].itertuples(index=False, name=None)]
         axis.axvline(0, color="grey", lw=1)
         axis.hlines(at, rows["low"], rows["high"], color=pale, lw=1.5, label="95 %, arms independent")
         axis.hlines(at, rows["best_low"], rows["best_high"], color=dark, lw=4, label="95 %, best pairing")
         axis.plot(rows["gain"], at, "o", ms=4, color="black", label="printed difference")
         sizes = " or ".join(str(n) for n in sorted(rows["problems"].unique()))
-        axis.set(title=f"{scope}\nn = {sizes}", xlabel="gain (points)")
-        axis.set(yticks=[-i for i in range(len(names))], yticklabels=names, ylim=(-len(names) + 0.3, 0.7))
+        axis.set_title(f"{scope}, n = {sizes}", fontsize="medium")
+        axis.set(xlabel="gain (points)" if axis in axes[-1] else "", ylim=(len(lines) - 0.4, -0.6))
+        axis.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
         axis.grid(axis="y", visible=False)
+    for column in axes:
+        column[0].set_yticks(range(len(lines)), names, fontsize="small")
+        for label, (_, metric, _) in zip(column[0].get_yticklabels(), lines, strict=True):
+            label.set(fontstyle="normal" if metric else "italic", color="black" if metric else "grey")
     handles, words = axes[0][0].get_legend_handles_labels()
     figure.tight_layout()
     figure.legend(handles, words, loc="upper center", bbox_to_anchor=(0.5, 0.0), frameon=False, ncols=3)

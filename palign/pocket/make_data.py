@@ -16,14 +16,19 @@ DATA = Path(__file__).parent / "data"
 TRAINING_PROBLEMS = 320
 TEST_PROBLEMS = 250
 SEED = "2026"
-TEACHERS = {"train": {}, "train-brief": {"rounds": (0, 0, 1)}}  # the second teacher seldom doubts (Table 8)
+TEACHERS = {
+    "train": {},
+    "train-brief": {"rounds": (0, 0, 1)},  # seldom doubts (Table 8)
+    "train-mending": {"mends": 1.0, "seed": f"mending {SEED}"},  # some of its doubts find a mistake; other problems
+}
+"""Each teacher's habits, and the seed of its problems where it has problems of its own."""
 
 
-def training_records(count: int = TRAINING_PROBLEMS, **habits) -> list[dict]:
+def training_records(count: int = TRAINING_PROBLEMS, seed: str = SEED, **habits) -> list[dict]:
     """Training problems, each with a trace by a teacher of these ``habits`` and the sufficient prefix's characters."""
-    rng = random.Random(f"teacher {SEED}")
+    rng = random.Random(f"teacher {seed}")
     records = []
-    for problem in draw_problems("train", count, seed=SEED, **TRAINING):
+    for problem in draw_problems("train", count, seed=seed, **TRAINING):
         trace = teach(problem, rng, **habits)
         records.append(
             {

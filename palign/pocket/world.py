@@ -172,47 +172,88 @@ def answer_sentence(answer: int | str) -> str:
     return ANSWER.format(answer=answer)
 
 
-def teach(problem: DialProblem, rng: random.Random, tables=TABLES, rounds=(1, 2, 2, 3), slip=0.15) -> TeacherTrace:
+def teach(
+    problem: DialProblem, rng: random.Random, tables=TABLES, rounds=(1, 2, 2, 3), slip=0.15, mends=0.0
+) -> TeacherTrace:
     """A long, R1-like trace: restating, a plan, the steps, then rounds of doubt and the boxed answer.
 
-    With probability ``slip`` a step first goes wrong and is corrected at once. ``tables`` lets the student's
-    pre-training be written in the same voice with the student's own beliefs.
+    With probability ``slip`` a step first goes wrong and is corrected at once. With probability ``mends`` a problem
+    with a rare key is solved wrongly at first: the step of a rare key goes wrong, the trace goes on from it to a wrong
+    conclusion, and a check finds and mends it. ``tables`` lets the student's pre-training be written in the same voice
+    with the student's own beliefs.
     """
     trace = TeacherTrace()
     values = problem.values(tables)
+    hard = [i for i, key in enumerate(problem.keys) if key in RARE]
+    mistaken = rng.choice(hard) if mends and hard and rng.random() < mends else None
+    told = values if mistaken is None else _mistake(problem, mistaken, rng, tables)
     before = [problem.start, *values[:-1]]
     listed = [f"{o} {k}." for o, k in zip(ORDINALS, problem.keys, strict=False)]
-    start, end = NUMBERS[problem.start], NUMBERS[values[-1]]
+    start = NUMBERS[problem.start]
 
     trace.say(rng.choice(OPENINGS).format(start=start), *listed, rng.choice(GOALS), rng.choice(PLANS))
     trace.say(f"Now {start}.")
     trace.states[-1] = (0, problem.start)
-    for i, (key, value) in enumerate(zip(problem.keys, values, strict=True)):
-        if rng.random() < slip / len(values):
+    for i, (key, value) in enumerate(zip(problem.keys, told, strict=True)):
+        if mistaken is None and rng.random() < slip / len(values):
             wrong = rng.choice([x for x in range(10) if x != value])
             trace.step(i, key, wrong)
             trace.say(f"Wait, {key} takes {NUMBERS[before[i]]} to {NUMBERS[value]}.")
             trace.states[-1] = (i, before[i])  # the slip is corrected: the step is still to be stated
         trace.step(i, key, value)
     trace.sufficient = len(trace.sentences)
-    trace.say(rng.choice(ENDS).format(end=end))
+    trace.say(rng.choice(ENDS).format(end=NUMBERS[told[-1]]))
 
-    for _ in range(rng.choice(rounds)):
-        kind = rng.choice(("check", "check", "read", "what-if", "last"))
-        if kind == "check":
-            trace.say(rng.choice(CHECKS), f"Now {start}.")
-            trace.say(*(step_sentence(i, k, v) for i, (k, v) in enumerate(zip(problem.keys, values, strict=True))))
-            trace.say(rng.choice(AGREES).format(end=end))
-        elif kind == "read":
-            trace.say(rng.choice(READS), *listed, rng.choice(READ_OK))
-        elif kind == "what-if":
-            other = DialProblem(rng.choice([x for x in range(10) if x != problem.start]), problem.keys)
-            trace.say(rng.choice(WHAT_IFS).format(start=NUMBERS[other.start]), f"Now {NUMBERS[other.start]}.")
-            told = list(enumerate(zip(other.keys, other.values(tables), strict=True)))[: rng.randint(1, len(values))]
-            trace.say(*(step_sentence(i, k, v) for i, (k, v) in told), rng.choice(DROPS))
-        else:
-            last = len(values) - 1
-            trace.say(rng.choice(LAST_LOOKS), f"Now {NUMBERS[before[-1]]}.")
-            trace.say(step_sentence(last, problem.keys[-1], values[-1]), rng.choice(AGREES).format(end=end))
+    doubts = rng.choice(rounds)
+    if mistaken is not None:
+        if rng.random() < 0.5:
+            trace.say(rng.choice(READS), *listed, rng.choice(READ_OK))  # a doubt that finds nothing
+        _mend(trace, problem, values, mistaken, rng)
+        doubts -= 1
+    for _ in range(doubts):
+        _doubt(trace, problem, values, rng, tables)
     trace.say(rng.choice(SURE), answer_sentence(values[-1]))
     return trace
+
+
+def _mistake(problem: DialProblem, position: int, rng: random.Random, tables) -> list[int]:
+    """The numbers shown when the step at ``position`` goes wrong and the others follow from it."""
+    right = problem.values(tables)
+    wrong = rng.choice([x for x in range(10) if x != right[position]])
+    return [*right[:position], wrong, *DialProblem(wrong, problem.keys[position + 1 :]).values(tables)]
+
+
+def _mend(trace: TeacherTrace, problem: DialProblem, values: list[int], mistaken: int, rng: random.Random) -> None:
+    """A check that finds the wrong step: all steps anew, rightly, to another conclusion."""
+    before = [problem.start, *values[:-1]]
+    trace.say(rng.choice(CHECKS), f"Now {NUMBERS[problem.start]}.")
+    trace.states[-1] = (0, problem.start)
+    for i, (key, value) in enumerate(zip(problem.keys, values, strict=True)):
+        if i == mistaken:
+            trace.say(f"Wait, {key} takes {NUMBERS[before[i]]} to {NUMBERS[value]}.")
+        trace.step(i, key, value)
+    trace.sufficient = len(trace.sentences)
+    trace.say(rng.choice(ENDS).format(end=NUMBERS[values[-1]]))
+
+
+def _doubt(trace: TeacherTrace, problem: DialProblem, values: list[int], rng: random.Random, tables) -> None:
+    """One round of doubt after the right conclusion, which it leaves as it is."""
+    before = [problem.start, *values[:-1]]
+    start, end = NUMBERS[problem.start], NUMBERS[values[-1]]
+    kind = rng.choice(("check", "check", "read", "what-if", "last"))
+    if kind == "check":
+        trace.say(rng.choice(CHECKS), f"Now {start}.")
+        trace.say(*(step_sentence(i, k, v) for i, (k, v) in enumerate(zip(problem.keys, values, strict=True))))
+        trace.say(rng.choice(AGREES).format(end=end))
+    elif kind == "read":
+        listed = [f"{o} {k}." for o, k in zip(ORDINALS, problem.keys, strict=False)]
+        trace.say(rng.choice(READS), *listed, rng.choice(READ_OK))
+    elif kind == "what-if":
+        other = DialProblem(rng.choice([x for x in range(10) if x != problem.start]), problem.keys)
+        trace.say(rng.choice(WHAT_IFS).format(start=NUMBERS[other.start]), f"Now {NUMBERS[other.start]}.")
+        told = list(enumerate(zip(other.keys, other.values(tables), strict=True)))[: rng.randint(1, len(values))]
+        trace.say(*(step_sentence(i, k, v) for i, (k, v) in told), rng.choice(DROPS))
+    else:
+        last = len(values) - 1
+        trace.say(rng.choice(LAST_LOOKS), f"Now {NUMBERS[before[-1]]}.")
+        trace.say(step_sentence(last, problem.keys[-1], values[-1]), rng.choice(AGREES).format(end=end))

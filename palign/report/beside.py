@@ -63,7 +63,7 @@ def _segments(study: Results, kept: Kept) -> dict[str, Estimate]:
 
 def _lengths(study: Results, kept: Kept) -> dict[str, Estimate]:
     frame = study.prefixes()
-    if frame.empty:
+    if frame.empty or study.pairs().empty:
         return {}
     good = frame[frame["status"] == "ok"].set_index("id")
     pairs = study.pairs().set_index("id")
@@ -79,7 +79,7 @@ def _calls(study: Results, kept: Kept) -> dict[str, Estimate]:
 
 
 def _retention(study: Results, kept: Kept) -> dict[str, Estimate]:
-    return {"kept": _percent(tables.kept(study))} if study.plan.is_adaptive else {}
+    return {} if study.pairs().empty else {"kept": _percent(tables.kept(study))}
 
 
 FORMS = {

@@ -41,6 +41,15 @@ class Study:
     def params(self):
         return self.outcomes.params
 
+    @property
+    def arms(self) -> list[str]:
+        return self.params.arms
+
+    @property
+    def budgets(self) -> list[int]:
+        """The response budgets in tokens, the main one first."""
+        return budgets(self.params)
+
 
 def load(folder: Path) -> Study:
     """Raises :class:`CompareError` for a folder that holds no report, for one without outcomes by problem, and for one

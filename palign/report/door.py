@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from difflib import get_close_matches
 from functools import cached_property
 
@@ -13,11 +14,12 @@ import pandas as pd
 
 from ..arms import ARMS
 from ..engines.base import NEVER_ANSWERED
-from ..traces import RULES
+from ..tasks.plan import prefixes_of
+from ..traces import RULES, Rule
 from ..truncation import READ
 from . import tables
 from .problem import Problem, Sentence
-from .results import Results
+from .results import Results, problems_of
 
 TRAINING = "training"
 """The set of the training problems in :meth:`Study.problems`; the other sets are the benchmarks."""
@@ -57,7 +59,8 @@ class Study(Results):
 
         A training problem shows its trace, in which the prefix that is kept is marked, each verdict of the search where
         it was asked for, and the student's continuation with its outcome: of ``arm``, or else of the adaptive prefix
-        (the study's first strategy where it has none) beside the continuations of all others. A test problem shows the
+        (the study's first strategy where it has none) beside the continuations of all others. Where an arm trains on
+        a part of the trace alone, that part is marked. A test problem shows the
         answers, with their grades, of ``arm`` or of every arm. Raises ``ValueError`` for a name or an arm that the
         study does not have.
         """
@@ -88,15 +91,36 @@ class Study(Results):
             raise ValueError(f"{what} {name!r}: not in the study {self.params.study}; {hint}")
 
     def _training(self, trace: dict, arm: str | None) -> Problem:
-        strategies = [ARMS[arm].strategy] if arm else self.plan.strategies
-        strategies = [strategy for strategy in strategies if strategy]
+        own = (ARMS[arm].strategy, *ARMS[arm].continued) if arm else (*self.plan.strategies, *self.plan.cuts)
+        strategies = list(dict.fromkeys(strategy for strategy in own if strategy))
         shown = "adaptive" if "adaptive" in strategies else next(iter(strategies), None)
-        prefix = _of(self.prefixes(shown), trace["id"]) if shown and shown != "empty" else {}
+        prefix = self._prefix(shown, trace) if shown else {}
         facts = self._facts(prefix, arm, shown)
         sentences, note = self._sentences(trace["trace"], prefix, shown)
-        rows = [self._continuation(strategy, trace["id"]) for strategy in strategies]
+        rows = [row for strategy in strategies for row in self._continuations(strategy, trace["id"])]
         title = f"Training problem {trace['id']}" + (f", {arm}" if arm else "")
-        return Problem(title, trace["question"], trace["answer"], facts, sentences, note, [row for row in rows if row])
+        return Problem(title, trace["question"], trace["answer"], facts, sentences, note, rows)
+
+    def _prefix(self, strategy: str, trace: dict) -> dict:
+        """The prefix that a strategy finds, or else that its pair of the problem has, beside the search it began with;
+        empty where there is none.
+        """
+        found = _of(self.prefixes(prefixes_of(strategy) or strategy), trace["id"])
+        pair = next(iter(self._pairs_of(strategy, trace["id"])), {})
+        if strategy in self.plan.cuts or not pair.get("prefix"):
+            return found
+        rule = RULES[self.params.sentence_rule]
+        parts = rule.split(trace["trace"])
+        none = {"id": trace["id"], "status": "ok", "verdicts": (), "oracle_sentences": None, "sufficient": True}
+        kept, own = pair.get("sentences"), {"prefix": pair["prefix"], "prefix_tokens": None, "trace_tokens": None}
+        if pd.isna(kept):
+            kept = len(_kept(parts, pair["prefix"], 0, rule))
+        return {**none, "of": len(parts), **found, **own, "sentences": int(kept)}
+
+    def _pairs_of(self, strategy: str, id: str) -> list[dict]:
+        """The pairs of one problem by a strategy; several where it keeps several continuations."""
+        pairs = self.pairs(strategy)
+        return pairs[problems_of(pairs) == id].to_dict("records") if len(pairs) else []
 
     def _facts(self, prefix: dict, arm: str | None, strategy: str | None) -> dict[str, str]:
         facts = {"Arm": f"{arm}, {ARMS[arm].description}"} if arm else {}
@@ -104,8 +128,10 @@ class Study(Results):
             return facts | {"Prefix": "none" if arm is None or ARMS[arm].target else "none, this arm is not trained"}
         if prefix["status"] != "ok":
             return facts | {"Prefix": f"none: {prefix['status']}"}
-        size = f"{prefix['sentences']} of {prefix['of']} sentences, {prefix['prefix_tokens']} of "
-        facts[f"Prefix ({strategy})"] = f"{size}{prefix['trace_tokens']} tokens"
+        size = f"{prefix['sentences']:.0f} of {prefix['of']} sentences"
+        if pd.notna(prefix["prefix_tokens"]):
+            size += f", {prefix['prefix_tokens']} of {prefix['trace_tokens']} tokens"
+        facts[f"Prefix ({strategy})"] = size
         if pd.notna(prefix["oracle_sentences"]):
             facts["Shortest sufficient prefix (oracle)"] = f"{prefix['oracle_sentences']:.0f} sentences"
         if prefix["verdicts"] and not prefix["sufficient"]:
@@ -119,18 +145,14 @@ class Study(Results):
         """The trace's sentences, and how to read them."""
         rule = RULES[self.params.sentence_rule]
         parts = rule.split(trace)
-        count, kept = prefix.get("sentences", 0), range(0)
-        for start in range(len(parts) - count + 1) if prefix.get("prefix") else ():
-            if rule.join(parts[start : start + count]) == prefix["prefix"]:
-                kept = range(start, start + count)
-                break
+        kept = _kept(parts, prefix.get("prefix") or "", int(prefix.get("sentences", 0)), rule)
         probes: dict[int, list[str]] = {}
         for number, (sentences, label, value) in enumerate(prefix.get("verdicts", ()), 1):
             measured = "" if value is None or pd.isna(value) else f" ({value:+.2f})"
             probes.setdefault(sentences, []).append(f"{number}: {label}{measured}")
         space = " " if rule.join(["a", "b"]) == "a b" else ""
         found = [Sentence(part + space, i in kept, probes.get(i + 1, ())) for i, part in enumerate(parts)]
-        notes = [f"{len(parts)} sentences", *(["marked: the kept prefix"] if kept else [])]
+        notes = [f"{len(parts)} sentences", *(["marked: the kept part"] if kept else [])]
         if probes:
             unit = "the value it compares" if strategy in READ else "the margin in nats, positive for ENOUGH"
             notes.append(
@@ -138,19 +160,22 @@ class Study(Results):
             )
         return found, "; ".join(notes)
 
-    def _continuation(self, strategy: str, id: str) -> dict[str, str]:
-        """The row of a strategy's continuation; empty where the trace has no prefix."""
-        pair = _of(self.pairs(strategy), id)
-        if not pair:
-            return {}
-        kept = "kept for training" if pair["kept"] else "left out"
-        return {
-            "strategy": strategy,
-            "arms": ", ".join(arm for arm in self.arms if ARMS[arm].strategy == strategy),
-            "grade": f"{_outcome(pair)}, {'cut at the budget, ' if pair['cut'] else ''}{kept}",
-            "tokens": str(pair["new_tokens"]),
-            "text": pair["continuation"],
-        }
+    def _continuations(self, strategy: str, id: str) -> list[dict[str, str]]:
+        """The rows of a strategy's continuations; none where the trace has no prefix. A choice names its source."""
+        rows = []
+        for pair in self._pairs_of(strategy, id):
+            kept = "kept for training" if pair["kept"] else "left out"
+            chosen = f", from {pair['source']}" if isinstance(pair.get("source"), str) else ""
+            rows.append(
+                {
+                    "strategy": strategy,
+                    "arms": ", ".join(tables.arms_of(self, strategy)),
+                    "grade": f"{_outcome(pair)}, {'cut at the budget, ' if pair['cut'] else ''}{kept}{chosen}",
+                    "tokens": f"{pair['new_tokens']:.0f}" if pd.notna(pair.get("new_tokens")) else "",
+                    "text": pair["continuation"],
+                }
+            )
+        return rows
 
     def _test(self, name: str, problem: dict, arm: str | None) -> Problem:
         found = self.responses(arm)
@@ -174,6 +199,19 @@ class Study(Results):
         if row["right"] != row.get("right_cut", row["right"]):
             parts.append(f"{'right' if row['right_cut'] else 'wrong'} in {self.params.second_budget} tokens")
         return ", ".join(parts)
+
+
+def _kept(parts: list[str], text: str, count: int, rule: Rule) -> Collection[int]:
+    """The numbers of the sentences that a text is made of: ``count`` in a row, or else those that it holds in order."""
+    for start in range(len(parts) - count + 1) if text else ():
+        if rule.join(parts[start : start + count]) == text:
+            return range(start, start + count)
+    found, at = [], 0
+    for i, part in enumerate(parts):
+        if (here := text.find(part.strip(), at)) >= 0 and not text[at:here].strip():
+            found.append(i)
+            at = here + len(part.strip())
+    return found
 
 
 def _of(frame: pd.DataFrame, id: str) -> dict:

@@ -1,4 +1,5 @@
-"""The report's figures: each takes a table. Arms have one order and colour everywhere; every axis has its unit.
+"""The report's figures: each takes a table. An arm has one colour and mark everywhere, and stands in its group, the
+highest value first; P-ALIGN lies on top of what overlaps it. Every axis has its unit. No figure is wider than a page.
 
 >>> figure = accuracy(tables.accuracy(study), texts.samples(study))
 """
@@ -6,123 +7,255 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from ..analysis.style import caption, nothing, spread, theme
-from ..arms import ARMS
+from ..arms import ARMS, PAPER_ARMS
+from ..tasks.store import visible
+from ..traces import RULES
 from .beside import FORMS, HERE
+from .ledger import OPEN
 from .results import answered
 from .tables import AVERAGE, POOLED, averages, single
 
+RIVALS = tuple(arm for arm in ARMS if arm not in PAPER_ARMS)
+FAMILIES = {
+    (("fixed-ratio",), PAPER_ARMS): ("s", "Blues"),
+    (("segment",), PAPER_ARMS): ("^", "Greens"),
+    (("p-align-",), PAPER_ARMS): ("D", "Oranges"),
+    (("p-align-fallback",), RIVALS): ("P", "Reds"),
+    (("p-align-", "backoff"), RIVALS): ("X", "Purples"),
+    (("success-",), RIVALS): ("v", "Blues"),
+    (("first-", "second-", "prune-", "essence-"), RIVALS): ("<", "Greens"),
+    (("rft-", "shortest-", "self-", "mix-"), RIVALS): (">", "Oranges"),
+    (("",), RIVALS): ("*", "Greys"),
+}
+"""Beginnings of names, and the arms among which they count -> (marker, hue), the first that fits."""
+
 
 def _styles() -> dict[str, tuple]:
-    """Arm -> (colour, marker), the same in every study. No palette has so many distinct colours: single arms use the
-    palette of ten, and a family of arms has one marker and the steps of one hue.
+    """Arm -> (colour, marker), the same in every study. No palette has so many distinct colours: single arms of the
+    paper use the palette of ten, and a family of arms has one marker and the steps of one hue.
     """
-    families = {"fixed-ratio": ("s", "Blues"), "segment": ("^", "Greens"), "p-align-": ("D", "Oranges")}
-    found = {}
-    for prefix, (marker, hue) in families.items():
-        members = [arm for arm in ARMS if arm.startswith(prefix)]
-        steps = sns.color_palette(hue, len(members) + 2)[2:]  # the palest are invisible on white
+    left, found = list(ARMS), {}
+    for (prefixes, among), (marker, hue) in FAMILIES.items():
+        members = [arm for arm in left if arm in among and arm.startswith(prefixes)]
+        left = [arm for arm in left if arm not in members]
+        palest = max(2, len(members) // 2)  # invisible on white
+        steps = sns.color_palette(hue, len(members) + palest)[palest:]
         found |= {arm: (colour, marker) for arm, colour in zip(members, steps, strict=True)}
-    single = [arm for arm in ARMS if arm not in found]
-    palette = sns.color_palette("colorblind", 10)
-    return {arm: found[arm] if arm in found else (palette[single.index(arm)], "o") for arm in ARMS}
+    found |= {arm: (colour, "o") for arm, colour in zip(left, sns.color_palette("colorblind", 10), strict=False)}
+    return {arm: found[arm] for arm in ARMS}
 
 
 STYLES = _styles()
 COLOURS = {arm: colour for arm, (colour, _) in STYLES.items()}
-MANY = 8  # arms; with more, neighbouring points are hard to distinguish
+COLOURBLIND = sns.color_palette("colorblind", 10)
+MANY = 8  # arms; with more, one panel a benchmark is too narrow
+WIDTH = 7.0  # inches, of a page
+OURS = "p-align"
+TOP = 10  # above every other arm
+
+
+def _group(arm: str) -> str:
+    if arm == "p-align-oracle" or ARMS[arm].description.startswith("control"):
+        return "controls"
+    if arm in ("zero-shot", "sft-label", "sft-long-cot", "upft", OURS):
+        return "main arms"
+    if arm.startswith("fixed-ratio-"):
+        return "fixed shares"
+    if arm.startswith("segment-"):
+        return "segments"
+    return "ablations" if arm in PAPER_ARMS else "rivals and extensions"
+
+
+GROUPS = ("main arms", "ablations", "fixed shares", "segments", "controls", "rivals and extensions")
+
+
+def arranged(values: pd.Series) -> dict[str, list[str]]:
+    """Group -> its arms, the highest of ``values`` (by arm) first. Groups without an arm are left out."""
+    order = list(values.sort_values(ascending=False, kind="stable").index)
+    groups = {group: [arm for arm in order if _group(arm) == group] for group in GROUPS}
+    return {group: arms for group, arms in groups.items() if arms}
+
+
+def _rows(axis: plt.Axes, groups: dict[str, list[str]], headed: bool | None = None) -> list[int]:
+    """Write the names at the side, in a row each, with a heading above each group; returns the names' heights."""
+    headed = len(groups) > 1 if headed is None else headed
+    lines = [(name, kind) for group, names in groups.items() for name, kind in _lines(group, names, headed)]
+    axis.set(yticks=range(len(lines)), yticklabels=[name for name, _ in lines], ylim=(len(lines) - 0.4, -0.6))
+    for label, (name, heading) in zip(axis.get_yticklabels(), lines, strict=True):
+        label.set(fontsize="small", fontweight="bold" if name == OURS else "normal")
+        if heading:
+            label.set(fontstyle="italic", color="grey")
+    return [y for y, (_, heading) in enumerate(lines) if not heading]
+
+
+def _lines(group: str, names: list[str], headed: bool) -> list[tuple[str, bool]]:
+    return [(group, True)] * headed + [(name, False) for name in names]
+
+
+def _height(groups: dict[str, list[str]]) -> float:
+    """The height in inches of a figure with these rows."""
+    return 0.2 * (sum(map(len, groups.values())) + len(groups)) + 1.2
+
+
+def _over(arm: str) -> int:
+    return TOP if arm == OURS else 3
 
 
 def accuracy(table: pd.DataFrame, samples: str) -> plt.Figure:
-    """Pass@1 of every arm on every benchmark, one panel per budget; with many arms, one row per arm.
+    """Pass@1 of every arm, one row each and one panel per benchmark; hollow marks: smaller budgets.
 
-    ``table`` of ``tables.accuracy``; ``samples``: the caption's words for the number of samples and seeds.
+    With many arms the panels are Pass@1 and Pass@k, both averaged over the benchmarks. ``table`` of
+    ``tables.accuracy``; ``samples``: the caption's words for the number of samples and seeds.
     """
     theme()
-    shown = table[(table["metric"] == "pass@1") & (table["benchmark"] != POOLED)]
-    names, budgets = list(shown["benchmark"].unique()), sorted(shown["budget"].unique(), reverse=True)
-    draw = _rows_of_arms if shown["arm"].nunique() > MANY else _arms_beside_each_other
-    figure = draw(shown, names, budgets)
-    sizes = shown[shown["benchmark"] != AVERAGE].drop_duplicates("benchmark")
-    problems = ", ".join(f"{row.benchmark} {row.n}" for row in sizes.itertuples())
-    figure.tight_layout()
-    caption(figure, f"Problems: {problems}; {samples}. Bars: 95 % intervals.")
-    return figure
-
-
-def _arms_beside_each_other(shown: pd.DataFrame, names: list, budgets: list) -> plt.Figure:
-    arms = list(shown["arm"].unique())
-    figure, axes = plt.subplots(1, len(budgets), figsize=(5.2 * len(budgets), 3.8), sharey=True, squeeze=False)
-    for axis, budget in zip(axes[0], budgets, strict=True):
-        panel = shown[shown["budget"] == budget]
-        for i, arm in enumerate(arms):
-            rows = panel[panel["arm"] == arm].set_index("benchmark").loc[names]
-            at = [x + (i - (len(arms) - 1) / 2) * 0.12 for x in range(len(names))]
-            colour, marker = STYLES[arm]
-            axis.errorbar(
-                at, 100 * rows["value"], yerr=spread(rows), fmt=marker, ms=5, capsize=2, color=colour, label=arm
-            )
-        axis.set(xticks=range(len(names)), xticklabels=names, ylim=(-3, 103), title=f"response budget {budget} tokens")
-        axis.set_ylabel("Pass@1 (%)" if axis is axes[0][0] else "")
-        axis.grid(axis="x", visible=False)
-    axes[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    return figure
-
-
-def _rows_of_arms(shown: pd.DataFrame, names: list, budgets: list) -> plt.Figure:
-    """One panel per benchmark, with the arms' names on its side, so no legend is needed. Hollow: smaller budgets."""
-    arms = list(shown["arm"].unique())
-    size = (2.6 * len(names) + 1.6, 0.27 * len(arms) + 1.2)
-    figure, axes = plt.subplots(1, len(names), figsize=size, sharex=True, sharey=True, squeeze=False)
-    for axis, name in zip(axes[0], names, strict=True):
+    table = table[table["benchmark"] != POOLED]
+    budgets, summary = sorted(table["budget"].unique(), reverse=True), single(table)
+    groups, benchmarks = arranged(averages(table)["value"]), list(table["benchmark"].unique())
+    arms = [arm for names in groups.values() for arm in names]
+    many = len(arms) > MANY
+    panels = [(summary, metric) for metric in table["metric"].unique()] if many else [(b, "pass@1") for b in benchmarks]
+    columns = min(len(panels), 5)
+    lines = -(-len(panels) // columns)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(WIDTH, lines * _height(groups)), sharex=True, sharey=True, squeeze=False
+    )
+    heights = _rows(axes[0][0], groups)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    for axis, (benchmark, metric) in zip(axes.flat, panels, strict=False):
+        part = table[table["metric"] == metric]
+        shown = part[part["benchmark"] == benchmark].set_index(["budget", "arm"])
         for k, budget in enumerate(budgets):
-            panel = shown[(shown["budget"] == budget) & (shown["benchmark"] == name)].set_index("arm")
-            for i, arm in enumerate(arms):
-                row, (colour, marker) = panel.loc[[arm]], STYLES[arm]
-                axis.errorbar(
-                    100 * row["value"],
-                    [i + 0.25 * k],
-                    xerr=spread(row),
-                    fmt=marker,
-                    ms=4.5,
-                    capsize=2,
-                    color=colour,
-                    mfc=colour if k == 0 else "white",
-                )
-        axis.set(title=name, xlabel="Pass@1 (%)", xlim=(-3, 103))
-        axis.set(yticks=range(len(arms)), yticklabels=arms, ylim=(len(arms) - 0.4, -0.6))
+            for arm, y in zip(arms, heights, strict=True):
+                _dot(axis, shown.loc[[(budget, arm)]], y + 0.3 * k, arm, hollow=k > 0)
+        if many:
+            each = part[(part["benchmark"] != AVERAGE) & (part["budget"] == budgets[0])]
+            at = each["arm"].map(dict(zip(arms, heights, strict=True)))
+            axis.plot(100 * each["value"], at, ls="", marker="|", ms=6, color="0.7", zorder=2)
+        if OURS in arms:
+            at = 100 * shown.loc[(budgets[0], OURS), "value"]
+            axis.axvline(at, ls="--", lw=1, color=COLOURS[OURS], zorder=1)
+        title = metric.capitalize() if many else benchmark
+        axis.set(title=title, xlim=(-4, 104), xticks=range(0, 101, 20 if many else 50))
+    for axis in axes[-1]:
+        axis.set_xlabel(f"{summary} (%)" if many else "Pass@1 (%)")
+    figure.tight_layout()
+    sizes = table[table["benchmark"] != AVERAGE].drop_duplicates("benchmark")
+    problems = ", ".join(f"{row.benchmark} {row.n}" for row in sizes.itertuples())
+    words = [f"Problems: {problems}; {samples}. Bars: 95 % intervals."]
     if len(budgets) > 1:
-        handles = [
-            plt.Line2D([], [], ls="", marker="o", color="grey", mfc="grey" if k == 0 else "white") for k in (0, 1)
-        ]
-        labels = [f"{budget} tokens" for budget in budgets]
-        axes[0][-1].legend(
-            handles, labels, title="response budget", loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False
-        )
+        words.append(f"Filled: {budgets[0]} tokens a response; hollow: {budgets[1]}.")
+    if many and len(sizes) > 1:
+        words.append("Grey strokes: the benchmarks.")
+    if OURS in arms:
+        words.append(f"Dashed: {OURS}.")
+    caption(figure, " ".join(words))
     return figure
+
+
+def _dot(axis: plt.Axes, row: pd.DataFrame, y: float, arm: str, hollow: bool = False) -> None:
+    """A row's value with its interval, in percent, at a height."""
+    colour, marker = STYLES[arm]
+    look = {"fmt": marker, "ms": 4.5, "capsize": 1.5, "lw": 1.2, "color": colour, "zorder": _over(arm)}
+    axis.errorbar(100 * row["value"], [y], xerr=spread(row), mfc="white" if hollow else colour, **look)
 
 
 def economy(table: pd.DataFrame, responses: pd.DataFrame, samples: str) -> plt.Figure:
     """Average Pass@1 against the mean length of a response; ``table`` and ``samples`` as in :func:`accuracy`."""
     theme()
     rows = averages(table)
-    many = len(rows) > MANY
-    figure, axis = plt.subplots(figsize=(7.2, 5.2) if many else (5.6, 3.8))
-    for arm in rows.index:
-        row, tokens, (colour, marker) = rows.loc[[arm]], responses.loc[arm, "tokens_mean"], STYLES[arm]
-        axis.errorbar([tokens], 100 * row["value"], yerr=spread(row), fmt=marker, capsize=3, color=colour, label=arm)
-    axis.set(xlabel="mean response length (tokens)", ylabel="average Pass@1 (%)", ylim=(-3, 103))
-    axis.set_xlim(left=0)
-    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="x-small" if many else None)
+    figure, axis = plt.subplots(figsize=(WIDTH, _room(len(rows))))
+    tokens = responses.loc[rows.index, "tokens_mean"]
+    _points(axis, rows, tokens)
+    axis.set(xlabel="mean response length (tokens)", ylabel=_averaged(table))
+    axis.set_xlim(0, 1.15 * tokens.max())
     figure.tight_layout()
-    caption(figure, f"n = {int(rows['n'].iloc[0])} problems, {samples}; 95 % intervals.")
+    _name(axis, rows, tokens)
+    caption(figure, f"n = {int(rows['n'].iloc[0])} problems, {samples}; bars: 95 % intervals.")
     return figure
+
+
+def _averaged(table: pd.DataFrame) -> str:
+    name = single(table)
+    return "average Pass@1 (%)" if name == AVERAGE else f"{name}, Pass@1 (%)"
+
+
+def _room(arms: int) -> float:
+    """The height in inches of a panel whose points are named."""
+    return 3.6 if arms <= MANY else min(4.2 + 0.06 * arms, WIDTH)
+
+
+def _points(axis: plt.Axes, rows: pd.DataFrame, at: pd.Series) -> None:
+    """A point per arm with its interval, in percent."""
+    for arm in rows.index:
+        row, (colour, marker) = rows.loc[[arm]], STYLES[arm]
+        look = {"ms": 5, "capsize": 2, "lw": 1, "color": colour, "zorder": _over(arm)}
+        axis.errorbar([at[arm]], 100 * row["value"], yerr=spread(row), fmt=marker, **look)
+    low, high = 100 * rows["low"].min(), 100 * rows["high"].max()
+    axis.set_ylim(max(low - 8, -5), min(high + 8, 105))
+
+
+ANGLES = np.radians([0, 180, 90, 270, 45, 315, 135, 225, 20, 340, 160, 200, 65, 295, 115, 245])
+DISTANCES = (6, 10, 16, 24, 34, 46, 60, 76, 94, 114, 136, 160, 190)
+"""Where a point's name may stand: directions and points (1/72 inch) from it."""
+
+
+def _name(axis: plt.Axes, rows: pd.DataFrame, at: pd.Series, line: plt.Line2D | None = None) -> None:
+    """Write each arm's name where it lies on no mark, bar or other name, nor on ``line``; a name that stands apart has
+    a line to its point. Call it last: it needs the panel's final size.
+    """
+    axis.figure.draw_without_rendering()
+    pixels, frame, inverse = axis.figure.dpi / 72, axis.get_window_extent(), axis.transData.inverted()
+    places, taken = {}, []
+    for arm in rows.index[rows["value"].notna() & at[rows.index].notna()]:
+        own = 100 * rows.loc[arm, ["low", "high", "value"]].to_numpy(float)
+        (x, low), (_, high), (_, y) = axis.transData.transform([(at[arm], end) for end in own])
+        places[arm] = (x, y)
+        taken += [(x - 4 * pixels, y - 4 * pixels, x + 4 * pixels, y + 4 * pixels)]
+        taken += [(x - 2 * pixels, low, x + 2 * pixels, high)]
+    if line:
+        ends = axis.transData.transform(line.get_path().vertices)
+        for start, end in pairwise(ends):
+            taken.append((*np.minimum(start, end) - pixels, *np.maximum(start, end) + pixels))
+    steps = np.array([(np.cos(a), np.sin(a), pixels * d) for d in DISTANCES for a in ANGLES])
+    for arm in sorted(places, key=lambda arm: (arm != OURS, -places[arm][1])):
+        x, y = places[arm]
+        text = axis.text(*inverse.transform((x, y)), arm, ha="center", va="center", zorder=_over(arm) + 1)
+        text.set(fontsize=9 if len(rows) <= 25 else 8, fontweight="bold" if arm == OURS else "normal")
+        text.set_path_effects([withStroke(linewidth=2, foreground="white")])
+        half = np.array(text.get_window_extent().size) / 2
+        centres = np.column_stack([x + steps[:, 0] * (steps[:, 2] + half[0]), y + steps[:, 1] * steps[:, 2]])
+        boxes = np.hstack([centres - half, centres + half])
+        outside = (boxes[:, :2] < frame.min).any(axis=1) | (boxes[:, 2:] > frame.max).any(axis=1)
+        cost = steps[:, 2] + 3 * sum(_shared(boxes, np.array(other)) for other in taken)
+        # nearer to another arm's point, it would be read as that arm's name
+        others = np.array([place for other, place in places.items() if other != arm]).reshape(-1, 1, 2)
+        gaps = np.maximum(np.maximum(boxes[:, :2] - others, others - boxes[:, 2:]), 0)
+        nearest = np.hypot(gaps[..., 0], gaps[..., 1]).min(axis=0, initial=np.inf)
+        cost += 2 * (steps[:, 2] - nearest).clip(min=0)
+        best = int(np.argmin(cost + 1e6 * outside))
+        taken.append(tuple(boxes[best]))
+        text.set_position(inverse.transform(centres[best]))
+        if steps[best, 2] > 8 * pixels:
+            end = np.clip((x, y), boxes[best, :2], boxes[best, 2:])
+            axis.plot(*inverse.transform([(x, y), end]).T, lw=0.8, color=COLOURS[arm], zorder=2)
+
+
+def _shared(boxes: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The area in pixels that each of ``boxes`` shares with another one."""
+    sides = np.minimum(boxes[:, 2:], other[2:]) - np.maximum(boxes[:, :2], other[:2])
+    return sides.clip(min=0).prod(axis=1)
 
 
 def prefix_ratios(prefixes: pd.DataFrame) -> plt.Figure | None:
@@ -132,12 +265,14 @@ def prefix_ratios(prefixes: pd.DataFrame) -> plt.Figure | None:
         return nothing()
     good = prefixes[prefixes["status"] == "ok"]
     long = good.melt(value_vars=["sentence_ratio", "oracle_ratio"], var_name="prefix", value_name="share").dropna()
-    long["prefix"] = long["prefix"].map({"sentence_ratio": "chosen by the student", "oracle_ratio": "oracle"})
+    long["prefix"] = long["prefix"].map({"sentence_ratio": "kept by the student", "oracle_ratio": "oracle"})
     figure, axis = plt.subplots(figsize=(5.6, 3.4))
-    sns.ecdfplot(long, x="share", hue="prefix", ax=axis, palette="colorblind")
-    axis.set(xlabel="prefix length (share of the trace's sentences)", ylabel="share of traces", xlim=(0, 1))
+    long["share"] *= 100
+    sns.ecdfplot(long, x="share", hue="prefix", stat="percent", palette="colorblind", ax=axis)
+    sns.move_legend(axis, "lower right", title=None)
+    axis.set(xlabel="prefix (% of the trace's sentences)", ylabel="traces (%)", xlim=(0, 100), ylim=(0, 102))
     figure.tight_layout()
-    caption(figure, f"n = {len(good)} traces. Cumulative: the curve's height is the share of traces cut by then.")
+    caption(figure, f"n = {len(good)} traces. The curve's height: traces whose prefix is at most so long.")
     return figure
 
 
@@ -151,17 +286,23 @@ def judge(verdicts: pd.DataFrame) -> plt.Figure | None:
     valid = verdicts[verdicts["label"] != "error"]
     # wide bins outside, single sentences around the oracle, where verdicts turn
     edges = [-1000, -8, -5, -3, -1, 0, 2, 5, 10, 1000]
-    names = ["< -8", "-8..-6", "-5..-4", "-3..-2", "-1", "0, 1", "2..4", "5..9", ">= 10"]
+    names = ["< −8", "−8 to −6", "−5, −4", "−3, −2", "−1", "0, 1", "2 to 4", "5 to 9", "≥ 10"]
     bins = pd.cut(valid["distance"], edges, right=False, labels=names)
     groups = valid.groupby(bins, observed=True)["enough"].agg(["sum", "count"])
     low, high = proportion_confint(groups["sum"], groups["count"], method="wilson")
     groups = groups.assign(value=groups["sum"] / groups["count"], low=low, high=high)
     figure, axis = plt.subplots(figsize=(5.6, 3.4))
     axis.errorbar(range(len(groups)), 100 * groups["value"], yerr=spread(groups), fmt="o-", capsize=3)
-    axis.set(xticks=range(len(groups)), xticklabels=groups.index, ylim=(-3, 103))
-    axis.set(xlabel="sentences past the oracle prefix", ylabel="judged ENOUGH (%)")
+    axis.axvline((groups.index < "0, 1").sum() - 0.5, ls="--", lw=1, color="grey")
+    axis.set(xticks=range(len(groups)), ylim=(-3, 103))
+    axis.set_xticklabels(groups.index, fontsize="small")
+    axis.set(xlabel="sentences past the oracle's end", ylabel="judged ENOUGH (%)")
     figure.tight_layout()
-    caption(figure, f"n = {len(valid)} verdicts, those the search asked for. Bars: 95 % Wilson intervals.")
+    caption(
+        figure,
+        f"n = {len(valid)} verdicts, all that the search asked for. Bars: 95 % Wilson intervals.\n"
+        "Dashed: the oracle's end.",
+    )
     return figure
 
 
@@ -170,7 +311,7 @@ def monotone(by_share: pd.DataFrame, per_trace: pd.DataFrame) -> plt.Figure | No
     theme()
     if by_share.empty:
         return nothing()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10.4, 3.6), width_ratios=[3, 2])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.4), width_ratios=[3, 2])
     names = list(by_share["what"].unique())
     for i, (what, colour) in enumerate(zip(names, sns.color_palette("colorblind"), strict=False)):
         rows = by_share[by_share["what"] == what]
@@ -183,7 +324,8 @@ def monotone(by_share: pd.DataFrame, per_trace: pd.DataFrame) -> plt.Figure | No
     sns.histplot(
         gaps, x="gap", hue="search", discrete=True, multiple="dodge", shrink=0.8, palette="colorblind", ax=right
     )
-    right.set(xlabel="sentences past the first ENOUGH", ylabel="traces")
+    sns.move_legend(right, "upper right", fontsize="small")
+    right.set(xlabel="sentences past\nthe first ENOUGH", ylabel="traces")
     right.xaxis.get_major_locator().set_params(integer=True)
     figure.tight_layout()
     turning = int((per_trace["turns"] > 0).sum())
@@ -241,14 +383,26 @@ def reads(table: pd.DataFrame) -> plt.Figure | None:
 def response_lengths(grades: pd.DataFrame, budgets: list[int]) -> plt.Figure:
     """Lengths of answered responses per arm in tokens. ``grades``: a row per response; ``budgets``: the main first."""
     theme()
-    arms, grades = list(grades["arm"].unique()), answered(grades)
-    figure, axis = plt.subplots(figsize=(5.6, max(3.4, 0.27 * len(arms) + 0.9)))
+    grades = answered(grades)
+    groups = arranged(grades.groupby("arm", sort=False)["new_tokens"].median())
+    figure, axis = plt.subplots(figsize=(5.6, max(2.2, _height(groups))))
+    at = dict(zip([arm for arms in groups.values() for arm in arms], _rows(axis, groups), strict=True))
+    ends = axis.get_ylim()
     sns.boxplot(
-        grades, x="new_tokens", y="arm", order=arms, hue="arm", palette=COLOURS, fliersize=1, ax=axis, legend=False
+        grades.assign(row=grades["arm"].map(at)),
+        x="new_tokens",
+        y="row",
+        hue="arm",
+        palette={arm: COLOURS[arm] for arm in at},
+        orient="h",
+        native_scale=True,
+        fliersize=1,
+        ax=axis,
+        legend=False,
     )
     for budget in budgets[1:]:
         axis.axvline(budget, ls="--", lw=1, color="grey")
-    axis.set(xlabel="response length (tokens)", ylabel="", xlim=(0, budgets[0] * 1.02))
+    axis.set(xlabel="response length (tokens)", ylabel="", xlim=(0, budgets[0] * 1.02), ylim=ends)
     figure.tight_layout()
     second = f" Dashed: the second budget, {budgets[1]}." if budgets[1:] else ""
     counts = grades.groupby("arm").size()
@@ -257,20 +411,39 @@ def response_lengths(grades: pd.DataFrame, budgets: list[int]) -> plt.Figure:
     return figure
 
 
-def seeds(table: pd.DataFrame) -> plt.Figure | None:
-    """Each training seed's average Pass@1 over the interval of their mean (``tables.seeds``)."""
+def seeds(table: pd.DataFrame, accuracies: pd.DataFrame | None = None) -> plt.Figure | None:
+    """Each training seed's average Pass@1 over the interval of their mean (``tables.seeds``).
+
+    ``accuracies`` (``tables.accuracy``) add the arms that are not trained and so have no seeds.
+    """
     theme()
     if table.empty:
         return nothing()
-    figure, axis = plt.subplots(figsize=(5.6, 0.27 * len(table) + 1.4))
     own = [column for column in table.columns if column.startswith("seed ")]
-    for i, (arm, row) in enumerate(table.iterrows()):
-        axis.hlines(i, 100 * row["low"], 100 * row["high"], color=COLOURS[arm], lw=6, alpha=0.3)
-        axis.plot(100 * row[own].astype(float), [i] * len(own), ls="", marker="|", ms=9, color=COLOURS[arm])
-    axis.set(yticks=range(len(table)), yticklabels=table.index, ylim=(len(table) - 0.4, -0.6))
-    axis.set(xlabel="average Pass@1 (%)")
+    if accuracies is not None:
+        others = averages(accuracies)[["value", "low", "high"]]
+        table = pd.concat([table, others[~others.index.isin(table.index)]])
+    groups = arranged(table["value"])
+    figure, axis = plt.subplots(figsize=(5.6, _height(groups)))
+    for arm, y in zip([arm for arms in groups.values() for arm in arms], _rows(axis, groups), strict=True):
+        row, colour = table.loc[arm], COLOURS[arm]
+        axis.hlines(y, 100 * row["low"], 100 * row["high"], color=colour, lw=6, alpha=0.3, zorder=_over(arm))
+        drawn = {"ls": "", "color": colour, "zorder": _over(arm)}
+        if row[own].isna().all():
+            axis.plot(100 * row["value"], y, marker="o", ms=4, **drawn)
+        else:
+            axis.plot(100 * row[own].astype(float), [y] * len(own), marker="|", ms=9, **drawn)
+            apart = 100 * row[own].astype(float).std()
+            axis.text(1.02, y, f"{apart:.1f}", transform=axis.get_yaxis_transform(), va="center", fontsize="small")
+    axis.set_xlabel("average Pass@1 (%)")
+    axis.set_title("sd (points)", loc="right", fontsize="small")
     figure.tight_layout()
-    caption(figure, f"Strokes: each of {len(own)} training seeds. Bands: 95 % intervals of their mean.")
+    alone = " Dots: not trained, so without seeds." if table[own].isna().all(axis=1).any() else ""
+    caption(
+        figure,
+        f"Strokes: each of {len(own)} training seeds; sd: their standard deviation.{alone}\n"
+        "Bands: 95 % intervals of the mean.",
+    )
     return figure
 
 
@@ -282,6 +455,7 @@ def losses(table: pd.DataFrame, arm: str) -> plt.Figure:
         sns.lineplot(table, x="step", y="loss", color=COLOURS[arm], ax=axis)
     axis.set(xlabel="update", ylabel="loss (nats a token)", ylim=(0, None))
     figure.tight_layout()
+    caption(figure, f"n = {len(table)} logged updates of {arm}, one training run.")
     return figure
 
 
@@ -306,13 +480,12 @@ def entropy(table: pd.DataFrame) -> plt.Figure | None:
     return figure
 
 
-COLOURBLIND = sns.color_palette("colorblind", 10)
 PREFERENCES = {
-    "win": ("prefers the first-named", COLOURBLIND[0]),
-    "tie": ("tie", "0.7"),
-    "inconsistent": ("order decides", "0.5"),
-    "unparseable": ("no verdict", "0.3"),
-    "loss": ("prefers the other", COLOURBLIND[1]),
+    "win": ("prefers the heading's arm", COLOURBLIND[0]),
+    "tie": ("tie", "0.8"),
+    "inconsistent": ("order decides", "0.6"),
+    "unparseable": ("no verdict", "0.4"),
+    "loss": ("prefers the arm in the row", COLOURBLIND[1]),
 }
 
 
@@ -321,27 +494,31 @@ def preference(table: pd.DataFrame, judge: str) -> plt.Figure | None:
     theme()
     if table.empty:
         return nothing()
-    table = table.assign(pair=table["arm"] + " over " + table["against"])
-    names = list(table["pair"].unique())
-    figure, axis = plt.subplots(figsize=(7.6, 0.32 * len(names) + 1.4))
-    left = pd.Series(0.0, index=names)
+    wide = table.pivot(index=["arm", "against"], columns="measure", values="value")
+    wide = wide.loc[list(dict.fromkeys(zip(table["arm"], table["against"], strict=True)))]
+    wide = wide.loc[(wide["win"] - wide["loss"]).sort_values(ascending=False, kind="stable").index]
+    groups = {f"{arm} against": list(wide.loc[arm].index) for arm in table["arm"].unique()}
+    pairs = [(arm, against) for arm in table["arm"].unique() for against in wide.loc[arm].index]
+    figure, axis = plt.subplots(figsize=(WIDTH, _height(groups)))
+    heights, left = _rows(axis, groups, headed=True), pd.Series(0.0, index=wide.index)[pairs]
     for outcome, (label, colour) in PREFERENCES.items():
-        rows = table[table["measure"] == outcome].set_index("pair").loc[names]
-        axis.barh(names, 100 * rows["value"], left=100 * left, color=colour, label=label, height=0.7)
+        rows = table[table["measure"] == outcome].set_index(["arm", "against"]).loc[pairs]
+        if not rows["value"].any():
+            continue  # it would be a legend's entry without a bar
+        axis.barh(heights, 100 * rows["value"], left=100 * left, color=colour, label=label, height=0.7)
         left = left + rows["value"]
         # wins are read from the left edge and losses from the right one, and so are their intervals
-        for i, row in enumerate(rows.itertuples()) if outcome in ("win", "loss") else ():
+        for y, row in zip(heights, rows.itertuples(), strict=True) if outcome in ("win", "loss") else ():
             ends = (row.low, row.high) if outcome == "win" else (1 - row.high, 1 - row.low)
-            axis.hlines(i, 100 * ends[0], 100 * ends[1], color="black", lw=1.5)
+            axis.hlines(y, 100 * ends[0], 100 * ends[1], color="black", lw=1.5)
     axis.set(xlabel="problems (%)", xlim=(0, 100))
-    axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
-    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     figure.tight_layout()
+    figure.legend(loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False, ncols=3, fontsize="small")
     caption(
         figure,
         f"Judge: {judge}. n = {int(table['n'].max())} problems a pair, each asked in both orders.\n"
-        "Black: 95 % intervals of the first-named arm's wins (from the left) and losses (from the right).",
+        "Black: 95 % intervals of wins (from the left) and of losses (from the right).",
     )
     return figure
 
@@ -359,7 +536,7 @@ def ratios(table: pd.DataFrame, samples: str) -> plt.Figure | None:
     name = single(table)
     table = table[(table["budget"] == table["budget"].max()) & (table["benchmark"] == name)]
     metrics, at = list(table["metric"].unique()), sorted(fixed)
-    figure, axes = plt.subplots(1, len(metrics), figsize=(4.4 * len(metrics), 3.6), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 3.4), sharey=True, squeeze=False)
     for axis, metric in zip(axes[0], metrics, strict=True):
         panel = table[table["metric"] == metric].set_index("arm")
         rows = panel.loc[[fixed[percent] for percent in at]]
@@ -368,12 +545,13 @@ def ratios(table: pd.DataFrame, samples: str) -> plt.Figure | None:
         axis.errorbar(at, 100 * rows["value"], yerr=spread(rows), fmt=fmt, capsize=3, color=colour, label="fixed share")
         if "p-align" in panel.index:
             row, colour = panel.loc["p-align"], COLOURS["p-align"]
-            axis.axhline(100 * row["value"], color=colour, label="p-align (adaptive)")
+            axis.axhline(100 * row["value"], color=colour, label="p-align (adaptive)", zorder=TOP)
             axis.axhspan(100 * row["low"], 100 * row["high"], color=colour, alpha=0.2, lw=0)
         axis.set(title=metric.capitalize(), xlabel="prefix (% of the trace's sentences)", xlim=(0, 100), xticks=at)
     axes[0][0].set_ylabel(f"{name} (%)")
-    axes[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     figure.tight_layout()
+    handles, words = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, words, loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False, ncols=2)
     n = int(table["n"].iloc[0])
     caption(figure, f"n = {n} problems, {samples}. Bars and band: 95 % intervals.")
     return figure
@@ -382,48 +560,47 @@ def ratios(table: pd.DataFrame, samples: str) -> plt.Figure | None:
 def pareto(table: pd.DataFrame, spent: pd.DataFrame, samples: str) -> plt.Figure | None:
     """Average Pass@1 against tokens of training, and against all tokens of making the arm (``tables.spent``).
 
-    The stepped line joins the arms that no arm equals at lower cost; the dashed line is the best accuracy at no cost.
+    The stepped line joins the arms that no arm equals at lower cost. It begins with what costs nothing.
     ``table`` and ``samples`` as in :func:`accuracy`.
     """
     theme()
-    rows, name = averages(table), single(table)
-    free = [arm for arm in rows.index if not spent.loc[arm, "total"]]
-    paid = [arm for arm in rows.index if arm not in free]
-    if not paid:
+    rows = averages(table)
+    if not spent.loc[rows.index, "total"].any():
         return nothing()
-    many = len(rows) > MANY
     labels = {"trained": "tokens trained on", "total": "tokens judged, continued and trained on"}
-    figure, axes = plt.subplots(1, 2, figsize=(10.4, 5.0 if many else 3.8), sharey=True)
+    figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 2 * _room(len(rows))), sharey=True)
+    lines = []
     for axis, (column, label) in zip(axes, labels.items(), strict=True):
-        for arm in free:
-            axis.axhline(100 * rows.loc[arm, "value"], ls="--", lw=1, color=COLOURS[arm], label=arm)
-        for arm in paid:
-            row, (colour, marker) = rows.loc[[arm]], STYLES[arm]
-            at = [spent.loc[arm, column]]
-            axis.errorbar(at, 100 * row["value"], yerr=spread(row), fmt=marker, capsize=3, color=colour, label=arm)
-        order = sorted(paid, key=lambda arm: (spent.loc[arm, column], -rows.loc[arm, "value"]))
-        best = [100 * rows.loc[order[: i + 1], "value"].max() for i in range(len(order))]
-        axis.step(spent.loc[order, column], best, where="post", color="grey", lw=1, zorder=0)
-        axis.set(xscale="log", xlabel=label, ylim=(-3, 103))
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        cost = spent.loc[rows.index, column]
+        _points(axis, rows, cost)
+        order = sorted(rows.index, key=lambda arm: (cost[arm], -rows.loc[arm, "value"]))
+        best = 100 * rows.loc[order, "value"].cummax()
+        (line,) = axis.step(cost[order], best, where="post", color="grey", lw=1, zorder=1, label="frontier")
+        lines.append(line)
+        least, most = cost[cost > 0].min(), cost.max()
+        # logarithmic, but with a place for zero
+        axis.set_xscale("symlog", linthresh=least, linscale=0.3)
+        axis.set(xlabel=label, ylabel=_averaged(table), xlim=(-0.1 * least, 1.3 * most))
+        steps = [step * 10**power for power in range(1, 15) for step in (1, 2, 5)]
+        axis.set_xticks([0, *([step for step in steps if least <= step <= 1.3 * most] or [most])])
+        axis.xaxis.set_major_formatter(EngFormatter(places=0, sep=""))
         axis.xaxis.set_minor_formatter(NullFormatter())
-    axes[0].set_ylabel("average Pass@1 (%)" if name == AVERAGE else f"{name}, Pass@1 (%)")
-    axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="x-small" if many else None)
     figure.tight_layout()
+    for axis, column, line in zip(axes, labels, lines, strict=True):
+        _name(axis, rows, spent[column], line)
     caption(
         figure,
         f"n = {int(rows['n'].iloc[0])} problems, {samples}; bars: 95 % intervals. Tokens of one "
-        "training seed.\nGrey: the best accuracy for so many tokens or fewer. Dashed: costs none.",
+        "training seed. Grey: the best accuracy for so many tokens or fewer.",
     )
     return figure
 
 
 def beside(table: pd.DataFrame) -> plt.Figure | None:
-    """The paper's printed values, and this study's beside them: one row per figure or table; ``table`` of
-    ``beside.table``.
+    """The paper's printed values and this study's, one panel per figure or table; ``table`` of ``beside.table``.
 
-    Lengths and counts have an axis of their own in each panel: students, problems and traces differ.
+    Shares have a linear axis. Lengths and counts have a logarithmic one, on which equal distances are equal ratios:
+    students, problems and traces differ, so only order and proportions can be compared.
     """
     theme()
     if table.empty:
@@ -433,43 +610,44 @@ def beside(table: pd.DataFrame) -> plt.Figure | None:
         form: [n for n in FORMS[form].names.values() if n in set(table[table["form"] == form]["name"])]
         for form in forms
     }
-    heights = [len(names[form]) + 1.6 for form in forms]
+    heights = [len(names[form]) + 1.8 for form in forms]
     figure, axes = plt.subplots(
-        len(forms), 2, figsize=(9.6, 0.36 * sum(heights) + 0.6), height_ratios=heights, squeeze=False
+        len(forms), 1, figsize=(WIDTH, 0.38 * sum(heights) + 0.4), height_ratios=heights, squeeze=False
     )
-    students = [source for source in table["source"].unique() if source != HERE]
-    styles = dict(zip([*students, HERE], zip(sns.color_palette("colorblind"), "os^vD", strict=False), strict=False))
-    for (left, right), form in zip(axes, forms, strict=True):
-        for axis, sources in ((left, students), (right, [HERE])):
-            rows = table[(table["form"] == form) & table["source"].isin(sources)]
-            present = [source for source in sources if source in set(rows["source"])]
-            for k, source in enumerate(present):
-                own = rows[rows["source"] == source].set_index("name")
-                colour, marker = styles[source] if source != HERE else ("black", "D")
-                for i, name in enumerate(names[form]):
-                    if name not in own.index:
-                        continue
-                    row, at = own.loc[name], i + 0.2 * (k - (len(present) - 1) / 2)
-                    if pd.notna(row["low"]):
-                        axis.hlines(at, row["low"], row["high"], color=colour, lw=1.5)
-                    axis.plot(row["value"], at, marker, ms=5, color=colour)
-            axis.set(yticks=range(len(names[form])), yticklabels=names[form] if axis is left else [])
-            axis.set(ylim=(len(names[form]) - 0.4, -0.6), xlabel=FORMS[form].unit)
-            # shares have the same scale in every panel; lengths and counts do not
-            axis.set_xlim(0, 102 if "%" in FORMS[form].unit else 1.08 * rows[["value", "high"]].max().max())
-        left.set_title(FORMS[form].title + ": as printed", fontsize="medium", loc="left")
-        note = "".join(sorted(set(table[table["form"] == form]["note"])))
-        right.set_title(f"{HERE}, by {note}" if note else HERE, fontsize="medium", loc="left")
-    handles = [plt.Line2D([], [], ls="", marker=styles[s][1], color=styles[s][0], label=s) for s in students]
-    handles.append(plt.Line2D([], [], ls="", marker="D", color="black", label=HERE))
+    sources = [*(source for source in table["source"].unique() if source != HERE), HERE]
+    styles = dict(zip(sources, zip(COLOURBLIND, "os^v", strict=False), strict=False)) | {HERE: ("black", "D")}
+    for axis, form in zip(axes.flat, forms, strict=True):
+        rows, spec = table[table["form"] == form], FORMS[form]
+        present = [source for source in sources if source in set(rows["source"])]
+        for k, source in enumerate(present):
+            colour, marker = styles[source]
+            for row in rows[rows["source"] == source].itertuples():
+                at = names[form].index(row.name) + 0.2 * (k - (len(present) - 1) / 2)
+                if pd.notna(row.low):
+                    axis.hlines(at, row.low, row.high, color=colour, lw=1.5)
+                axis.plot(row.value, at, marker, ms=5, color=colour, zorder=TOP if source == HERE else 3)
+        axis.set(yticks=range(len(names[form])), ylim=(len(names[form]) - 0.4, -0.6), xlabel=spec.unit)
+        for label, name in zip(axis.set_yticklabels(names[form]), names[form], strict=True):
+            label.set_fontweight("bold" if name == OURS else "normal")
+        if "%" in spec.unit:
+            axis.set_xlim(0, 102)
+        else:
+            low, high = rows[["value", "low"]].min().min(), rows[["value", "high"]].max().max()
+            axis.set(xscale="log", xlim=(low / 1.3, 1.3 * high))
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            axis.xaxis.set_minor_formatter(NullFormatter())
+        note = "".join(sorted(set(rows["note"])))
+        axis.set_title(f"{spec.title} (here: {note})" if note else spec.title, fontsize="medium", loc="left")
+    handles = [plt.Line2D([], [], ls="", marker=styles[s][1], color=styles[s][0], label=s) for s in sources]
     figure.tight_layout()
-    figure.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, ncols=len(handles))
+    figure.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, ncols=2)
     counts = sorted({int(n) for n in table[table["source"] == HERE]["n"]})
     each = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
     caption(
         figure,
         f"n = {each} problems, traces or pairs of this study; lines: 95 % intervals over them. The paper has none; "
-        "that of Table 7 follows from its counts.\nScales of tokens and calls differ, as students and problems do.",
+        "that of Table 7 follows from its counts. Axes of tokens and verdicts are logarithmic.",
     )
     return figure
 
@@ -481,27 +659,144 @@ def claims(ledger: pd.DataFrame) -> plt.Figure | None:
     rows = rows[rows["metric"].astype(str).str.startswith("pass@")]
     if rows.empty:
         return nothing()
-    metrics = sorted(rows["metric"].unique())
-    names = list(dict.fromkeys(rows["claim"] + rows["note"].map(lambda note: f" ({note})" if note else "")))
-    figure, axes = plt.subplots(
-        1, len(metrics), figsize=(4.0 + 3.2 * len(metrics), 0.48 * len(names) + 1.4), sharey=True, squeeze=False
-    )
-    here, paper = sns.color_palette("colorblind", 2)
+    labels = rows["claim"] + rows["note"].map(lambda note: f" ({note})" if note else "")
+    metrics, names = sorted(rows["metric"].unique()), list(dict.fromkeys(labels))
+    wrapped = [textwrap.fill(name, 40) for name in names]
+    size = (WIDTH, (0.14 * max(name.count("\n") for name in wrapped) + 0.28) * len(names) + 1.2)
+    figure, axes = plt.subplots(1, len(metrics), figsize=size, sharex=True, sharey=True, squeeze=False)
+    legend = {}
     for axis, metric in zip(axes[0], metrics, strict=True):
         part = rows[rows["metric"] == metric]
-        labels = part["claim"] + part["note"].map(lambda note: f" ({note})" if note else "")
-        at = [names.index(label) for label in labels]
+        at = labels[part.index].map(names.index)
         axis.axvline(0, color="grey", lw=1)
-        axis.hlines(at, part["low"], part["high"], color=here, lw=2, label="this study, 95 %")
-        axis.plot(part["value"], at, "o", ms=5, color=here, label="this study")
         printed = pd.to_numeric(part["printed"])
-        axis.plot(printed, at, "D", ms=5, color=paper, label="printed, mean over settings")
-        axis.set(title=metric, xlabel="gain (points)")
-        axis.set_yticks(range(len(names)), [textwrap.fill(name, 44) for name in names])
-        axis.set_ylim(len(names) - 0.4, -0.6)
+        axis.plot(printed, at, "D", ms=5, color=COLOURBLIND[1], label="printed, mean over settings")
+        axis.hlines(at, part["low"], part["high"], color=COLOURBLIND[0], lw=2)
+        for clear, label in ((True, HERE), (False, f"{HERE}, {OPEN}")):
+            own = part[(part["verdict"] != OPEN) == clear]
+            if own.empty:
+                continue
+            look = {"ms": 5, "color": COLOURBLIND[0], "mfc": COLOURBLIND[0] if clear else "white"}
+            axis.plot(own["value"], at[own.index], "o", label=label, **look)
+        legend |= {handle.get_label(): handle for handle in axis.get_legend_handles_labels()[0]}
+        axis.set(title=metric.capitalize(), xlabel="gain (points)")
+        axis.xaxis.set_major_locator(MaxNLocator(6))
+    axes[0][0].set_yticks(range(len(names)), wrapped, fontsize="small")
+    axes[0][0].set_ylim(len(names) - 0.4, -0.6)
     figure.tight_layout()
-    figure.legend(
-        *axes[0][0].get_legend_handles_labels(), loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False, ncols=3
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1)}
+    figure.legend(handles=list(legend.values()), **place, frameon=False, ncols=3, fontsize="small")
+    caption(
+        figure,
+        f"n = {int(rows['n'].max())} problems of this study, paired; lines: 95 % intervals. The paper's students, "
+        "problems and budgets are others.",
     )
-    caption(figure, f"n = {int(rows['n'].max())} problems of this study, paired; other students, problems and budgets.")
     return figure
+
+
+MOST_LINES = 45
+"""Sentences that are shown as text; of a longer trace there is only a bar."""
+MOST_NAMED = 12
+"""Verdicts with their number and label beside them."""
+LONGEST = 54
+"""Characters of a sentence that fit."""
+
+
+def one_search(search: Mapping, rule: str = "released") -> plt.Figure | None:
+    """One search on its trace: the kept prefix shaded, the verdicts in the order asked, and the oracle's end.
+
+    ``search``: a row of ``Results.prefixes`` with its ``trace`` (``texts.worked_case``, :func:`typical`); ``rule``: how
+    the study splits traces into sentences. The sentences of a trace of up to :data:`MOST_LINES` can be read; a longer
+    one is a bar.
+    """
+    theme()
+    if not search or search["status"] != "ok" or not len(search["verdicts"]):
+        return nothing()
+    probes = [(p, label) for p, label, _ in search["verdicts"]]
+    kept, oracle = int(search["sentences"]), search["oracle_sentences"]
+    if search["of"] <= MOST_LINES:
+        figure = _on_the_text(RULES[rule].split(search["trace"]), kept, oracle, probes)
+    else:
+        figure = _on_a_bar(search["of"], kept, oracle, probes)
+    figure.tight_layout()
+    question = textwrap.fill(textwrap.shorten(visible(search["question"]), 170, placeholder=" ..."), 100)
+    figure.text(0.01, 1.0, question, ha="left", va="bottom", fontsize="small", parse_math=False)
+    ends = "Shaded: the kept prefix" if search["sufficient"] else "None was, so the whole trace is kept"
+    dashed = f" Dashed: the oracle's end, {oracle:.0f} sentences." if pd.notna(oracle) else ""
+    caption(
+        figure,
+        f"One trace of {search['of']} sentences. {len(probes)} verdicts, numbered in the order asked: is the prefix up "
+        f"to here enough? {ends}, {kept} sentences.{dashed}",
+    )
+    return figure
+
+
+def typical(prefixes: pd.DataFrame, traces: list[dict]) -> dict:
+    """The search of :func:`one_search` for a study without pairs yet: of those with an ENOUGH, the first whose kept
+    share is nearest to the median, with its trace. Empty if there is none. ``prefixes``, ``traces``: of ``Results``.
+    """
+    if prefixes.empty or not (found := prefixes["sufficient"] & (prefixes["status"] == "ok")).any():
+        return {}
+    own = prefixes[found]
+    chosen = own.loc[(own["sentence_ratio"] - own["sentence_ratio"].median()).abs().idxmin()].to_dict()
+    return {**next(trace for trace in traces if trace["id"] == chosen["id"]), **chosen}
+
+
+def _on_the_text(sentences: list[str], kept: int, oracle: float | None, probes: list[tuple[int, str]]) -> plt.Figure:
+    size = (WIDTH, 0.18 * len(sentences) + 0.9)
+    figure, (left, right) = plt.subplots(1, 2, figsize=size, sharey=True, width_ratios=[3, 2])
+    for i, sentence in enumerate(map(visible, sentences), 1):
+        words = " ".join(sentence.split())
+        words = words if len(words) <= LONGEST else words[: LONGEST - 4] + " ..."
+        colour = "black" if i <= kept else "0.55"
+        left.text(0.01, i, words, va="center", fontsize="small", color=colour, clip_on=True, parse_math=False)
+    for axis in (left, right):
+        axis.axhspan(0.5, kept + 0.5, color=COLOURS[OURS], alpha=0.2, lw=0)
+        axis.grid(visible=False)
+        if pd.notna(oracle):
+            axis.axhline(oracle + 0.5, ls="--", lw=1, color="black")
+    if pd.notna(oracle):
+        right.text(1.02, oracle + 0.5, "oracle's\nend", transform=right.get_yaxis_transform(), va="center", fontsize=8)
+    right.plot(range(1, len(probes) + 1), [p for p, _ in probes], color="0.7", lw=1)
+    left.set(xlim=(0, 1), xticks=[], ylabel="sentence", ylim=(len(sentences) + 0.6, 0.4))
+    left.set_yticks(range(1, len(sentences) + 1), range(1, len(sentences) + 1), fontsize=8)
+    named = len(probes) <= MOST_NAMED
+    right.set(xlim=(0.5, len(probes) * (1.65 if named else 1) + 0.5), xlabel="verdict")
+    right.set_xticks(range(1, len(probes) + 1) if named else MaxNLocator(6, integer=True).tick_values(1, len(probes)))
+    _verdicts(right, [(k, p, label) for k, (p, label) in enumerate(probes, 1)], len(probes))
+    return figure
+
+
+def _on_a_bar(of: int, kept: int, oracle: float | None, probes: list[tuple[int, str]]) -> plt.Figure:
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.24 * min(len(probes), MOST_NAMED) + 1.3))
+    high = len(probes) / min(len(probes), MOST_NAMED)  # the bar's height is that of a named verdict
+    axis.barh(0, kept, height=high, color=COLOURS[OURS])
+    axis.barh(0, of - kept, left=kept, height=high, color="0.85")
+    axis.axvspan(0, kept, color=COLOURS[OURS], alpha=0.2, lw=0)
+    if pd.notna(oracle):
+        axis.axvline(oracle, ls="--", lw=1, color="black")
+    axis.set(xlim=(0, of), xlabel="sentences of the trace", ylabel="verdict")
+    _verdicts(axis, [(p, k, label) for k, (p, label) in enumerate(probes, 1)], of / 2)
+    axis.set_ylim(len(probes) + 0.6 * high, -0.6 * high)
+    axis.set_yticks([tick for tick in MaxNLocator(10, integer=True).tick_values(1, len(probes)) if tick >= 1])
+    axis.grid(axis="y", visible=False)
+    return figure
+
+
+def _verdicts(axis: plt.Axes, marks: list[tuple[int, int, str]], turn: float) -> None:
+    """A mark per verdict, full for ENOUGH, with its number and label at its right, or from ``turn`` on at its left. Of
+    many verdicts only the marks, and a legend.
+    """
+    for number, (x, y, label) in enumerate(marks, 1):
+        enough = label == "ENOUGH"
+        colour = COLOURBLIND[0 if enough else 1]
+        axis.plot(
+            x, y, "o", ms=6, color=colour, mfc=colour if enough else "white", label=label, zorder=TOP, clip_on=False
+        )
+        if len(marks) <= MOST_NAMED:
+            where = {"ha": "left", "xytext": (6, 0)} if x <= turn else {"ha": "right", "xytext": (-6, 0)}
+            text = axis.annotate(f"{number} {label}", (x, y), textcoords="offset points", va="center", **where)
+            text.set(fontsize=8, zorder=TOP, path_effects=[withStroke(linewidth=2, foreground="white")])
+    if len(marks) > MOST_NAMED:
+        handles, labels = axis.get_legend_handles_labels()
+        axis.legend(*zip(*{label: (h, label) for h, label in zip(handles, labels, strict=True)}.values(), strict=True))

@@ -173,7 +173,7 @@ def _correlation(a: list[np.ndarray], b: list[np.ndarray]) -> float:
 
 
 def _calls(study: Results) -> list[Found | str] | str:
-    if "linear" not in study.plan.strategies:
+    if "linear" not in study.plan.cuts:
         return "the study has no linear scan"
     calls = tables.calls(study)
     if "binary search" not in calls:
@@ -203,9 +203,9 @@ def _mean_of(metric: str, values: pd.Series, unit: str, note: str) -> Found:
 
 
 def _retention(study: Results) -> list[Found | str] | str:
-    if not study.plan.is_adaptive:
-        return "the study has no adaptive prefixes"
     pairs = study.pairs()
+    if pairs.empty:
+        return "the study has no pairs of adaptive prefixes"
     if (missing := 1 - len(answered(pairs)) / len(pairs)) > TOLERATED:
         return f"{100 * missing:.1f} % of the continuations are missing"
     kept = tables.kept(study)

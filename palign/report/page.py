@@ -1,71 +1,226 @@
-"""An executed notebook as one self-contained HTML page: no code, no progress bars, no scripts, no outside links."""
+"""An executed notebook as one self-contained HTML page: no code, no progress bars, no scripts, no outside links.
+
+The page begins with the cells before the first section, then lists the sections. What a notebook says to it:
+
+- a heading with the tag ``folded`` begins a section that opens when it is clicked;
+- ``kept["NAME"]`` in a cell, or its metadata key ``csv``, a list of names, links ``tables/NAME.csv``;
+- ``shown["NAME"]`` takes the drawing from ``figures/NAME.svg``, and the metadata key ``alt`` is its alternative text;
+- the notebook's own metadata key ``command`` is the command that makes the page, a Jinja template of its parameters.
+"""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
+from xml.etree import ElementTree
 
-from ..analysis.style import NOTHING
-from ..tasks.store import visible, write_atomically
+from ..analysis import style
+from ..tasks.store import provenance, visible, write_atomically
 
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
-img {{ max-width: 100%; height: auto; }}
-table {{ border-collapse: collapse; font-size: .85rem; margin: 1rem 0; display: block; overflow-x: auto;
-  border: 0; width: max-content; max-width: 100%; }}
-th, td {{ padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top; }}
-th:first-child, td:first-child {{ text-align: left; }}
-pre {{ white-space: pre-wrap; background: #f6f6f6; padding: .6rem; font-size: .85rem; }}
-</style></head><body>
-{body}
-</body></html>
-"""
+KEPT = re.compile(r'\bkept\["([\w-]+)"\]')
+SHOWN = re.compile(r'\bshown(?:\[| = \{)"([\w-]+)"')
+LARGEST = 300_000
+"""Bytes of a drawing: a larger one, of thousands of points, is smaller as a PNG."""
+NUMBER = re.compile(r"[-+<>\[]*\s*-?\d[^a-zA-Z]*(e[-+]?\d+|(to|of) [^a-zA-Z]+)?")
+"""A cell with a number: ``0.55``, ``< 0.0001``, ``+0.7 [-1.7, +3.1]``, ``8 of 20``."""
+LONG = 32
+"""Characters of a cell: a longer one is wrapped."""
+NO_VALUE = ("NaN", "nan", "None", "NaT", "<NA>")
+VERSIONS = ("palign", "torch", "transformers", "trl", "peft", "math-verify", "vllm", "unsloth")
+
+
+@dataclass
+class Section:
+    """A heading and the cells below it; the first section of a page has no heading."""
+
+    title: str = ""
+    folded: bool = False
+    cells: list = field(default_factory=list)
+
+    @property
+    def anchor(self) -> str:
+        return re.sub(r"\W+", "-", self.title.lower()).strip("-")
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has code cells, and none of them shows anything."""
+        code = [cell for cell in self.cells if cell.cell_type == "code"]
+        return bool(code) and not any(cell.shown for cell in code)
 
 
 def render(notebook: Path, target: Path) -> None:
-    """Render the executed ``notebook`` to ``target``. Sections that show nothing are left out and named at the end."""
+    """Render the executed ``notebook`` to ``target``. Sections that show nothing are left out and named at the end.
+
+    The report's tables and figures are to be in the folder of ``target`` already.
+    """
     import nbformat
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_anchor_links=True)
-    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
-    exporter.embed_images = True
     executed = nbformat.read(notebook, as_version=4)
-    executed.cells = _with_something_to_show(executed.cells)
-    body, _ = exporter.from_notebook_node(executed)
-    title = f"palign: {target.parent.name}"
-    write_atomically(target, PAGE.format(title=title, body=visible(body)))
+    lead, *sections = _sections(executed.cells, target.parent)
+    page = {
+        **_made(executed.metadata, target.parent),
+        "title": _title(lead.cells),
+        "lead": lead,
+        "sections": [section for section in sections if not section.empty],
+        "absent": [section.title.rstrip("?") for section in sections if section.empty],
+    }
+    here = Path(__file__).resolve().parent
+    exporter = HTMLExporter(template_name="template", extra_template_basedirs=[str(here)], exclude_anchor_links=True)
+    body, _ = exporter.from_notebook_node(executed, {"page": page})
+    write_atomically(target, visible(body))
 
 
-def _with_something_to_show(cells: list) -> list:
-    """The cells without progress, empty tables and absent figures, and without the sections that showed nothing else;
-    a last line names those.
+def _made(metadata: dict, folder: Path) -> dict[str, str]:
+    """Which study this is, and what made it when. The day is the only time: a page that is made again is to differ in
+    its results or not at all.
     """
-    from nbformat.v4 import new_markdown_cell
+    import jinja2
 
-    sections = [[]]
+    found, papermill = provenance(), metadata.get("papermill", {})
+    given = {
+        # of a path on this machine its last part is enough
+        name: Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+        for name, value in papermill.get("parameters", {}).items()
+    }
+    versions = [f"{name} {found['packages'][name]}" for name in VERSIONS if name in found["packages"]]
+    return {
+        "study": folder.name,
+        "date": (papermill.get("end_time") or "")[:10],
+        "commit": (found["commit"] or "")[:10] + (" with local changes" if found["dirty"] else ""),
+        "command": jinja2.Template(metadata.get("command", "")).render(given),
+        "stated": "params.yaml" if (folder / "params.yaml").is_file() else "",
+        "versions": ", ".join([f"Python {found['python']}", *versions]),
+    }
+
+
+def _title(cells: list) -> str:
+    """The notebook's title, taken out of its first cell. What the notebook reads, writes and costs is for those who run
+    it, and is taken out too.
+    """
+    if not cells or not cells[0].source.startswith("# "):
+        return ""
+    title, _, text = cells[0].source.partition("\n")
+    cells[0].source = text.partition("\n**Reads**")[0]
+    return title.removeprefix("# ")
+
+
+def _sections(cells: list, folder: Path) -> list[Section]:
+    sections = [Section()]
     for cell in cells:
+        tags = cell.metadata.get("tags", [])
         if cell.cell_type == "markdown" and cell.source.startswith("## "):
-            sections.append([])
+            title, _, cell.source = cell.source.partition("\n")
+            sections.append(Section(title.removeprefix("## "), "folded" in tags))
         elif cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if _shows(output)]
-        sections[-1].append(cell)
-    kept, absent = [], []
-    for section in sections:
-        code = [cell for cell in section if cell.cell_type == "code"]
-        if code and not any(cell.outputs for cell in code) and section is not sections[0]:
-            absent.append(section[0].source.removeprefix("## ").rstrip("?"))
-        else:
-            kept += section
-    if absent:
-        kept.append(new_markdown_cell(f"Left out, since this study has no such data: {'; '.join(absent)}."))
-    return kept
+            shown = [_shown(output, cell, sections[-1].title, folder) for output in cell.outputs]
+            cell.shown = [output for output in shown if output]
+            names = dict.fromkeys([*cell.metadata.get("csv", []), *KEPT.findall(cell.source)])
+            wanted = any(output["kind"] in ("table", "figure") for output in cell.shown)
+            cell.csv = [name for name in names if wanted and (folder / "tables" / f"{name}.csv").is_file()]
+        sections[-1].cells.append(cell)
+    return sections
 
 
-def _shows(output) -> bool:
-    if output.get("name") in ("stderr", "stdout"):
-        return output["name"] == "stdout" and output["text"].strip() != NOTHING
-    return not output.get("data", {}).get("text/plain", "").startswith("Empty DataFrame")
+def _shown(output: dict, cell: dict, title: str, folder: Path) -> dict | None:
+    """What the page has for a cell's output; ``None`` for progress, an empty table and an absent figure."""
+    data = output.get("data", {})
+    if output.output_type == "stream":
+        # a kernel may send the end of a printed line by itself
+        wanted = output.name == "stdout" and output.text.strip() not in ("", style.NOTHING)
+        return {"kind": "text", "text": output.text} if wanted else None
+    if output.output_type == "error":
+        return {"kind": "text", "text": "\n".join(output.traceback)}
+    if data.get("text/plain", "").startswith("Empty DataFrame"):
+        return None
+    if "text/html" in data:
+        return {"kind": "table", "html": _table(data["text/html"])}
+    if "text/markdown" in data:
+        return {"kind": "markdown", "text": data["text/markdown"]}
+    if "image/png" in data:
+        return {"kind": "figure", **_figure(data["image/png"], cell, title, folder)}
+    return {"kind": "text", "text": data.get("text/plain", "")}
+
+
+def _figure(png: str, cell: dict, title: str, folder: Path) -> dict[str, str]:
+    """The source of a figure's image, its caption, and its alternative text."""
+    name = SHOWN.search(cell.source)
+    path = folder / "figures" / f"{name[1]}.svg" if name else None
+    source, caption = "data:image/png;base64," + "".join(png.split()), ""
+    if path and path.is_file():
+        drawing, caption = style.parted(path.read_text(encoding="utf-8"))
+        if len(drawing) <= LARGEST:
+            # unlike base64 this keeps a small change of the drawing a small change of the page
+            source = "data:image/svg+xml," + quote(drawing, safe=" '()*+,-./:;=?@[]_~!$&")
+    alt = cell.metadata.get("alt") or f"Figure: {title or (name[1] if name else cell.id)}. {caption}".strip()
+    return {"source": source, "caption": caption if "svg" in source[:20] else "", "alt": alt}
+
+
+def _table(html: str) -> str:
+    """A table of pandas without its borders and styles: no value is an empty cell, numbers stand to the right, a short
+    cell is one line, and the names of the index are in the header's last row.
+    """
+    plain = re.sub(r"<style.*?</style>|&nbsp;", "", visible(html), flags=re.DOTALL)
+    try:
+        found = ElementTree.fromstring(f"<div>{plain}</div>")
+    except ElementTree.ParseError:  # not of pandas
+        return html
+    for table in found.iter("table"):
+        _tidy(table)
+    return ElementTree.tostring(found, encoding="unicode", method="html")
+
+
+def _tidy(table: ElementTree.Element) -> None:
+    for element in table.iter():
+        spans = {name: element.get(name) for name in ("rowspan", "colspan") if element.get(name)}
+        element.attrib.clear()
+        element.attrib.update(spans)
+        if element.tag in ("th", "td"):
+            _write(element, (element.text or "").strip())
+    head = table.find("thead")
+    body = table.findall("tbody/tr")
+    if head is None:
+        return
+    index = max((len(row.findall("th")) for row in body), default=0)
+    _join(head, index)
+    names = [row.findtext("th") for row in body]
+    if index == 1 and names == [str(i) for i in range(len(body))] and not any(row[0].text for row in head):
+        for row in [*head, *body]:  # pandas numbers the rows of a table without an index
+            row.remove(row[0])
+        index = 0
+    if index == 1:
+        table.set("class", "sticky")
+    columns = list(zip(*(row.findall("td") for row in body), strict=False))
+    for i, column in enumerate(columns):
+        said = ["".join(cell.itertext()) for cell in column]
+        if any(said) and all(NUMBER.fullmatch(text) for text in said if text):
+            above = [row[index + i] for row in head if len(row) == index + len(columns)]
+            for cell in (*column, *above):
+                cell.set("class", "number")
+    for cell in (cell for row in body for cell in row):
+        if len("".join(cell.itertext())) > LONG:
+            cell.set("class", "long")
+
+
+def _write(cell: ElementTree.Element, text: str) -> None:
+    """Put text into a cell: nothing for no value, code where backticks enclose it."""
+    cell.text, *parts = re.split(r"`([^`]+)`", "" if cell.tag == "td" and text in NO_VALUE else text)
+    for code, after in zip(parts[::2], parts[1::2], strict=True):
+        child = ElementTree.SubElement(cell, "code")
+        child.text, child.tail = code, after
+
+
+def _join(head: ElementTree.Element, index: int) -> None:
+    """Move the names of the index up, which pandas writes into a row of their own; a name of the columns gives way.
+    Remove rows without any text.
+    """
+    rows = list(head)
+    if len(rows) > 1 and len(rows[-2]) == len(rows[-1]) and not any(cell.text for cell in rows[-1][index:]):
+        for cell, name in zip(rows[-2][:index], rows[-1][:index], strict=True):
+            cell.text, cell[:] = name.text, list(name)
+        head.remove(rows[-1])
+    for row in list(head):
+        if not any("".join(cell.itertext()) for cell in row):
+            head.remove(row)

@@ -54,7 +54,7 @@ def _predicted(study: Results, estimates: Estimates) -> dict[str, float]:
 
 def _searches(study: Results) -> dict[str, str]:
     """The names of the rows of verdicts -> the strategies that search by verdicts, the student's own search first."""
-    found = [strategy for strategy in SEARCHED if strategy in study.plan.strategies]
+    found = [strategy for strategy in SEARCHED if strategy in study.plan.cuts]
     return {"judge_calls" if strategy == "adaptive" else f"judge_calls, {strategy}": strategy for strategy in found}
 
 
@@ -71,10 +71,12 @@ def _lengths(study: Results) -> dict[str, float]:
         prefixes, pairs = study.prefixes(first), study.pairs(first)
         good = prefixes[prefixes["status"] == "ok"]
         found["prefix_share"] = good["prefix_tokens"].sum() / good["trace_tokens"].sum()
-        found["continuation_tokens"] = answered(pairs)["new_tokens"].mean()
-        found["retention"] = pairs["kept"].mean()
-    if "empty" in study.plan.strategies:
-        found["student_right"] = study.pairs("empty")["kept"].mean()
+        if len(pairs):
+            found["continuation_tokens"] = answered(pairs)["new_tokens"].mean()
+            found["retention"] = pairs["kept"].mean()
+    own = next((strategy for strategy in ("empty", "own-k") if strategy in study.plan.strategies), None)
+    if own:
+        found["student_right"] = study.pairs(own)["kept"].mean()
     responses = answered(study.grades).groupby("arm")["new_tokens"].mean()
     return found | {f"response_tokens, {arm}": responses.get(arm, np.nan) for arm in study.arms}
 

@@ -191,7 +191,7 @@ class Results:
         return self._once(("prefixes", strategy), lambda: self._prefixes(strategy))
 
     def _prefixes(self, strategy: str) -> pd.DataFrame:
-        if strategy not in self.plan.strategies:
+        if strategy not in self.plan.cuts:
             return pd.DataFrame()
         frame = pd.DataFrame(self.plan.truncation(strategy).read("prefixes"))
         return frame.assign(
@@ -202,7 +202,8 @@ class Results:
         )
 
     def pairs(self, strategy: str = "adaptive") -> pd.DataFrame:
-        """A strategy's aligned pairs, one row per prefix: those of ``palign.alignment.align`` and beside them
+        """A strategy's aligned pairs, one row per prefix (``own-k``: one per continuation): those of
+        ``palign.alignment.align`` and beside them
 
         ``kept`` (for training), ``cut`` (right, but cut at the budget) and ``success_rate``, the share of right answers
         among further continuations, measured for the adaptive prefixes only, else NaN. Empty where the study does not
@@ -339,6 +340,11 @@ def budgets(params: Params) -> list[int]:
 def answered(records: pd.DataFrame) -> pd.DataFrame:
     """The responses or pairs to which the model gave a response."""
     return records[~records["finish"].isin(NEVER_ANSWERED)]
+
+
+def problems_of(records: pd.DataFrame) -> pd.Series:
+    """The id of the training problem of each pair: several continuations of one problem have ids of their own."""
+    return records["of"].fillna(records["id"]) if "of" in records else records["id"]
 
 
 def as_arrays(values: dict[str, pd.DataFrame]) -> list[np.ndarray]:

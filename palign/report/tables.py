@@ -20,9 +20,9 @@ from ..arms import ARMS
 from ..engines.base import NEVER_ANSWERED
 from ..engines.tokenizers import load_tokenizer
 from ..overlap import SIZES
-from ..tasks.plan import Task
+from ..tasks.plan import CANDIDATES, SELECTED, Task, prefixes_of
 from ..traces import RULES
-from .results import Results, aligned, answered, as_arrays
+from .results import Results, aligned, answered, as_arrays, problems_of
 
 AVERAGE, POOLED = "average", "pooled"
 UNTESTED = "not tested"
@@ -331,11 +331,14 @@ def strategies(study: Results) -> pd.DataFrame:
     and tokens read to find them, and the share of pairs that the filter kept.
 
     A scan's look-ahead, verdicts on the same trace that it asked for and did not need, costs tokens and no verdicts.
+    The prefixes of a strategy that makes them as it continues are those that its problems end with. Where a strategy
+    continues more than once: ``continuations a problem``, and the share of ``problems with a kept pair``; where it
+    chooses among pairs: how many are ``chosen`` from which strategy.
     """
     rows = []
-    for strategy in study.plan.strategies:
-        row = {"strategy": strategy, "arms": ", ".join(a for a in study.arms if ARMS[a].strategy == strategy)}
-        if strategy != "empty":
+    for strategy in dict.fromkeys((*study.plan.strategies, *study.plan.cuts)):
+        row = {"strategy": strategy, "arms": _named(arms_of(study, strategy))}
+        if strategy in study.plan.cuts:
             frame = study.prefixes(strategy)
             good = frame[frame["status"] == "ok"]
             row |= {
@@ -350,20 +353,51 @@ def strategies(study: Results) -> pd.DataFrame:
                 row["of them without a label"] = frame["unparsed"].sum() / frame["calls"].sum()
             if frame["oracle_sentences"].notna().all():
                 row["shorter than the oracle"] = (good["sentences"] < good["oracle_sentences"]).mean()
-        rows.append(row | {"retention": answered(study.pairs(strategy))["kept"].mean()})
-    return pd.DataFrame(rows).set_index("strategy") if rows else pd.DataFrame()
+        if strategy in study.plan.strategies:
+            row |= _continued(study, strategy)
+        rows.append(row)
+    table = pd.DataFrame(rows).set_index("strategy") if rows else pd.DataFrame()
+    last = ("continuations a problem", "retention", "problems with a kept pair", "chosen")
+    last = [name for name in last if name in table]
+    return table[[name for name in table if name not in last] + last]
+
+
+def arms_of(study: Results, strategy: str) -> list[str]:
+    """The study's arms that use a strategy, in any of their rows or to weigh these."""
+    return [arm for arm in study.arms if strategy in (ARMS[arm].strategy, *ARMS[arm].continued)]
+
+
+def _named(arms: list[str]) -> str:
+    """Three names and the number of the others: a column of a table has little room."""
+    return ", ".join(arms) if len(arms) <= 3 else f"{', '.join(arms[:2])} and {len(arms) - 2} others"
+
+
+def _continued(study: Results, strategy: str) -> dict[str, float | str]:
+    """What a strategy's pairs add to its row of :func:`strategies`."""
+    pairs = study.pairs(strategy)
+    of, found = problems_of(pairs), {}
+    if strategy in SELECTED:
+        found["chosen"] = ", ".join(f"{source} {n}" for source, n in pairs["source"].value_counts().items())
+    if "sentences" in pairs and strategy not in study.plan.cuts and pairs["sentences"].fillna(0).any():
+        split = RULES[study.params.sentence_rule].split
+        lengths = {trace["id"]: len(split(trace["trace"])) for trace in study.traces}
+        found["share of sentences, median"] = (pairs["sentences"] / of.map(lengths)).median()
+    if "tries" in pairs:
+        found["continuations a problem"] = pairs.groupby(of)["tries"].first().mean()
+        found["problems with a kept pair"] = answered(pairs)["kept"].groupby(of).any().mean()
+    return found | {"retention": answered(pairs)["kept"].mean()}
 
 
 def truncation(study: Results) -> pd.DataFrame:
     """What truncation and the filter did (Tables 4, 5, 7): counts, medians, shares.
 
-    Shares of pairs and tokens of continuations are of those that were answered. A verdict without a label counts as
-    NOT_ENOUGH.
+    Shares of pairs and tokens of continuations are of those that were answered; there are none where no arm continues
+    each prefix once. A verdict without a label counts as NOT_ENOUGH.
     """
     if not study.plan.is_adaptive:
         return pd.DataFrame()
     frame, pairs = study.prefixes(), study.pairs()
-    good, aligned = frame[frame["status"] == "ok"], answered(pairs)
+    good = frame[frame["status"] == "ok"]
     rows = {
         "traces": len(frame),
         "judge errors": int((frame["status"] != "ok").sum()),
@@ -373,12 +407,16 @@ def truncation(study: Results) -> pd.DataFrame:
         "prefix tokens, mean": good["prefix_tokens"].mean(),
         "prefix ratio, median": good["ratio"].median(),
         "whole trace, never enough": int((~good["sufficient"]).sum()),
-        "continuation tokens, mean": aligned["new_tokens"].mean(),
-        "never answered": len(pairs) - len(aligned),
-        "right, but cut by the budget": int(aligned["cut"].sum()),
-        "kept by the filter": int(aligned["kept"].sum()),
-        "retention": aligned["kept"].mean(),
     }
+    if len(pairs):
+        aligned = answered(pairs)
+        rows |= {
+            "continuation tokens, mean": aligned["new_tokens"].mean(),
+            "never answered": len(pairs) - len(aligned),
+            "right, but cut by the budget": int(aligned["cut"].sum()),
+            "kept by the filter": int(aligned["kept"].sum()),
+            "retention": aligned["kept"].mean(),
+        }
     return pd.Series(rows).to_frame("value")
 
 
@@ -387,7 +425,7 @@ def calls(study: Results) -> dict[str, pd.Series]:
     found = {}
     if study.plan.is_adaptive and study.params.search != "linear":
         found["binary search"] = study.prefixes().set_index("id")["calls"]
-    if "linear" in study.plan.strategies:
+    if "linear" in study.plan.cuts:
         found["linear scan"] = study.prefixes("linear").set_index("id")["calls"]
     return found
 
@@ -439,7 +477,7 @@ def success_by_cut(study: Results) -> pd.DataFrame:
     """The student's own success rate from the chosen prefixes, by where they were cut relative to the oracle. This is
     the second notion of sufficiency: a prefix is enough for a student that continues it to the gold answer.
     """
-    if not study.plan.is_adaptive:
+    if study.pairs().empty:
         return pd.DataFrame()
     frame = study.prefixes().set_index("id").rename(columns={"oracle_sentences": "oracle"})
     table = study.pairs().set_index("id").join(frame[["sentences", "oracle"]])
@@ -452,7 +490,7 @@ def success_by_cut(study: Results) -> pd.DataFrame:
 
 def success_by_ratio(study: Results) -> pd.DataFrame:
     """The student's success rate from the chosen prefixes, by the share of the trace's tokens they hold."""
-    if not study.plan.is_adaptive:
+    if study.pairs().empty:
         return pd.DataFrame()
     table = study.pairs()
     ratio = table["id"].map(study.prefixes().set_index("id")["ratio"])
@@ -466,7 +504,7 @@ def retention(study: Results) -> pd.DataFrame:
     """Per strategy: pairs, the share of the answered ones that the filter kept (Table 7), and counts of the outcomes.
 
     ``right, but cut``: a right answer stands in it, but its budget cut it; it is left out of training unless
-    ``keep_cut_continuations``. The counts add up to the pairs.
+    ``keep_cut_continuations``. The counts add up to the pairs; ``own-k`` has several a problem.
     """
     rows = []
     for strategy in study.plan.strategies:
@@ -484,18 +522,20 @@ def costs(study: Results) -> pd.DataFrame:
     """What each task cost: tokens read, generated and trained on, updates, and seconds of computing.
 
     Of the training rows, ``rows_left_out`` were dropped because ``max_length`` would have cut their answer, and
-    ``rows_cut`` end in no answer and were cut there. Summed over an arm's training seeds, except rows and epochs, which
-    are per seed.
+    ``rows_cut`` end in no answer and were cut there. ``rows_fallback`` are whole traces, since no continuation was
+    right (of the control: as many of other problems); absent where no arm has a fallback. Summed over an arm's training
+    seeds, except rows and epochs, which are per seed.
     """
     plan = study.plan
     tasks = [(plan.traces, 0)] if study.params.teacher else []  # otherwise they were only read
-    tasks += [(plan.truncation(strategy), 0) for strategy in plan.strategies if strategy != "empty"]
+    tasks += [(plan.truncation(strategy), 0) for strategy in plan.cuts]
     tasks += [(plan.alignment(strategy), 0) for strategy in plan.strategies]
     tasks += [(task, 0) for task in (plan.entropy, plan.success, plan.sufficiency) if task]
     tasks += [(task, seed) for arm, seed in plan.runs if (task := plan.finetuning(arm, seed))]
     tasks += [(plan.evaluation(arm, seed), seed) for arm, seed in plan.runs]
     tasks += [(plan.preference, 0)] if plan.preference else []  # tokens of the judge, not of the student
     of_rows = ("rows", "rows_left_out", "rows_cut")
+    of_rows += ("rows_fallback",) if any(ARMS[arm].fallback for arm in study.arms) else ()
     columns = ("tokens_read", "tokens_generated", "tokens_trained", *of_rows, "updates", "epochs")
     rows = []
     for task, seed in tasks:
@@ -515,16 +555,19 @@ def costs(study: Results) -> pd.DataFrame:
 def spent(study: Results) -> pd.DataFrame:
     """Tokens that each arm costs by itself until it is trained, with one training seed (the mean of several).
 
-    ``judged``: read and generated to find its prefixes; ``continued``: the same to continue them; ``trained``: seen in
-    training; ``total``. Arms that share prefixes each count them whole. The teacher's traces and the evaluation are not
-    included.
+    ``judged``: read and generated to find its prefixes or to shorten its traces; ``continued``: the same to continue
+    them, and to choose among pairs; ``trained``: seen in training; ``total``. Arms that share prefixes each count them
+    whole, and one that chooses counts its candidates. The teacher's traces and the evaluation are not included.
     """
     plan, rows = study.plan, []
     of_student = ("tokens_read", "tokens_generated")
     for arm in study.arms:
-        strategy = ARMS[arm].strategy
-        judged = _tokens(plan.truncation(strategy), *of_student) if strategy not in (None, "empty") else 0
-        continued = _tokens(plan.alignment(strategy), *of_student) if strategy else 0
+        spec = ARMS[arm]
+        several = [(*(CANDIDATES if strategy in SELECTED else ()), strategy) for strategy in spec.continued]
+        strategies = dict.fromkeys(one for found in several for one in found)
+        cuts = dict.fromkeys(map(prefixes_of, strategies)) | ({spec.strategy: None} if spec.target == "text" else {})
+        judged = sum(_tokens(plan.truncation(cut), *of_student) for cut in cuts if cut)
+        continued = sum(_tokens(plan.alignment(strategy), *of_student) for strategy in strategies)
         tasks = [plan.finetuning(arm, seed) for seed in plan.seeds(arm)]
         trained = round(np.mean([_tokens(task, "tokens_trained") if task else 0 for task in tasks]))
         rows.append({"arm": arm, "judged": judged, "continued": continued, "trained": trained})
@@ -566,7 +609,8 @@ def headline(study: Results, kept: dict[str, pd.DataFrame]) -> dict[str, float]:
     numbers["responses never answered"] = int(study.outcomes.missing.to_numpy().sum())
     if len(kept["truncation"]):
         for name in ("retention", "prefix ratio, median"):
-            numbers[name] = kept["truncation"].loc[name, "value"]
+            if name in kept["truncation"].index:
+                numbers[name] = kept["truncation"].loc[name, "value"]
         if "p-align" in study.arms:
             numbers["prefix format of p-align"] = kept["responses"].loc["p-align", "prefix_format"]
     return {name: value if isinstance(value, int) else round(float(value), 6) for name, value in numbers.items()}

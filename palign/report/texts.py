@@ -22,6 +22,7 @@ from . import tables
 from .results import Results, shown_name
 
 pd.set_option("display.max_colwidth", None)  # pandas would cut sentences in tables at 50 characters
+pd.set_option("display.max_rows", 250)  # and of 60 rows, as the costs of many arms have, show the first and last five
 
 
 def cell(value: float, low: float, high: float, number: str = "{:.1f}") -> str:
@@ -106,9 +107,9 @@ def one_seed(study: Results) -> str:
 
 def finding(study: Results, differences: pd.DataFrame) -> str:
     """What the accuracy table says, in sentences that claim only what an interval and a corrected test support. First
-    what is missing, last what the intervals leave out.
+    what is missing, last what the intervals leave out and which rows are whole traces by fallback.
     """
-    parts = [missing(study), _compared(study, differences), one_seed(study)]
+    parts = [missing(study), _compared(study, differences), one_seed(study), fallbacks(study)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -134,6 +135,16 @@ def _compared(study: Results, differences: pd.DataFrame) -> str:
                 f"{100 * row.value:+.1f} points [{100 * row.low:+.1f}, {100 * row.high:+.1f}], {verdict}."
             )
     return text
+
+
+def fallbacks(study: Results) -> str:
+    """Which share of an arm's training rows are whole traces by fallback; empty if no arm has a fallback."""
+    shares = []
+    for arm in (arm for arm in study.arms if ARMS[arm].fallback):
+        facts = study.plan.finetuning(arm).require().manifest()
+        whole, rows = facts["rows_fallback"], facts["rows"]
+        shares.append(f"{arm} {whole:,} of {rows:,} ({100 * whole / rows:.0f} %)")
+    return f"Rows that are whole traces by fallback: {', '.join(shares)}." if shares else ""
 
 
 def samples(study: Results) -> str:
@@ -222,7 +233,7 @@ def pairs(study: Results, rows: int = 3) -> pd.DataFrame:
     found = study.plan.strategies
     if not found:
         return pd.DataFrame()
-    table = study.pairs("adaptive" if study.plan.is_adaptive else found[0])
+    table = study.pairs("adaptive" if "adaptive" in found else found[0])
     return table[["question", "prefix", "continuation", "outcome"]].head(rows)
 
 
@@ -230,6 +241,7 @@ def training(manifest: dict) -> pd.DataFrame:
     """What one fine-tuning did, from its manifest (``palign.finetuning.finetune``)."""
     names = ("trainer", "rows", "rows_left_out", "rows_cut", "updates", "epochs", "longest_row_tokens")
     names += ("tokens_trained", "last_loss", "train_seconds")
+    names += ("rows_fallback",) if manifest.get("rows_fallback") else ()
     return pd.Series({name: manifest[name] for name in names}, name="value", dtype=object).to_frame()
 
 
@@ -264,8 +276,11 @@ def preferred(study: Results, table: pd.DataFrame) -> str:
 
 
 def worked_case(study: Results) -> dict:
-    """One kept pair whose prefix ratio is the median: trace, verdicts, prefix, continuation."""
-    aligned, frame = study.pairs(), study.prefixes().set_index("id")
+    """One kept pair whose prefix ratio is the median: trace, verdicts, prefix, continuation. Empty if none was kept."""
+    aligned = study.pairs()
+    if aligned.empty or not aligned["kept"].any():
+        return {}
+    frame = study.prefixes().set_index("id")
     kept = frame.loc[aligned[aligned["kept"]]["id"]]
     order = (kept["ratio"] - kept["ratio"].median()).abs()
     chosen = order.index[np.lexsort((order.index, order.to_numpy()))[0]]
@@ -279,6 +294,8 @@ def case(study: Results) -> str:
     if not study.plan.is_adaptive:
         return "No arm of this study uses adaptive prefixes."
     case = worked_case(study)
+    if not case:
+        return "This study kept no pair with one continuation of an adaptive prefix."
     probes = ", ".join(f"{p}: {label}" for p, label, _ in case["verdicts"])
     oracle = f" (the oracle: {case['oracle_sentences']:.0f})" if pd.notna(case["oracle_sentences"]) else ""
     parts = {

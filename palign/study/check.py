@@ -22,6 +22,7 @@ from ..tasks import resolved
 
 OF_THE_STUDENT = ("learning_rate", "max_length", "alignment_max_new_tokens", "max_new_tokens")
 OF_THE_STUDENT += ("answer_prompt", "judge_prompt", "continue_prompt", "upft_prompt")
+OF_THE_STUDENT += ("rewrite_prompt", "fallback_prompt")
 """Parameters whose value of the pocket study suits no other student."""
 HERE = {"localhost", "127.0.0.1", "::1", "0.0.0.0"}
 """Hosts whose service is this machine's own, which seldom asks for a key."""

@@ -1,5 +1,5 @@
 """The front door: ``palign run params/pocket.yaml``, and ``check``, ``plan``, ``status``, ``retry``, ``verify``,
-``compare``, ``audit``, ``rollouts``."""
+``compare``, ``audit``, ``rollouts``, ``rivals``."""
 
 from __future__ import annotations
 
@@ -66,6 +66,9 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("file", nargs="?", type=Path, metavar="FILE", help=words)
     words = "rollouts (CSV) to stand beside them; left out: the recorded ones, or beside those the pocket student's"
     command.add_argument("--beside", type=Path, metavar="OTHER", help=words)
+    words = "compare P-ALIGN with its rivals, from the reports of params/pocket-beyond*.yaml and pocket-mending.yaml"
+    command = commands.add_parser("rivals", help=words, description=words)
+    command.add_argument("--reports", type=Path, metavar="FOLDER", help="folder of the reports; left out: reports/")
     args = parser.parse_args(argv)
     if args.command is None:
         parser.print_help()
@@ -266,6 +269,13 @@ def _rollouts(args: argparse.Namespace) -> int:
     return 0
 
 
+def _rivals(args: argparse.Namespace) -> int:
+    from . import rivals
+
+    print(f"report: {rivals.run(**({'reports': str(args.reports.expanduser().resolve())} if args.reports else {}))}")
+    return 0
+
+
 COMMANDS = {
     "run": _run,
     "status": _status,
@@ -276,6 +286,7 @@ COMMANDS = {
     "compare": _compare,
     "audit": _audit,
     "rollouts": _rollouts,
+    "rivals": _rivals,
 }
 
 

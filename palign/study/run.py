@@ -139,7 +139,7 @@ def alone(study: str) -> Iterator[None]:
         yield
 
 
-REQUESTS = ("generated", "prefixes", "continuations", "sufficiency", "judged", "responses", "verdicts")
+REQUESTS = ("generated", "prefixes", "continuations", "attempts", "sufficiency", "judged", "responses", "verdicts")
 """The files that hold a task's requests; files made from them, such as pairs and grades, are made again with them."""
 EACH_ALONE = ("truncation", "alignment", "success")
 """Stages whose records each depend on one trace only: more traces add records and change none."""

@@ -65,11 +65,32 @@ STRATEGIES = {
     "judge": (*TOKENIZER, "engine", "dtype", *JUDGE, "judge_prompt", "sentence_rule", "search"),
     "one-reading": (*STUDENT, "boundary_prompt", "sentence_rule"),
     "infogain": (*STUDENT, "infogain_share", "sentence_rule", "continue_prompt", "answer_prompt"),
+    "entropy-pruned": (*READER, "answer_prompt", "pruned_share", "sentence_rule"),
 }
 """The parameters that a strategy depends on. Strategies not listed only count sentences, and tokens of the prefix."""
 SAMPLED = ("seed", "alignment_temperature", "alignment_top_p", "alignment_repetition_penalty")
 SAMPLED += ("alignment_max_new_tokens",)
 ALIGNMENT = (*SAMPLED, "continue_prompt")
+STRATEGIES["calibrated"] = (*STUDENT, *VERDICTS, "search", "calibration_traces", *ALIGNMENT)
+BACK_OFF = (*ALIGNMENT, "sentence_rule", "backoff_step", "backoff_tries")
+SUCCESS = (*ALIGNMENT, "sentence_rule", "success_samples", "success_needed")
+ATTEMPTS = {
+    "own-k": (*SAMPLED, "answer_prompt", "own_samples"),
+    "adaptive-k": (*ALIGNMENT, "own_samples"),
+    "adaptive-backoff": BACK_OFF,
+    "backoff": (*BACK_OFF, "backoff_start"),
+    "success-binary": SUCCESS,
+    "success-first": SUCCESS,
+    "success-last": SUCCESS,
+    "rewrite": (*SAMPLED, "rewrite_prompt"),
+}
+"""The strategies that continue more than one prefix, or one more than once (``palign.attempts``), and the parameters
+that they depend on beside the student's.
+"""
+CANDIDATES = ("adaptive", "fixed-30", "fixed-50", "empty")
+"""The strategies whose right pairs a selection chooses from, beside the whole trace."""
+SELECTED = ("likely", "rsr")
+"""The strategies that choose among candidates (``palign.selection``)."""
 UPFT = ("upft_tokens", "upft_structure_share", "upft_prompt")
 FINETUNING = ("seed", *TOKENIZER, "chat_template_kwargs", "answer_prompt", "load_in_4bit", "num_train_epochs")
 FINETUNING += ("equal_updates", "learning_rate", "lr_scheduler_type", "warmup_ratio", "per_device_train_batch_size")
@@ -206,13 +227,22 @@ class Plan:
 
     @property
     def strategies(self) -> list[str]:
-        """The distinct prefix strategies the study's arms need; each is computed once."""
-        return list(dict.fromkeys(ARMS[arm].strategy for arm in self.params.arms if ARMS[arm].strategy))
+        """The distinct strategies whose continuations the study's arms need, each after those it chooses from."""
+        found = [strategy for arm in self.params.arms for strategy in ARMS[arm].continued]
+        needed = [(*(CANDIDATES if strategy in SELECTED else ()), strategy) for strategy in found]
+        return list(dict.fromkeys(one for several in needed for one in several))
+
+    @property
+    def cuts(self) -> list[str]:
+        """The distinct strategies whose prefixes truncation finds."""
+        found = [prefixes_of(strategy) for strategy in self.strategies]
+        found += [ARMS[arm].strategy for arm in self.params.arms if ARMS[arm].target == "text"]
+        return list(dict.fromkeys(strategy for strategy in found if strategy))
 
     @property
     def is_adaptive(self) -> bool:
         """Whether some arm has prefixes that the student's own search found."""
-        return "adaptive" in self.strategies
+        return "adaptive" in self.cuts
 
     def seeds(self, arm: str) -> list[int]:
         """The training seeds of an arm; only the first if nothing is trained."""
@@ -258,13 +288,20 @@ class Plan:
         It is read by transformers, whatever ``engine`` generates.
         """
         params = self.params
-        if not params.entropy_traces or set(self.strategies) <= {"empty"} or params.model("student").is_service:
+        if not params.entropy_traces or not self.cuts or params.model("student").is_service:
             return None
         reads = ("seed", *READER, "answer_prompt")
         return self._task("entropy", "student", reads, (self.traces,), params.entropy_traces)
 
     def alignment(self, strategy: str) -> Task:
         """Without a prefix the student answers under the answer prompt, and the result does not depend on the judge."""
+        if strategy in SELECTED:
+            reads = (*READER, "answer_prompt", "keep_cut_continuations")
+            return self._task("alignment", strategy, reads, (self.traces, *map(self.alignment, CANDIDATES)))
+        if strategy in ATTEMPTS:
+            cut = prefixes_of(strategy)
+            needs = (self.truncation(cut),) if cut else (self.traces,)
+            return self._task("alignment", strategy, (*STUDENT, *ATTEMPTS[strategy]), needs)
         if strategy == "empty":
             return self._task("alignment", strategy, (*STUDENT, *SAMPLED, "answer_prompt"), (self.traces,))
         return self._task("alignment", strategy, (*STUDENT, *ALIGNMENT), (self.truncation(strategy),))
@@ -295,9 +332,15 @@ class Plan:
         reads = FINETUNING
         if spec.target == "upft":
             reads += UPFT
-        if spec.strategy:
+        if spec.continued:
             reads += ("keep_cut_continuations",)
-        needs = (self.traces, *((self.alignment(spec.strategy),) if spec.strategy else ()))
+        if spec.fallback == "prompted":
+            reads += ("fallback_prompt",)
+        if spec.weight:
+            reads += ("hard_weight",)
+        needs = (self.traces, *map(self.alignment, spec.continued))
+        if spec.target == "text":
+            needs += (self.truncation(spec.strategy),)
         without = tuple(self.tested) if self.overlap.folder.done else None
         return self._task("finetuning", self._variant(arm, seed), reads, needs, without=without)
 
@@ -341,7 +384,7 @@ class Plan:
     def steps(self) -> list[Step]:
         """All notebooks in order: the shared ones once, fine-tuning and evaluation per arm and seed, the report."""
         found = [Step(self, "01_generation", (self.benchmarks, self.traces, self.overlap))]
-        searched = [self.truncation(strategy) for strategy in self.strategies if strategy != "empty"]
+        searched = [self.truncation(strategy) for strategy in self.cuts]
         if searched:
             found.append(Step(self, "02_truncation", _present(*searched, self.entropy)))
         if self.strategies:
@@ -358,6 +401,13 @@ class Plan:
     def tasks(self) -> list[Task]:
         """The tasks of all steps, each after those it needs."""
         return [task for step in self.steps() for task in step.tasks]
+
+
+def prefixes_of(strategy: str) -> str | None:
+    """The strategy whose prefixes one continues; ``None`` where it has none, or makes them as it goes."""
+    if strategy in ("adaptive-k", "adaptive-backoff"):
+        return "adaptive"
+    return None if strategy == "empty" or strategy in SELECTED or strategy in ATTEMPTS else strategy
 
 
 def _present(*tasks: Task | None) -> tuple[Task, ...]:

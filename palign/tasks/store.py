@@ -406,7 +406,8 @@ def provenance() -> dict[str, Any]:
     packages = ("palign", "torch", "transformers", "trl", "peft", "datasets", "numpy", "math-verify", "vllm", "unsloth")
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        # reports are results: one that was just rewritten is no change of the code
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/reports")),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in packages if _version(name)},
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count(), **_gpu()},

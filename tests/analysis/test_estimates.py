@@ -317,7 +317,7 @@ def test_costs_change_no_result():
     assert keys[0] == keys[1]
 
 
-PAPERS = [params.load(path) for path in FILES if path.name.startswith("paper-")]
+PAPERS = [params.load(path) for path in FILES if re.match("paper-(?!beyond)", path.name)]
 PROMPTS = ("answer_prompt", "judge_prompt", "continue_prompt", "upft_prompt")
 
 
@@ -328,6 +328,12 @@ def test_the_paper_studies_differ_in_the_student_alone():
     first = PAPERS[0].model_dump(exclude=own)
     assert all(paper.model_dump(exclude=own) == first for paper in PAPERS)
     assert len({paper.student for paper in PAPERS}) == 4
+
+
+def test_the_rivals_on_the_papers_data_differ_from_its_study_in_the_arms_alone():
+    rivals = params.load(PROJECT / "params" / "paper-beyond-qwen2.5-7b.yaml")
+    own = {"study", "arms", "entropy_traces"}  # what is measured beside the arms is measured once
+    assert rivals.model_dump(exclude=own) == PAPER.model_dump(exclude=own)
 
 
 def test_colab_asks_what_the_paper_studies_ask():

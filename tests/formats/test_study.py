@@ -2,7 +2,7 @@
 
 import pytest
 
-from palign import alignment, evaluation, finetuning, overlap, problems, supervision, traces, truncation
+from palign import alignment, arms, attempts, evaluation, finetuning, overlap, problems, supervision, traces, truncation
 from palign.analysis import entropy, preference, sufficiency
 from palign.engines.base import NEVER_ANSWERED
 from palign.grading import grade_all
@@ -71,3 +71,33 @@ def test_a_study_runs_from_traces_to_the_report(params, tokenizer, monkeypatch):
     preference.compare(params)
     kept = write.collect(Results(params))
     assert set(kept["accuracy"].reset_index()["arm"]) == set(ARMS)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5"], indirect=True)
+def test_every_rival_makes_rows_that_end_their_turn(params, tokenizer, monkeypatch):
+    """Strategies that cut by tokens, score by tokens or draw several continuations meet a real vocabulary."""
+    left_out = {"second-solution", "success-prefix-first"}  # the first has no rows here, the second draws too many
+    rivals = [arm for arm in arms.ARMS if arm not in {*arms.PAPER_ARMS, *left_out}]
+    own = {"arms": rivals, "entropy_traces": 0, "judged_traces": 0, "own_samples": 2, "calibration_traces": 2}
+    own |= {"sufficiency_samples": 0, "success_samples": 2, "success_needed": 1, "backoff_tries": 2}
+    study = validate(params.values() | own, "test")
+    problems.collect_benchmarks(study)
+    traces.collect(study)
+    overlap.find(study)
+    truncation.truncate_all(study)
+
+    def right(texts, *args, **kwargs):  # the first continuation of every round, so that searches end and others fail
+        grades = grade_all(texts, *args, **kwargs)
+        return [g.__class__(**{**vars(g), "outcome": "right"}) if i % 2 == 0 else g for i, g in enumerate(grades)]
+
+    for module in (alignment, attempts):
+        monkeypatch.setattr(module, "grade_all", right)
+    monkeypatch.setattr(attempts, "kept", lambda pair: pair["outcome"] == "right")  # random weights never end a turn
+    alignment.align_all(study)
+    for arm in rivals:
+        rows = supervision.build(study, arm, tokenizer)
+        assert rows and len({row["id"] for row in rows}) == len(rows), arm
+        for row, example in zip(rows, finetuning.encode(rows, tokenizer, study.chat_template_kwargs), strict=True):
+            tail = tokenizer.decode(example["input_ids"][example["prompt_tokens"] :])
+            assert row["completion"].strip()[:20] in tail and tokenizer.eos_token in tail, (arm, row["id"])
+    assert finetuning.finetune(study, "p-align-fallback")["rows"] == 3

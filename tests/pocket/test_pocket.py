@@ -20,6 +20,7 @@ from tests.conftest import POCKET, read_jsonl
 pytestmark = pytest.mark.model
 
 seeds = st.integers(0, 10**6)
+RARE = frozenset(world.RARE)
 
 
 def test_every_key_is_a_permutation_and_beliefs_differ_only_in_rare_keys():
@@ -50,6 +51,48 @@ def test_traces_are_at_least_twice_as_long_as_the_students_own_solution(seed):
     assert len(teach(problem, rng).text.split()) >= 2 * len(terse.split()) - 12
 
 
+@given(seeds)
+def test_a_mended_trace_errs_at_a_rare_key_and_only_its_check_states_the_step_rightly(seed):
+    rng = random.Random(seed)
+    problem = draw_problem(rng, rng.randint(2, 6), 0.3)
+    trace = teach(problem, rng, slip=0.0, mends=1.0)
+    first = next(i for i, state in enumerate(trace.states) if state and state[0] == len(problem.keys))
+    if RARE.isdisjoint(problem.keys):
+        assert first + 1 == trace.sufficient
+        return
+    # from the first conclusion to the last mended step, what stands is wrong
+    assert first + 1 < trace.sufficient
+    assert all(state[1] != problem.values()[-1] for state in trace.states[first : first + 2])
+    (mended,) = [i for i, s in enumerate(trace.sentences) if s.startswith("Wait, ") and " takes " in s]
+    assert first < mended < trace.sufficient
+    position = trace.states[mended + 1][0] - 1
+    assert problem.keys[position] in RARE
+    about = f"{world.ORDINALS[position]} {problem.keys[position]} gives "
+    (wrong,) = [sentence for sentence in trace.sentences[:mended] if sentence.startswith(about)]
+    right = trace.sentences[mended + 1]
+    assert right.startswith(about) and right != wrong
+    assert right in trace.text[: trace.sufficient_chars]
+
+
+def test_the_mending_teacher_mends_a_step_of_every_hard_problem_and_of_no_other():
+    records = read_jsonl(POCKET / "data" / "train-mending.jsonl")
+    hard = [record for record in records if not RARE.isdisjoint(re.findall(r"\w+", record["question"]))]
+    mended = [r for r in records if r["trace"][: r["sufficient_chars"]].count("Now ") == 2]
+    assert (len(records), len(hard)) == (320, 156)
+    assert {r["question"] for r in mended} == {r["question"] for r in hard}
+    assert all(last_box(record["trace"]) == record["answer"] for record in records)
+
+
+def test_the_mending_teacher_says_no_word_that_the_first_does_not():
+    """The student's pre-training knows the first teacher's words."""
+
+    def words(name: str) -> set[str]:
+        traces = [record["trace"] for record in read_jsonl(POCKET / "data" / f"{name}.jsonl")]
+        return set(re.findall(r"\w+", " ".join(traces)))
+
+    assert words("train-mending") <= words("train")
+
+
 def test_traces_vary_and_some_go_wrong_first():
     rng = random.Random(0)
     problem = draw_problem(rng, 4, 0.3)
@@ -67,7 +110,7 @@ def test_splits_are_disjoint_whoever_draws():
 
 
 def test_no_training_or_pretraining_question_is_a_test_question():
-    train = {record["question"] for record in read_jsonl(POCKET / "data" / "train.jsonl")}
+    train = {r["question"] for name in make_data.TEACHERS for r in read_jsonl(POCKET / "data" / f"{name}.jsonl")}
     tests = {r["question"] for name in world.BENCHMARKS for r in read_jsonl(POCKET / "data" / f"{name}.jsonl")}
     rng = random.Random(1)
     read = {curriculum.document(kind, rng)[0].split("\n")[0] for kind in curriculum.MIXTURE for _ in range(2000)}

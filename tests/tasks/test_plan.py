@@ -2,6 +2,7 @@
 
 import csv
 import functools
+from unittest.mock import patch
 
 import pytest
 
@@ -86,23 +87,35 @@ STAGES = list(NOTEBOOKS)
 
 @functools.cache
 def reruns() -> list[list[str]]:
-    """What each parameter reruns, by stage: all tasks, some, none, or none of those there are (it adds others)."""
+    """What each parameter reruns, by stage: all tasks, all but those named, those named, none, or none of those there
+    are (it adds others).
+    """
+    with patch.object(plan, "_content", functools.cache(plan._content)):  # no file changes here
+        return [["parameter", *STAGES], *_reruns()]
+
+
+def _reruns() -> list[list[str]]:
     before, rows = {task.name: task for task in Plan(WHOLE).tasks()}, []
     for name in Params.model_fields:
         if name == "study":  # it names the folder of all tasks
             continue
-        plan = Plan(WHOLE.model_copy(update={name: another(name)}))
-        after = {task.name: task for task in plan.tasks()}
+        after = {task.name: task for task in Plan(WHOLE.model_copy(update={name: another(name)})).tasks()}
         row = [name]
         for stage in STAGES:
             own = [n for n in before if n.startswith(f"{stage}/")]
             changed = [n for n in own if n in after and after[n].key != before[n].key]
             adds = any(n.startswith(f"{stage}/") and n not in before for n in after)
             adds |= any(n in after and after[n].amount > before[n].amount for n in own)
-            some = " ".join(n.removeprefix(f"{stage}/") for n in changed)
-            row.append("all" if changed and len(changed) == len(own) else some or ("adds" if adds else ""))
+            row.append(_told(stage, own, changed) or ("adds" if adds else ""))
         rows.append(row)
-    return [["parameter", *STAGES], *rows]
+    return rows
+
+
+def _told(stage: str, own: list[str], changed: list[str]) -> str:
+    left = [name for name in own if name not in changed]
+    if changed and len(left) < len(changed):
+        return " ".join(["all", *(["but"] if left else []), *(name.removeprefix(f"{stage}/") for name in left)])
+    return " ".join(name.removeprefix(f"{stage}/") for name in changed)
 
 
 def test_every_parameter_reruns_what_the_committed_table_says():
@@ -210,13 +223,67 @@ def touched(**values) -> set[str]:
 
 def test_a_strategy_depends_on_what_it_reads_only():
     """An arm's own prompt must not recompute the other arms' prefixes, and a fixed ratio depends on no prompt."""
-    assert touched(search="equation7") == {"adaptive"}
-    assert touched(judge_prompt="{question} {prefix}") == {"adaptive", "linear"}
+    assert touched(search="equation7") == {"adaptive", "calibrated"}
+    assert touched(judge_prompt="{question} {prefix}") == {"adaptive", "linear", "calibrated"}
     assert touched(boundary_prompt="{question} {numbered}") == {"one-reading"}
     assert touched(infogain_share=0.5) == {"infogain"}
-    assert touched(continue_prompt="{question} {prefix}") == {"infogain"}
-    assert touched(alignment_temperature=0.9) == set()
-    assert touched(sentence_rule="reversible") == set(Plan(EVERY).strategies) - {"empty"}
+    assert touched(pruned_share=0.7) == {"entropy-pruned"}
+    assert touched(calibration_traces=9) == {"calibrated"}
+    assert touched(continue_prompt="{question} {prefix}") == {"infogain", "calibrated"}
+    assert touched(alignment_temperature=0.9) == {"calibrated"}
+    assert touched(sentence_rule="reversible") == set(Plan(EVERY).cuts)
+
+
+def retrained(**values) -> set[str]:
+    """The arms that a change trains anew, in a study with every arm."""
+    before, after = keys(EVERY), keys(Params(**{"arms": EVERY.arms} | values))
+    return {n.removeprefix("finetuning/") for n in before if "finetuning/" in n and before[n] != after[n]}
+
+
+SUCCESS = {"success-prefix", "success-prefix-first", "success-prefix-last"}
+HARD = {"p-align-hard", "p-align-hard-random"}
+OWN = {"rft-k", "shortest-of-k", "rft-k-fallback"}
+
+
+@pytest.mark.parametrize(
+    ("values", "arms"),
+    [
+        ({"backoff_start": 0.3}, {"backoff"}),
+        ({"backoff_step": 0.3}, {"backoff", "p-align-backoff"}),
+        ({"backoff_tries": 3}, {"backoff", "p-align-backoff"}),
+        ({"own_samples": 9}, OWN | HARD | {"p-align-k"}),
+        ({"success_samples": 9}, SUCCESS),
+        ({"success_needed": 3}, SUCCESS),
+        ({"hard_weight": 9}, HARD),
+        ({"fallback_prompt": "{question}"}, {"p-align-fallback-prompt"}),
+        ({"rewrite_prompt": "{question} {trace}"}, {"self-rewrite"}),
+        ({"calibration_traces": 9}, {"p-align-calibrated"}),
+        ({"pruned_share": 0.7}, {"prune-entropy"}),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_rivals_own_parameter_trains_that_rival_anew_and_no_other(values, arms):
+    assert retrained(**values) == arms
+
+
+def test_arms_that_draw_the_same_continuations_share_them():
+    """K own answers of every problem are the largest cost of the arms that stand on them."""
+    plan = Plan(Params(arms=["rft-k", "shortest-of-k", "rft-k-fallback", "p-align-hard", "p-align-fallback"]))
+    assert plan.strategies == ["own-k", "adaptive"] and plan.cuts == ["adaptive"]
+
+
+def test_a_selection_comes_after_what_it_chooses_from():
+    plan = Plan(Params(arms=["select-rsr"]))
+    assert plan.strategies == ["adaptive", "fixed-30", "fixed-50", "empty", "rsr"]
+    assert plan.cuts == ["adaptive", "fixed-30", "fixed-50"]
+    order = [task.name for task in plan.tasks()]
+    assert all(order.index(need.name) < order.index("alignment/rsr") for need in plan.alignment("rsr").needs)
+
+
+def test_an_arm_of_a_text_continues_nothing():
+    plan = Plan(Params(arms=["essence-50"]))
+    assert plan.strategies == [] and plan.cuts == ["tokens-50"]
+    assert plan.truncation("tokens-50") in plan.finetuning("essence-50").needs
 
 
 def test_another_judge_is_part_of_its_own_arm_only():

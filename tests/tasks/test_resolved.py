@@ -55,7 +55,7 @@ def test_a_report_and_the_lengths_before_training_read_the_kept_commit(project, 
     assert Results(study()).params.student_revision == OLD
     opened = []
     monkeypatch.setattr(finetuning, "load_tokenizer", lambda model: opened.append(model.revision))
-    monkeypatch.setattr(finetuning.supervision, "build", lambda *args: [{"id": "1"}])
+    monkeypatch.setattr(finetuning.supervision, "build", lambda *args: [{"id": "1", "fallback": False}])
     monkeypatch.setattr(
         finetuning, "encode", lambda *args: [{"id": "1", "answers": True, "input_ids": [1, 2], "prompt_tokens": 1}]
     )

@@ -1,0 +1,345 @@
+"""Rivals of P-ALIGN compared, from report folders only: every arm, its controls, curves over updates, other worlds.
+
+The studies are those of ``params/pocket-beyond*.yaml`` and ``params/pocket-mending.yaml``. What has no report yet is
+left out. All differences are paired by test problem; their intervals hold problems and training seeds.
+
+>>> studies = load(root() / "reports")
+>>> arms(studies["pocket-beyond"])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from pydantic import Field
+
+from ..arms import ARMS
+from ..params import Strict, resolve, root
+from . import compare, tables
+from .compare import Study
+from .results import aligned
+from .texts import cell
+
+MAIN = "pocket-beyond"
+CURVE = ("pocket-beyond-60", MAIN, "pocket-beyond-240", "pocket-beyond-480")
+"""Studies that differ in the number of updates only."""
+WORLDS = {
+    MAIN: "the pocket study's teacher and student",
+    "pocket-beyond-seed-1": "another seed of sampling",
+    "pocket-beyond-other-teacher": "a teacher that seldom doubts",
+    "pocket-beyond-other-student": "a deeper student",
+    "pocket-mending": "a teacher whose doubts mend",
+}
+PALIGN = "p-align"
+CHEAPEST = "rft-k-fallback"
+"""The control that any judge must beat: no judge, no prefix."""
+EQUAL = "p-align-k"
+"""P-ALIGN with several continuations of its prefix."""
+MANY = "pocket-beyond-16"
+"""The study in which it has as many as the dearest rival."""
+EXTENSIONS = (
+    *("p-align-fallback", "p-align-fallback-prompt", "p-align-backoff", "backoff", "p-align-calibrated"),
+    *("success-prefix", "success-prefix-first", "success-prefix-last", "p-align-hard"),
+)
+"""The arms that may take the lead from P-ALIGN: ways of this study to use a prefix."""
+
+QUESTIONS = (
+    ("Are the dropped problems' traces worth a row?", "p-align-fallback", PALIGN),
+    ("More than traces of any problems?", "p-align-fallback", "p-align-fallback-random"),
+    ("Are the marks worth it, for P-ALIGN?", PALIGN, "p-align-unmarked"),
+    ("And beside whole traces?", "p-align-fallback", "p-align-fallback-unmarked"),
+    ("Is a prompt of their own better?", "p-align-fallback-prompt", "p-align-fallback"),
+    ("Does a fallback need a judge?", "p-align-fallback", CHEAPEST),
+    ("Is a longer prefix worth more than another sample?", "p-align-backoff", EQUAL),
+    ("Does back-off need a judge?", "p-align-backoff", "backoff"),
+    ("Is back-off better than the fallback?", "p-align-backoff", "p-align-fallback"),
+    ("Is the student's success a better judge?", "success-prefix", PALIGN),
+    ("Searched from the front?", "success-prefix-first", "success-prefix"),
+    ("Searched from the end?", "success-prefix-last", "success-prefix"),
+    ("Is a calibrated threshold better?", "p-align-calibrated", PALIGN),
+    ("Are more samples of one prefix better?", EQUAL, PALIGN),
+    ("Is weight on hard problems better?", "p-align-hard", PALIGN),
+    ("More than on any problems?", "p-align-hard", "p-align-hard-random"),
+    ("Is the likeliest candidate better?", "select-likely", PALIGN),
+    ("Is the one of the lowest rank-surprisal ratio?", "select-rsr", PALIGN),
+)
+"""(the question, an arm, what it is compared with): the arm minus the other."""
+
+
+class Rivals(Strict):
+    """The parameters of the notebook on rivals."""
+
+    reports: str = Field("reports", description="folder that holds the studies' reports")
+
+    @property
+    def path(self) -> Path:
+        return Path(resolve(self.reports))
+
+    @property
+    def folder(self) -> Path:
+        """Where the report goes."""
+        return root() / "reports" / "rivals"
+
+
+def load(folder: Path, names: Iterable[str] = (*CURVE, *WORLDS, MANY)) -> dict[str, Study]:
+    """The studies of these names whose reports stand in ``folder``, in the names' order.
+
+    Raises ``palign.report.compare.CompareError`` for a report that cannot be read.
+    """
+    return {name: compare.load(folder / name) for name in dict.fromkeys(names) if (folder / name).is_dir()}
+
+
+def arms(study: Study) -> pd.DataFrame:
+    """One row per arm: its averages over benchmarks, with 95 % intervals, and what it costs.
+
+    ``pass@1`` and ``pass@3`` at the main budget, and ``pass@1 in N tokens`` at the second one, each with ``_low`` and
+    ``_high`` (fractions); ``over p-align``: the difference in Pass@1 at the main budget, with ``_low``, ``_high`` and
+    ``clear`` (Holm over the arms); ``judged``, ``continued`` and ``trained``: tokens of the student; ``response``: mean
+    tokens of a test response.
+    """
+    accuracy = tables.accuracy(study)
+    accuracy = accuracy[accuracy["benchmark"] == tables.single(accuracy)]
+    found: dict[str, pd.Series] = {}
+    for (metric, budget), rows in accuracy.groupby(["metric", "budget"], sort=False):
+        name = metric if budget == study.budgets[0] else f"{metric} in {budget} tokens"
+        if budget == study.budgets[0] or metric == "pass@1":
+            found |= _bounds(rows.set_index("arm"), name)
+    if PALIGN in study.arms:
+        found |= _bounds(tables.main(tables.differences(study, PALIGN)).set_index("arm"), f"over {PALIGN}", "clear")
+    table = pd.DataFrame(found).reindex(study.arms).rename_axis("arm")
+    spent, responses = (pd.read_csv(study.folder / "tables" / f"{n}.csv", index_col=0) for n in ("spent", "responses"))
+    table = table.join(spent[["judged", "continued", "trained"]]).assign(response=responses["tokens_mean"])
+    return table.sort_values("pass@1", ascending=False, kind="stable")
+
+
+def _bounds(rows: pd.DataFrame, name: str, *others: str) -> dict[str, pd.Series]:
+    ends = {"value": name, "low": f"{name}_low", "high": f"{name}_high"}
+    return {ends.get(column, column): rows[column] for column in (*ends, *others)}
+
+
+def questions(study: Study) -> pd.DataFrame:
+    """One row per question whose two arms the study has: the ``arm`` minus the ``other``, Pass@1 at the main budget.
+
+    ``value``, ``low``, ``high`` (95 %), ``p`` and ``p_holm`` over the questions, ``clear``.
+    """
+    rows = []
+    for question, arm, other in QUESTIONS:
+        if {arm, other} <= set(study.arms):
+            pair = study.outcomes.pair(arm, other, "pass@1", study.budgets[0])
+            rows.append({"question": question, "arm": arm, "other": other} | tables.compared(*pair))
+    columns = ["question", "arm", "other", "value", "low", "high", "n", "gains", "losses", "test", "p"]
+    return pd.DataFrame(tables.judged(rows), columns=[*columns, "p_holm", "clear"])
+
+
+def updates(study: Study) -> int:
+    """Optimizer updates that each arm takes, from its report's costs."""
+    costs = pd.read_csv(study.folder / "tables" / "costs.csv", index_col=0)
+    trained = costs[costs.index.str.startswith("finetuning/")]
+    return int((trained["updates"] / trained.get("seeds", 1)).max())
+
+
+def curve(studies: Mapping[str, Study]) -> pd.DataFrame:
+    """Pass@1 at the main budget by number of ``updates``: one row per number and arm that every such study has. Empty
+    where there is one number only.
+
+    ``value``, ``low``, ``high``; ``over``: the difference to P-ALIGN at the same number, with ``over_low`` and
+    ``over_high``, and ``clear`` (Holm over the arms of one number).
+    """
+    chosen = [studies[name] for name in CURVE if name in studies]
+    if len(chosen) < 2:
+        return pd.DataFrame()
+    common = [arm for arm in chosen[0].arms if all(arm in study.arms for study in chosen)]
+    return pd.concat([_against(study, common).assign(updates=updates(study)) for study in chosen]).reset_index()
+
+
+def worlds(studies: Mapping[str, Study]) -> pd.DataFrame:
+    """The same as :func:`curve` by ``world``, of the arms that every world has."""
+    chosen = {WORLDS[name]: studies[name] for name in WORLDS if name in studies}
+    if len(chosen) < 2:
+        return pd.DataFrame()
+    first = next(iter(chosen.values()))
+    common = [arm for arm in first.arms if all(arm in study.arms for study in chosen.values())]
+    return pd.concat([_against(study, common).assign(world=name) for name, study in chosen.items()]).reset_index()
+
+
+def _against(study: Study, names: Sequence[str]) -> pd.DataFrame:
+    """Each arm's average Pass@1, and how far it lies above P-ALIGN's."""
+    own = tables.averages(tables.accuracy(study)).loc[names, ["value", "low", "high"]]
+    rows = []
+    for arm in (arm for arm in names if arm != PALIGN and PALIGN in names):
+        pair = study.outcomes.pair(arm, PALIGN, "pass@1", study.budgets[0])
+        rows.append({"arm": arm} | tables.compared(*pair))
+    if not rows:
+        return own
+    over = pd.DataFrame(tables.judged(rows)).set_index("arm")
+    named = {"value": "over", "low": "over_low", "high": "over_high", "clear": "clear"}
+    return own.join(over[list(named)].rename(columns=named))
+
+
+def leads(studies: Mapping[str, Study]) -> pd.DataFrame:
+    """Whether one of :data:`EXTENSIONS` may take P-ALIGN's lead: one row per such arm that was trained at every number
+    of updates, and a column per condition.
+
+    It must lie clearly above P-ALIGN at every number of updates (``at every update budget``), and in the main study
+    above :data:`CHEAPEST` (``above the cheapest control``) and :data:`EQUAL` (``at equal generation``): that of
+    :data:`MANY` where it has been run.
+    """
+    rows = curve(studies)
+    main = studies.get(MAIN)
+    many = studies.get(MANY, main)
+    if rows.empty or main is None:
+        return pd.DataFrame()
+    found = []
+    for arm in (arm for arm in EXTENSIONS if arm in set(rows["arm"])):
+        own = rows[rows["arm"] == arm]
+        row = {"arm": arm, "at every update budget": bool(((own["clear"] == True) & (own["over"] > 0)).all())}  # noqa: E712
+        for name, study, other in (
+            ("above the cheapest control", main, CHEAPEST),
+            ("at equal generation", many, EQUAL),
+        ):
+            row[name] = bool(tables.compared(*_pair(main, arm, study, other))["low"] > 0)
+        found.append(row | {"leads": all(value for value in row.values() if isinstance(value, bool))})
+    return pd.DataFrame(found).set_index("arm") if found else pd.DataFrame()
+
+
+def _pair(a: Study, arm: str, b: Study, other: str) -> tuple:
+    """Pass@1 of two arms at the main budget, of two studies with the same test problems."""
+    chosen = ((a, arm), (b, other))
+    return aligned(*(study.outcomes.values(name, "pass@1", study.budgets[0]) for study, name in chosen))
+
+
+def more_samples(studies: Mapping[str, Study]) -> pd.DataFrame:
+    """Arms of :data:`MANY` minus the same arms of the main study, paired by test problem, Pass@1 at the main budget.
+
+    One row per arm that both have and that draws several continuations: ``value``, ``low``, ``high``, ``clear`` (Holm).
+    """
+    main, many = studies.get(MAIN), studies.get(MANY)
+    if main is None or many is None:
+        return pd.DataFrame()
+    common = [arm for arm in many.arms if arm in main.arms and ARMS[arm].strategy in ("own-k", "adaptive-k")]
+    return pd.DataFrame(tables.judged([{"arm": arm} | tables.compared(*_pair(many, arm, main, arm)) for arm in common]))
+
+
+def kept(studies: Mapping[str, Study], file: str) -> pd.DataFrame:
+    """One table of all the studies' report folders, by ``world``; empty where none has it."""
+    found = {}
+    for name, study in studies.items():
+        path = study.folder / "tables" / f"{file}.csv"
+        if path.is_file():
+            found[WORLDS.get(name, name)] = pd.read_csv(path)
+    return (
+        pd.concat(found, names=["world", None]).reset_index(level=0).reset_index(drop=True) if found else pd.DataFrame()
+    )
+
+
+POLICIES = {
+    "fixed-30": ("fixed share", "30%"),
+    "fixed-50": ("fixed share", "50%"),
+    "empty": ("fixed share", "0%"),
+    "adaptive-k": ("several samples", "4 of 30%"),
+    "backoff": ("back-off", "from 10%"),
+    "success-binary": ("verified search", "4 continuations, 50% right"),
+}
+"""Strategies of the main study, and the policy that is nearest to each on recorded rollouts (its ``family`` and name in
+the table of policies that ``palign rollouts`` keeps).
+"""
+
+
+def policies(study: Study, recorded: Path) -> pd.DataFrame:
+    """What strategies keep and draw here, and what the nearest policy would on real success curves; a row per strategy.
+
+    ``kept``: the share of problems with a right pair; ``continuations`` a problem; and for the policy the same on
+    ``right`` and on ``wrong`` recorded traces. ``recorded``: the folder of that report. Empty where it has no table.
+    """
+    path = recorded / "tables" / "policies.csv"
+    if not path.is_file():
+        return pd.DataFrame()
+    real = pd.read_csv(path).set_index(["family", "policy", "right", "measure"])["value"]
+    own = pd.read_csv(study.folder / "tables" / "strategies.csv", index_col=0)
+    rows = {}
+    for strategy, policy in POLICIES.items():
+        if strategy in own.index:
+            row = own.loc[strategy]
+            several, drawn = row.get("problems with a kept pair"), row.get("continuations a problem")
+            found = {"kept": row["retention"] if pd.isna(several) else several}
+            found |= {"continuations": 1.0 if pd.isna(drawn) else drawn, "policy": ", ".join(policy)}
+            for kind, right in (("right", True), ("wrong", False)):
+                found[f"kept, {kind} traces"] = real[(*policy, right, "retention")]
+                found[f"continuations, {kind} traces"] = real[(*policy, right, "continuations")]
+            rows[strategy] = found
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("strategy")
+
+
+# For a reader
+
+
+def points(rows: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Estimates of a table as ``value [low, high]``, in percent or points: one column for each of ``columns``, from the
+    beginning of the estimate's names (``value`` where it is empty) to what a reader reads.
+    """
+    found = {}
+    for name, title in columns.items():
+        ends = (name, f"{name}_low", f"{name}_high") if name else ("value", "low", "high")
+        values = (100 * rows[list(ends)]).itertuples(index=False)
+        found[title] = ["" if pd.isna(one[0]) else cell(*one) for one in values]
+    return pd.DataFrame(found, index=rows.index)
+
+
+def arms_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """:func:`arms` for a reader: percent and points with intervals, tokens in thousands."""
+    names = [name for name in table if name.startswith(("pass@", "over")) and not name.endswith(("_low", "_high"))]
+    text = points(table, {name: name for name in names})
+    if "clear" in table:
+        text["clear"] = table["clear"].map({True: "yes", False: "no"}).fillna("")
+    tokens = (table[["judged", "continued", "trained"]] / 1000).round().astype(int).map("{:,}".format)
+    return text.join(tokens).assign(response=table["response"].round().astype(int))
+
+
+def finding(table: pd.DataFrame) -> str:
+    """Which arms of :func:`arms` lie clearly above P-ALIGN and by how much, and how many below, in sentences."""
+    if PALIGN not in table.index:
+        return "This study has no P-ALIGN to compare with."
+    own = points(table.loc[[PALIGN]], {"pass@1": "text"})["text"].iloc[0]
+    text = points(table, {f"over {PALIGN}": "text"})["text"]
+    clear = table["clear"] == True  # noqa: E712  P-ALIGN itself has no value
+    above = [f"{arm} ({text[arm]})" for arm in table.index[clear & (table[f"over {PALIGN}"] > 0)]]
+    below = int((clear & (table[f"over {PALIGN}"] < 0)).sum())
+    found = f"Clearly above it, in points: {', '.join(above)}" if above else "No arm lies clearly above it"
+    return (
+        f"P-ALIGN answers {own} % of the test problems rightly. {found}. Clearly below it: {below} of "
+        f"{len(table) - 1} arms."
+    )
+
+
+def questions_shown(rows: pd.DataFrame) -> pd.DataFrame:
+    """:func:`questions` for a reader."""
+    text = points(rows, {"": "points"})
+    clear = rows["clear"].map({True: "yes", False: "no"})
+    return rows[["question", "arm", "other"]].join(text).assign(clear=clear).set_index("question")
+
+
+def by(rows: pd.DataFrame, column: str, estimate: str) -> pd.DataFrame:
+    """:func:`curve` or :func:`worlds` for a reader: one row per arm, one column for each value of ``column``.
+
+    ``estimate``: the beginning of its names, see :func:`points`.
+    """
+    if rows.empty:
+        return rows
+    text = rows[["arm", column]].assign(text=points(rows, {estimate: "text"})["text"])
+    order = list(dict.fromkeys(text["arm"])), list(dict.fromkeys(text[column]))
+    return text.pivot(index="arm", columns=column, values="text").reindex(index=order[0], columns=order[1])
+
+
+def verdict(table: pd.DataFrame) -> str:
+    """What :func:`leads` says, in a sentence."""
+    if table.empty:
+        return "The curve over updates has not been run, so no arm can take the lead."
+    found = list(table.index[table["leads"]])
+    if not found:
+        return (
+            "No extension meets all conditions: none lies clearly above P-ALIGN at every number of updates, above the "
+            "cheapest control and above P-ALIGN with as many continuations."
+        )
+    return f"{' and '.join(found)} meet all conditions." if len(found) > 1 else f"{found[0]} meets all conditions."

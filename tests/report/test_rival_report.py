@@ -1,0 +1,149 @@
+"""The report on rivals, of made-up outcomes: an arm is compared with P-ALIGN on the same problems, and takes its lead
+only where every condition holds.
+"""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from palign.arms import ARMS
+from palign.report import compare, rival_figures, rivals, tables
+from palign.report.results import right_in
+from palign.study.cli import main
+from tests.conftest import PROJECT
+from tests.report.test_compare import make
+
+ARMS_OF = ("sft-long-cot", "p-align", "p-align-k", "rft-k-fallback", "p-align-fallback", "backoff")
+SIZES = {"easy": 60, "hard": 60}
+UPDATES = dict(zip(rivals.CURVE, (60, 120, 240, 480), strict=True))
+
+
+def report(folder, better=(), seed=0, updates=120):
+    """A report in which some arms answer all problems and the others half of them."""
+    make(folder, seed, 0.5, ARMS_OF, sizes=SIZES, seeds=(0, 1, 2))
+    path = folder / "tables" / "problems.csv"
+    table = pd.read_csv(path, header=[0, 1, 2], index_col=[0, 1])
+    for arm in better:
+        for column in [one for one in table.columns if one[0] == arm and one[2] == right_in(256)]:
+            table[column] = 3
+    table.to_csv(path)
+    kept = {"judged": 10, "continued": 20, "trained": 3000, "total": 3030, "tokens_mean": 50}
+    for name in ("spent", "responses"):
+        pd.DataFrame(kept, index=pd.Index(ARMS_OF, name="arm")).to_csv(folder / "tables" / f"{name}.csv")
+    costs = pd.DataFrame({"seeds": 3, "updates": 3 * updates}, index=[f"finetuning/{arm}" for arm in ARMS_OF])
+    costs.rename_axis("task").to_csv(folder / "tables" / "costs.csv")
+    return folder
+
+
+@pytest.fixture
+def reports(tmp_path):
+    """``reports(better)``: four numbers of updates and another world; ``better`` arms of each study by its name."""
+
+    def make_all(better=(), **of):
+        for i, (name, updates) in enumerate((UPDATES | {"pocket-mending": 120}).items()):
+            report(tmp_path / name, of.get(name.replace("-", "_"), better), i, updates)
+        return rivals.load(tmp_path)
+
+    return make_all
+
+
+def test_every_question_names_two_arms_and_every_extension_is_one():
+    assert {arm for _, *pair in rivals.QUESTIONS for arm in pair} <= set(ARMS)
+    assert set(rivals.EXTENSIONS) | {rivals.CHEAPEST, rivals.EQUAL, rivals.PALIGN} <= set(ARMS)
+    assert all((PROJECT / "params" / f"{name}.yaml").is_file() for name in (*rivals.CURVE, *rivals.WORLDS, rivals.MANY))
+
+
+def test_an_arm_is_compared_with_p_align_as_the_studys_own_table_does(reports):
+    study = reports(("backoff",))[rivals.MAIN]
+    table = rivals.arms(study)
+    assert table.index[0] == "backoff" and set(table.index) == set(ARMS_OF)
+    own = tables.main(tables.differences(study, "p-align")).set_index("arm")
+    assert table.loc["backoff", "over p-align"] == own.loc["backoff", "value"]
+    assert table.loc["backoff", "clear"] and np.isnan(table.loc["p-align", "over p-align"])
+    assert table.loc["backoff", "pass@1"] == 1 and table.loc["backoff", "pass@1 in 128 tokens"] < 1
+    asked = rivals.questions(study).set_index(["arm", "other"])
+    assert ("p-align-fallback", "rft-k-fallback") in asked.index and ("select-rsr", "p-align") not in asked.index
+
+
+def test_the_curve_takes_the_numbers_of_updates_from_the_reports(reports):
+    rows = rivals.curve(reports())
+    assert list(rows["updates"].unique()) == [60, 120, 240, 480]
+    assert set(rows["arm"]) == set(ARMS_OF) and rows.loc[rows["arm"] == "p-align", "over"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("better", "of", "said"),
+    [
+        (("backoff",), {}, "backoff meets all conditions"),
+        (("backoff", "p-align-fallback"), {}, "p-align-fallback and backoff meet"),
+        ((), {}, "none lies clearly above"),
+        (("backoff",), {"pocket_beyond_480": ()}, "none lies clearly above"),
+        (("backoff", "rft-k-fallback"), {}, "none lies clearly above"),
+        (("backoff", "p-align-k"), {}, "none lies clearly above"),
+        (("rft-k-fallback",), {}, "none lies clearly above"),
+    ],
+    ids=["one", "two", "none", "not at 480 updates", "the control too", "more samples too", "the control only"],
+)
+def test_an_extension_leads_only_where_every_condition_holds(reports, better, of, said):
+    assert said in rivals.verdict(rivals.leads(reports(better, **of)))
+
+
+def test_equal_generation_means_as_many_samples_as_the_dearest_rival_where_they_were_drawn(reports, tmp_path):
+    """With 16 samples P-ALIGN may catch up; the arms of both studies answer the same test problems."""
+    report(tmp_path / rivals.MANY, ("p-align-k",))
+    studies = reports(("backoff",))
+    assert not rivals.leads(studies).loc["backoff", "at equal generation"]
+    rows = rivals.more_samples(studies).set_index("arm")
+    assert rows.loc["p-align-k", "value"] > 0.4 and rows.loc["p-align-k", "clear"]
+    assert not rows.loc["rft-k-fallback", "clear"] and set(rows.index) == {"p-align-k", "rft-k-fallback"}
+
+
+def test_without_a_curve_nothing_leads(tmp_path):
+    """An arm that was trained at one number of updates was called the leader at all of them."""
+    report(tmp_path / "pocket-mending", ("backoff",))
+    report(tmp_path / rivals.MAIN, ("backoff",))
+    studies = rivals.load(tmp_path)
+    assert rivals.leads(studies).empty and "no arm can take the lead" in rivals.verdict(rivals.leads(studies))
+    assert rivals.curve(studies).empty
+    worlds = [rivals.WORLDS[name] for name in (rivals.MAIN, "pocket-mending")]
+    assert list(rivals.worlds(studies)["world"].unique()) == worlds
+    assert rivals.worlds({rivals.MAIN: studies[rivals.MAIN]}).empty
+
+
+def test_figures_are_drawn_of_every_table(reports):
+    studies = reports(("backoff",))
+    table = rivals.arms(studies[rivals.MAIN])
+    errors = pd.DataFrame({"arm": ["backoff"], "error": ["doubt"], "value": [0.2]})
+    for figure in (
+        rival_figures.ranks(table),
+        rival_figures.curve(rivals.curve(studies)),
+        rival_figures.worlds(rivals.worlds(studies)),
+        rival_figures.errors(errors, list(table.index)),
+    ):
+        assert figure.axes
+        rival_figures.plt.close(figure)
+    assert rival_figures.curve(pd.DataFrame()) is None and rival_figures.worlds(pd.DataFrame()) is None
+
+
+@pytest.mark.model
+def test_the_notebook_reads_the_reports_alone(reports, tmp_path, project, capsys):
+    reports(("backoff",))
+    assert main(["rivals", "--reports", str(tmp_path)]) == 0
+    page = (project / "reports" / "rivals" / "report.html").read_text(encoding="utf-8")
+    assert "Clearly above it, in points: backoff" in page and "backoff meets all conditions." in page
+    assert str(tmp_path) not in page
+    kept = {path.stem for path in (project / "reports" / "rivals" / "tables").glob("*.csv")}
+    assert kept == {"arms", "questions", "curve", "worlds", "leads"}
+
+
+def test_without_the_main_report_the_command_says_what_to_run(tmp_path, project, capsys):
+    assert main(["rivals", "--reports", str(tmp_path)]) != 0
+    line = capsys.readouterr().err
+    assert line.startswith("palign: ") and line.count("\n") == 1 and "palign run params/pocket-beyond.yaml" in line
+
+
+def test_a_damaged_report_is_said_in_one_line(reports, tmp_path):
+    reports()
+    (tmp_path / rivals.MAIN / "headline.json").unlink()
+    with pytest.raises(compare.CompareError, match="not a study's report folder"):
+        rivals.load(tmp_path)
