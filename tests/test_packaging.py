@@ -246,6 +246,12 @@ def test_no_file_names(pattern, what):
     assert not named, f"{what} in " + ", ".join(named)
 
 
+def test_no_link_to_another_place_is_committed():
+    """A link to another checkout's tokenizers took the place of the folder that `make test-formats` fills."""
+    kept = subprocess.run(["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert not [line for line in kept.splitlines() if line.startswith("120000")]
+
+
 def test_every_report_is_of_a_study_of_this_repository():
     """benchmarks/faults.py once wrote its own report here, because it had found no other project to write to."""
     known = {path.stem for path in (ROOT / "params").glob("*.yaml")}

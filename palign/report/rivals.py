@@ -332,11 +332,17 @@ def by(rows: pd.DataFrame, column: str, estimate: str) -> pd.DataFrame:
     return text.pivot(index="arm", columns=column, values="text").reindex(index=order[0], columns=order[1])
 
 
-def verdict(table: pd.DataFrame) -> str:
-    """What :func:`leads` says, in a sentence."""
+def verdict(table: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """What :func:`leads` says, in a sentence; ``rows`` of :func:`curve`, which say how much of it has been run."""
     if table.empty:
         return "The curve over updates has not been run, so no arm can take the lead."
-    found = list(table.index[table["leads"]])
+    found, run = list(table.index[table["leads"]]), sorted(rows["updates"].unique())
+    if len(run) < len(CURVE):
+        so_far = " and ".join(found) or "none"
+        return (
+            f"{len(run)} of {len(CURVE)} numbers of updates have been run ({', '.join(map(str, run))}), so no arm "
+            f"takes the lead yet; so far all conditions hold for {so_far}."
+        )
     if not found:
         return (
             "No extension meets all conditions: none lies clearly above P-ALIGN at every number of updates, above the "

@@ -85,7 +85,8 @@ def test_the_curve_takes_the_numbers_of_updates_from_the_reports(reports):
     ids=["one", "two", "none", "not at 480 updates", "the control too", "more samples too", "the control only"],
 )
 def test_an_extension_leads_only_where_every_condition_holds(reports, better, of, said):
-    assert said in rivals.verdict(rivals.leads(reports(better, **of)))
+    studies = reports(better, **of)
+    assert said in rivals.verdict(rivals.leads(studies), rivals.curve(studies))
 
 
 def test_equal_generation_means_as_many_samples_as_the_dearest_rival_where_they_were_drawn(reports, tmp_path):
@@ -98,13 +99,20 @@ def test_equal_generation_means_as_many_samples_as_the_dearest_rival_where_they_
     assert not rows.loc["rft-k-fallback", "clear"] and set(rows.index) == {"p-align-k", "rft-k-fallback"}
 
 
+def test_with_a_part_of_the_curve_nothing_leads_yet(reports):
+    """Two numbers of updates of four read as all of them."""
+    studies = {name: study for name, study in reports(("backoff",)).items() if not name.endswith(("-60", "-480"))}
+    said = rivals.verdict(rivals.leads(studies), rivals.curve(studies))
+    assert "2 of 4 numbers of updates have been run (120, 240)" in said and "hold for backoff" in said
+
+
 def test_without_a_curve_nothing_leads(tmp_path):
     """An arm that was trained at one number of updates was called the leader at all of them."""
     report(tmp_path / "pocket-mending", ("backoff",))
     report(tmp_path / rivals.MAIN, ("backoff",))
     studies = rivals.load(tmp_path)
-    assert rivals.leads(studies).empty and "no arm can take the lead" in rivals.verdict(rivals.leads(studies))
-    assert rivals.curve(studies).empty
+    assert rivals.leads(studies).empty and rivals.curve(studies).empty
+    assert "no arm can take the lead" in rivals.verdict(rivals.leads(studies), rivals.curve(studies))
     worlds = [rivals.WORLDS[name] for name in (rivals.MAIN, "pocket-mending")]
     assert list(rivals.worlds(studies)["world"].unique()) == worlds
     assert rivals.worlds({rivals.MAIN: studies[rivals.MAIN]}).empty
