@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .engines.base import Sampling
 from .params import Alignment
-from .prompts import fill
+from .prompts import fill, mark
 
 
 def user_turn(continue_prompt: str, answer_prompt: str, question: str, prefix: str) -> str:
@@ -39,3 +39,8 @@ def kept(pair: dict, keep_cut: bool = False) -> bool:
     Eq. 9 asks only for a right answer; ``keep_cut`` does the same.
     """
     return pair["outcome"] == "right" and (keep_cut or not cut(pair))
+
+
+def target(pair: dict) -> str:
+    """The pair as it is trained on: the continuation behind its marked prefix, or alone where there is no prefix."""
+    return mark(pair["prefix"], pair["continuation"]) if pair["prefix"] else pair["continuation"]

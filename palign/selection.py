@@ -17,12 +17,12 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from .continuation import cut, kept
+from .continuation import cut, kept, target
 from .engines.base import Engine
 from .engines.opening import open_engine
 from .grading import grade_all
 from .params import Machine, Params
-from .prompts import fill, mark, plain
+from .prompts import fill, plain
 from .tasks.plan import CANDIDATES, SELECTED, Plan, held
 
 TRACE = "trace"
@@ -65,9 +65,8 @@ class Candidate(NamedTuple):
 
     @property
     def response(self) -> str:
-        """As it is trained on: the continuation behind its marked prefix, or alone where there is none."""
-        prefix, continuation = self.pair["prefix"], self.pair["continuation"]
-        return mark(prefix, continuation) if prefix else continuation
+        """As it is trained on."""
+        return target(self.pair)
 
 
 def candidates(

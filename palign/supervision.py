@@ -12,17 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from .arms import ARMS, PAIR, Arm
-from .continuation import kept
+from .continuation import kept, target
 from .engines.base import NEVER_ANSWERED, seed_of
 from .grading import grade_all
 from .params import FineTuning, Params
-from .prompts import fill, mark
+from .prompts import fill
 from .tasks.plan import Plan
-
-
-def _marked(pair: dict) -> str:
-    """The pair as the paper writes it. Where there is no prefix, there is nothing to mark."""
-    return mark(pair["prefix"], pair["continuation"]) if pair["prefix"] else pair["continuation"]
 
 
 def _unmarked(pair: dict) -> str:
@@ -33,7 +28,7 @@ def _unmarked(pair: dict) -> str:
 
 
 OF_PAIRS: dict[str, Callable[[dict], str]] = {
-    PAIR: _marked,
+    PAIR: target,
     "unmarked": _unmarked,
     "prefix": lambda pair: pair["prefix"],
     "continuation": lambda pair: pair["continuation"],
