@@ -159,17 +159,38 @@ def _figure(png: str, cell: dict, title: str, folder: Path) -> dict[str, str]:
 
 
 def _table(html: str) -> str:
-    """A table of pandas without its borders and styles: no value is an empty cell, numbers stand to the right, a short
-    cell is one line, and the names of the index are in the header's last row.
+    """A table without its own borders and styles, which the page's replace. In one of pandas no value is an empty cell,
+    numbers stand to the right, a short cell is one line, and the names of the index are in the header's last row.
     """
     plain = re.sub(r"<style.*?</style>|&nbsp;", "", visible(html), flags=re.DOTALL)
+    great = 'class="gt_table"' in plain
     try:
         found = ElementTree.fromstring(f"<div>{plain}</div>")
     except ElementTree.ParseError:  # not of pandas
         return html
-    for table in found.iter("table"):
+    for element in found.iter() if great else ():
+        _plain(element)
+    for table in () if great else found.iter("table"):
         _tidy(table)
     return ElementTree.tostring(found, encoding="unicode", method="html")
+
+
+GREAT = {"gt_right": "number", "gt_group_heading": "group", "gt_column_spanner_outer": "spanner"}
+"""A class of great_tables -> the page's own."""
+
+
+def _plain(element: ElementTree.Element) -> None:
+    """An element of great_tables with the page's classes in place of its own styles."""
+    theirs = element.get("class", "").split()
+    kept = {name: element.get(name) for name in ("rowspan", "colspan", "scope") if element.get(name) not in (None, "1")}
+    if own := " ".join(GREAT[name] for name in theirs if name in GREAT):
+        kept["class"] = own
+    elif element.tag == "table":
+        kept["class"] = "sticky"
+    elif element.tag in ("th", "td") and len("".join(element.itertext())) > LONG:
+        kept["class"] = "long"
+    element.attrib.clear()
+    element.attrib.update(kept)
 
 
 def _tidy(table: ElementTree.Element) -> None:
