@@ -52,15 +52,7 @@ def success(prefixes: pd.DataFrame, pairs: pd.DataFrame) -> plt.Figure | None:
     share = pd.cut(table["ratio"], [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1])
     share = share.map(lambda part: f"{100 * part.left:.0f} to\n{100 * part.right:.0f} %")
     edges = [-1000, -20, -15, -10, -5, 0, 1, 1000]
-    names = [
-        "20 or more\nbefore",
-        "15 to 19",
-        "10 to 14",
-        "5 to 9",
-        "1 to 4\nbefore",
-        "at the\noracle's end",
-        "past it",
-    ]
+    names = ["20 or more\nbefore", "15 to 19", "10 to 14", "5 to 9", "1 to 4\nbefore", "at its end", "past it"]
     where = pd.cut(table["past"], edges, right=False, labels=names)
     panels = [(share, "prefix (% of the trace's tokens)")]
     if table["past"].notna().all():

@@ -233,7 +233,7 @@ def _pages(args: argparse.Namespace) -> int:
     from ..params import load
     from . import pages
 
-    for path in pages.run(load(args.params, args.p)):
+    for path in pages.run(args.params, load(args.params, args.p)):
         print(path)
     return 0
 

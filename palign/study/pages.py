@@ -1,6 +1,6 @@
 """``palign pages``: the executed notebooks of a finished study as pages, beside its report.
 
->>> run(load("params/pocket.yaml"))  # doctest: +SKIP
+>>> run(Path("params/pocket.yaml"), load("params/pocket.yaml"))  # doctest: +SKIP
 [PosixPath('.../reports/pocket/notebooks/01_generation.html'), ...]
 """
 
@@ -14,9 +14,9 @@ from ..tasks.plan import Plan, Step
 from .run import StudyError
 
 
-def run(params: Params) -> list[Path]:
+def run(path: Path, params: Params) -> list[Path]:
     """Render 01 to 05 into ``reports/<study>/notebooks``; returns the pages' paths. 04 and 05 are those of p-align, or
-    of the study's last arm where it has no p-align, with the first training seed.
+    of the study's last arm where it has no p-align, with the first training seed. ``path``: the params file.
 
     Raises :class:`StudyError` where a notebook has not been executed or is stale.
     """
@@ -24,7 +24,7 @@ def run(params: Params) -> list[Path]:
     steps = plan.steps()
     if todo := [step.title for step in steps if not (step.done and step.executed.exists())]:
         more = f" and {len(todo) - 1} others" if todo[1:] else ""
-        raise StudyError(f"study {params.study} is not finished: {todo[0]}{more} to do; run the study first")
+        raise StudyError(f"study {params.study} is not finished: {todo[0]}{more} to do; run `palign run {path}`")
     chosen = _chosen(plan, steps)
     folder = plan.report_path.parent / "notebooks"
     pages = [(_title(step), f"{step.notebook}.html") for step in chosen] + [("Report", page.REPORT)]
