@@ -204,9 +204,7 @@ def test_the_head_says_what_made_the_page_and_no_path_of_the_machine(tmp_path):
 
 def test_the_page_of_a_notebook_has_its_code_folded_and_links_the_others(tmp_path):
     """A visitor saw code without outputs, since the notebooks hold none."""
-    first = (
-        "# 01 Generation: which problems?\n\n**Reads** traces.\n\n[next](02_truncation.ipynb), [all](06_report.ipynb)"
-    )
+    first = "# 01 Generation: which?\n\n**Reads** traces.\n\n[next](02_truncation.ipynb), [all](06_report.ipynb)"
     cells = [
         new_markdown_cell(first),
         new_code_cell('repository = ""', metadata={"cellView": "form"}),
@@ -224,8 +222,8 @@ def test_the_page_of_a_notebook_has_its_code_folded_and_links_the_others(tmp_pat
     html = (tmp_path / "study" / "notebooks" / "01_generation.html").read_text()
     links = [link["href"] for link in Page(html).all("a")]
     assert links[:2] == ["02_truncation.html", page.REPORT], "the first line"
-    assert sorted(links[2:]) == ["#how-long", page.REPORT, "02_truncation.html"]
-    assert "<b>01 Generation</b>" in html and "<title>palign: study: 01 Generation: which problems?</title>" in html
+    assert sorted(links[2:]) == ["#how-long", "../params.yaml", page.REPORT, "02_truncation.html"]
+    assert "<b>01 Generation</b>" in html and "<title>palign: study: 01 Generation: which?</title>" in html
     assert html.count('<details class="code">') == 3 and "secret_code()" in html and "229 tokens" in html
     assert "parameters and their defaults" in html and "<strong>Reads</strong>" in html
     assert not any(words in html for words in ("repository", "seed = 3", "50%|", "<script"))
