@@ -19,7 +19,8 @@ from .continuation import kept
 from .engines.base import FAILED, NEVER_ANSWERED
 from .grading import grade_all
 from .params import Alignment
-from .tasks.store import RunFolder, StoreError, progress
+from .tasks.progress import progress
+from .tasks.store import RunFolder, StoreError
 from .traces import Trace
 from .truncation import Search, backward, linear, released
 

@@ -30,8 +30,9 @@ from .engines.tokenizers import load_tokenizer
 from .params import FineTuning, Machine, Model, OneLine, Params, root
 from .prompts import plain, render
 from .tasks.plan import Plan, held
+from .tasks.progress import progress
 from .tasks.resolved import Choice, TrainerError, choose, keep_training, on_cuda, precision, training
-from .tasks.store import RunFolder, progress
+from .tasks.store import RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd

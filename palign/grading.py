@@ -81,7 +81,7 @@ def grade_all(
     ``describe``: the title of a progress bar; without it, there is no bar. ``limit``: seconds for one answer in
     math-verify. ``workers``: processes, by default one per core. Equal pairs are compared once. No text makes it raise.
     """
-    from .tasks.store import progress
+    from .tasks.progress import progress
 
     answers = [None if (box := last_box(text)) is None else box.strip() for text in texts]
     golds = [_bare(gold) for gold in golds]
@@ -89,7 +89,7 @@ def grade_all(
     boxed = [None if s else (rf"\boxed{{{a}}}", g) for s, a, g in zip(strict, answers, golds, strict=True)]
     whole = list(zip(texts, golds, strict=True)) if lenient else []
     asked = sorted({pair for pair in (*boxed, *whole) if pair})
-    bar = progress(describe, len(asked)) if describe else None
+    bar = progress(describe, len(asked)) if describe and asked else None
     with bar or contextlib.nullcontext():
         known = {}
         for pair, outcome in zip(asked, _compare_all(asked, limit, workers or _cores()), strict=True):

@@ -570,6 +570,36 @@ GROUPS = {
 }
 """The groups of keys that each notebook's parameters cell shows."""
 
+SECTIONS = {
+    "study": "the study",
+    "training_data": "training problems with the teacher's traces",
+    "benchmarks": "test sets",
+    "teacher": "the teacher, where a model is to write the traces",
+    "student": "the student",
+    "device": "the machine",
+    "judge_prompt": "truncation: the search and the student's verdicts",
+    "judge": "another judge, for p-align-other-judge",
+    "boundary_prompt": "further strategies",
+    "entropy_traces": "measured only, used by no arm",
+    "continue_prompt": "alignment: how a prefix is continued",
+    "own_samples": "several continuations a problem, for arms that choose among them",
+    "rewrite_prompt": "rewritten traces, for self-rewrite",
+    "sufficiency_samples": "measured only, used by no arm",
+    "answer_prompt": "how the student is asked to answer, in training and in evaluation",
+    "upft_tokens": "UPFT",
+    "fallback_prompt": "whole traces under a prompt of their own, and the weight of hard problems",
+    "trainer": "fine-tuning",
+    "lora_r": "LoRA",
+    "max_length": "rows, seeds and checkpoints",
+    "protocol": "sampling",
+    "max_new_tokens": "response budgets",
+    "arm": "which execution of this notebook",
+    "arms": "what is compared",
+    "preference_judge": "whose response is better",
+    "costs": "what the plan computes the cost from",
+}
+"""The key that a parameters cell shows first below a comment line -> that line."""
+
 NESTED = {"benchmarks": Benchmark, "costs": Costs}
 """The keys whose values have keys of their own."""
 
@@ -1098,7 +1128,9 @@ OTHERS = {
 
 
 def parameters_cell(notebook: str) -> str:
-    """Source of a study's notebook's ``parameters`` cell: its fields with types, defaults and descriptions."""
+    """Source of a study's notebook's ``parameters`` cell: its fields with types, defaults and descriptions, below the
+    comment lines of :data:`SECTIONS`.
+    """
     fields = {name: Params.model_fields[name] for name in fields_of(notebook)}
     rows = {
         name: (_plain(field.get_default(call_default_factory=True)), field.annotation, field.description)
@@ -1107,7 +1139,8 @@ def parameters_cell(notebook: str) -> str:
     rows = rows if "study" in rows else {"study": OTHERS["study"], **rows}
     if notebook in ("04_finetuning", "05_evaluation"):
         rows |= {name: OTHERS[name] for name in ("arm", "training_seed")}
-    return "\n".join(assignment(name, *row) for name, row in rows.items())
+    heads = {name: f"\n# {SECTIONS[name]}\n" for name in rows if name in SECTIONS}
+    return "\n".join(heads.get(name, "") + assignment(name, *row) for name, row in rows.items()).lstrip()
 
 
 def assignment(name: str, value: Any, annotation: Any, meaning: str) -> str:

@@ -39,6 +39,16 @@ def test_parameters_cell_shows_its_fields_with_their_defaults_and_meanings(name)
     assert params.from_notebook({key: value for key, value in stated.items() if value is not None}) == params.Params()
 
 
+def test_a_parameters_cell_is_in_groups_of_a_few_lines_each_with_a_heading():
+    """02 showed 28 keys without a break."""
+    shown = [line for name in NOTEBOOKS for line in params.parameters_cell(name).splitlines()]
+    for title in params.SECTIONS.values():
+        assert f"# {title}" in shown
+    for name in NOTEBOOKS:
+        groups = params.parameters_cell(name).split("\n\n")
+        assert all(group.startswith("# ") and group.count("  # ") <= 9 for group in groups)
+
+
 def test_every_field_is_shown_by_some_notebook():
     shown = {field for name in NOTEBOOKS for field in params.fields_of(name)}
     assert shown == set(params.Params.model_fields)

@@ -447,18 +447,6 @@ def seeds(table: pd.DataFrame, accuracies: pd.DataFrame | None = None) -> plt.Fi
     return figure
 
 
-def losses(table: pd.DataFrame, arm: str) -> plt.Figure:
-    """Training loss per update; ``table`` of ``Results.losses``."""
-    theme()
-    figure, axis = plt.subplots(figsize=(5.6, 3.0))
-    if len(table):
-        sns.lineplot(table, x="step", y="loss", color=COLOURS[arm], ax=axis)
-    axis.set(xlabel="update", ylabel="loss (nats a token)", ylim=(0, None))
-    figure.tight_layout()
-    caption(figure, f"n = {len(table)} logged updates of {arm}, one training run.")
-    return figure
-
-
 def entropy(table: pd.DataFrame) -> plt.Figure | None:
     """The student's token entropy over ten equal chunks of the trace (Figure 4a); ``table`` of ``entropy.by_chunk``."""
     theme()

@@ -1,6 +1,7 @@
-"""An executed notebook as one self-contained HTML page: no code, no progress bars, no scripts, no outside links.
+"""An executed notebook as one self-contained HTML page: no progress bars, no scripts, no outside links.
 
-The page begins with the cells before the first section, then lists the sections. What a notebook says to it:
+A report has no code; the page of another notebook has each cell's code, folded. The page begins with the cells before
+the first section, then lists the sections. What a notebook says to it:
 
 - a heading with the tag ``folded`` begins a section that opens when it is clicked;
 - ``kept["NAME"]`` in a cell, or its metadata key ``csv``, a list of names, links ``tables/NAME.csv``;
@@ -11,6 +12,7 @@ The page begins with the cells before the first section, then lists the sections
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -21,6 +23,9 @@ from ..tasks.store import provenance, visible, write_atomically
 
 KEPT = re.compile(r'\bkept\["([\w-]+)"\]')
 SHOWN = re.compile(r'\bshown(?:\[| = \{)"([\w-]+)"')
+LINK = re.compile(r"\]\((\w+)\.ipynb\)")
+REPORT = "../report.html"
+"""The report, as a notebook's page links it."""
 LARGEST = 300_000
 """Bytes of a drawing: a larger one, of thousands of points, is smaller as a PNG."""
 NUMBER = re.compile(r"[-+<>\[]*\s*-?\d[^a-zA-Z]*(e[-+]?\d+|(to|of) [^a-zA-Z]+)?")
@@ -50,19 +55,24 @@ class Section:
         return bool(code) and not any(cell.shown for cell in code)
 
 
-def render(notebook: Path, target: Path) -> None:
+def render(notebook: Path, target: Path, pages: Sequence[tuple[str, str]] = ()) -> None:
     """Render the executed ``notebook`` to ``target``. Sections that show nothing are left out and named at the end.
 
-    The report's tables and figures are to be in the folder of ``target`` already.
+    A report's tables and figures are to be in the folder of ``target`` already. ``pages``: the titles and addresses of
+    a study's notebooks, of which this is one; its page lies in a folder of the report's, has the code, and links them.
     """
     import nbformat
     from nbconvert import HTMLExporter
 
     executed = nbformat.read(notebook, as_version=4)
-    lead, *sections = _sections(executed.cells, target.parent)
+    report = target.parent.parent if pages else target.parent
+    if pages:
+        executed.cells = _of_reader(executed.cells, [address for _, address in pages])
+    lead, *sections = _sections(executed.cells, report)
     page = {
-        **_made(executed.metadata, target.parent),
-        "title": _title(lead.cells),
+        **_made(executed.metadata, report, within=bool(pages)),
+        "pages": [(title, "" if address == target.name else address) for title, address in pages],
+        "title": _title(lead.cells, whole=bool(pages)),
         "lead": lead,
         "sections": [section for section in sections if not section.empty],
         "absent": [section.title.rstrip("?") for section in sections if section.empty],
@@ -73,9 +83,24 @@ def render(notebook: Path, target: Path) -> None:
     write_atomically(target, visible(body))
 
 
-def _made(metadata: dict, folder: Path) -> dict[str, str]:
+def _of_reader(cells: list, addresses: Collection[str]) -> list:
+    """The cells of a study's notebook for its page: without Colab's, and without papermill's, which repeats the study's
+    file. Links to notebooks become links to their pages.
+    """
+    pages = {Path(address).stem: address for address in addresses}
+    kept = []
+    for cell in cells:
+        if "cellView" in cell.metadata or "injected-parameters" in cell.metadata.get("tags", []):
+            continue
+        if cell.cell_type == "markdown":
+            cell.source = LINK.sub(lambda found: f"]({pages.get(found[1], REPORT)})", cell.source)
+        kept.append(cell)
+    return kept
+
+
+def _made(metadata: dict, folder: Path, within: bool) -> dict[str, str]:
     """Which study this is, and what made it when. The day is the only time: a page that is made again is to differ in
-    its results or not at all.
+    its results or not at all. ``within``: the page lies in a folder of the report's.
     """
     import jinja2
 
@@ -87,23 +112,23 @@ def _made(metadata: dict, folder: Path) -> dict[str, str]:
     }
     versions = [f"{name} {found['packages'][name]}" for name in VERSIONS if name in found["packages"]]
     return {
-        "study": folder.name,
+        "study": folder.name + (f", {given['arm']}" if within and "arm" in given else ""),
         "date": (papermill.get("end_time") or "")[:10],
         "commit": (found["commit"] or "")[:10] + (" with local changes" if found["dirty"] else ""),
         "command": jinja2.Template(metadata.get("command", "")).render(given),
-        "stated": "params.yaml" if (folder / "params.yaml").is_file() else "",
+        "stated": within * "../" + "params.yaml" if (folder / "params.yaml").is_file() else "",
         "versions": ", ".join([f"Python {found['python']}", *versions]),
     }
 
 
-def _title(cells: list) -> str:
+def _title(cells: list, whole: bool) -> str:
     """The notebook's title, taken out of its first cell. What the notebook reads, writes and costs is for those who run
-    it, and is taken out too.
+    it, and is taken out too, unless its ``whole`` text is wanted.
     """
     if not cells or not cells[0].source.startswith("# "):
         return ""
     title, _, text = cells[0].source.partition("\n")
-    cells[0].source = text.partition("\n**Reads**")[0]
+    cells[0].source = text if whole else text.partition("\n**Reads**")[0]
     return title.removeprefix("# ")
 
 
@@ -133,7 +158,7 @@ def _shown(output: dict, cell: dict, title: str, folder: Path) -> dict | None:
         return {"kind": "text", "text": output.text} if wanted else None
     if output.output_type == "error":
         return {"kind": "text", "text": "\n".join(output.traceback)}
-    if data.get("text/plain", "").startswith("Empty DataFrame"):
+    if data.get("text/plain", "").startswith(("Empty DataFrame", "Table(frame=Empty DataFrame")):
         return None
     if "text/html" in data:
         return {"kind": "table", "html": _table(data["text/html"])}

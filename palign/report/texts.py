@@ -219,15 +219,6 @@ def truncation(study: Results) -> pd.DataFrame:
     return study.prefixes()[["sentences", "of", "calls", "prefix_tokens", "trace_tokens", "ratio"]].describe().round(2)
 
 
-def one_search(study: Results) -> pd.DataFrame:
-    """The probes of one search: of the traces with the most verdicts the first."""
-    table = tables.verdicts(study)
-    if table.empty:
-        return table
-    longest = table.groupby("id", sort=False).size().idxmax()
-    return table[table["id"] == longest][["sentences", "of", "label", "margin", "oracle"]]
-
-
 def pairs(study: Results, rows: int = 3) -> pd.DataFrame:
     """The first few pairs of the study's first strategy, the adaptive one where it has that."""
     found = study.plan.strategies

@@ -1,5 +1,5 @@
 """The front door: ``palign run params/pocket.yaml``, and ``check``, ``plan``, ``status``, ``retry``, ``verify``,
-``compare``, ``audit``, ``rollouts``, ``rivals``."""
+``pages``, ``compare``, ``audit``, ``rollouts``, ``rivals``."""
 
 from __future__ import annotations
 
@@ -37,11 +37,12 @@ def main(argv: list[str] | None = None) -> int:
         "retry": "delete failed requests and the results made from them, so that the next run repeats them",
         "check": "look for what would stop a study, without running anything: values, paths, data, machine",
         "plan": "compute what the study will cost in tokens, hours and memory, before running it",
+        "pages": "render a finished study's executed notebooks 01 to 05 as pages, beside its report",
         "verify": "compare a finished study's headline numbers with the expected ones, those of its committed report",
     }.items():
         command = commands.add_parser(name, help=words, description=words)
         command.add_argument("params", nargs="+" if name == "check" else None, type=Path, help="params file (YAML)")
-        if name in ("run", "status", "plan", "retry", "check"):
+        if name in ("run", "status", "plan", "retry", "check", "pages"):
             words = "another value for a key, as YAML; may be repeated"
             command.add_argument("-p", nargs=2, metavar=("KEY", "VALUE"), action="append", default=[], help=words)
         if name == "verify":
@@ -228,6 +229,15 @@ def _verify(args: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
+def _pages(args: argparse.Namespace) -> int:
+    from ..params import load
+    from . import pages
+
+    for path in pages.run(args.params, load(args.params, args.p)):
+        print(path)
+    return 0
+
+
 def _compare(args: argparse.Namespace) -> int:
     from ..report import compare
     from ..tasks.store import write_atomically
@@ -283,6 +293,7 @@ COMMANDS = {
     "check": _check,
     "plan": _plan,
     "verify": _verify,
+    "pages": _pages,
     "compare": _compare,
     "audit": _audit,
     "rollouts": _rollouts,

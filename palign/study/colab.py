@@ -24,10 +24,13 @@ import sysconfig
 from pathlib import Path
 
 CELL = """\
-repository = ""  # on Google Colab: the address that palign is cloned from; elsewhere this cell does nothing
+# @title On Google Colab: the address that palign is cloned from. Elsewhere this cell does nothing.
+repository = ""  # @param {type: "string"}
 if repository: get_ipython().system(f"[ -d /content/palign ] || git clone -q {repository} /content/palign")
 if repository: __import__("runpy").run_path("/content/palign/palign/study/colab.py", run_name="__main__")
 """
+FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}
+"""The cell's metadata: Colab shows its title and its field, JupyterLab a bar that opens it."""
 
 
 def install(project: Path) -> Path:
@@ -102,11 +105,11 @@ def with_cell(notebook: dict) -> dict:
 
     Cells get new ids, ``PREFIX-NN``, with the first cell's prefix.
     """
-    older = ("# For Google Colab;", "repository =")
+    older = ("# For Google Colab;", "repository =", "# @title On Google Colab:")
     cells = [cell for cell in notebook["cells"] if not "".join(cell["source"]).startswith(older)]
     prefix = cells[0]["id"].rsplit("-", 1)[0]
     source = CELL.rstrip("\n").splitlines(keepends=True)
-    cell = {"cell_type": "code", "execution_count": None, "id": "", "metadata": {}, "outputs": [], "source": source}
+    cell = {"cell_type": "code", "execution_count": None, "id": "", "metadata": FOLDED, "outputs": [], "source": source}
     cells.insert(1, cell)
     return notebook | {"cells": [{**cell, "id": f"{prefix}-{i:02}"} for i, cell in enumerate(cells)]}
 

@@ -99,6 +99,7 @@ def execute(notebook: Path, executed: Path, values: dict, stderr: TextIO) -> Non
             cwd=str(root()),
             progress_bar=False,
             stderr_file=stderr,
+            coalesce_streams=True,  # the copy keeps a progress bar's last state, not hundreds of them
             kernel_name="python3",
             kernel_manager_class=Kernel,
             on_cell_start=_before_a_cell,

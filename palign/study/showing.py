@@ -203,7 +203,7 @@ class Lines:
 
     def __init__(self, title: str, every: float = 10, show: Callable[[int, str], Any] | None = None):
         self.title, self.every, self.show = title, every, show
-        self.last, self.full = time.monotonic(), ""
+        self.last, self.said = time.monotonic(), ""
 
     def write(self, text: str) -> None:
         for piece in re.split(r"[\r\n]+", text):
@@ -216,11 +216,10 @@ class Lines:
             words = f"{what}: {percent} %" if what else f"{percent} %"
             if found["count"]:
                 words += f", {found['count'].replace('/', ' of ')}"
-            # tqdm draws a full bar twice: at its last step and when it is closed
-            again = percent == 100 and words == self.full
-            if again or (percent < 100 and time.monotonic() - self.last < self.every):
+            # tqdm draws a full bar twice, and one that waits for its first batch again and again
+            if words == self.said or (percent < 100 and time.monotonic() - self.last < self.every):
                 continue
-            self.last, self.full = time.monotonic(), words if percent == 100 else ""
+            self.last, self.said = time.monotonic(), words
             left = f", {found['left']} left" if found["left"] and percent < 100 else ""
             print(f"  {self.title} | {words}{left}", file=sys.stderr, flush=True)
 

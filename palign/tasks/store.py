@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from ..params import OneLine
+from .progress import progress
 
 VERSION = 1
 """Version of the records and manifests, to be raised when an older palign would misread them."""
@@ -392,13 +393,6 @@ def visible(text: str) -> str:
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
-
-
-def progress(describe: str, total: int, done: int = 0):
-    """A progress bar of ASCII text, the same in a terminal, under papermill and in a saved notebook."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, initial=done, desc=describe, ascii=True, mininterval=2)
 
 
 def provenance() -> dict[str, Any]:

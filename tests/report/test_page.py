@@ -14,7 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from palign.analysis import style
 from palign.analysis.style import NOTHING
-from palign.report import page
+from palign.report import display, page
 from tests.conftest import PROJECT
 
 PAGES = ("06_report", "recorded_rollouts", "paper_audit")
@@ -200,6 +200,41 @@ def test_the_head_says_what_made_the_page_and_no_path_of_the_machine(tmp_path):
     assert "03:04" not in head and "/data/of" not in html and "params.yaml" not in head
     (tmp_path / "study" / "params.yaml").touch()
     assert 'href="params.yaml"' in rendered(tmp_path, new_markdown_cell("# Title"), papermill=papermill)
+
+
+def test_the_page_of_a_notebook_has_its_code_folded_and_links_the_others(tmp_path):
+    """A visitor saw code without outputs, since the notebooks hold none."""
+    first = "# 01 Generation: which?\n\n**Reads** traces.\n\n[next](02_truncation.ipynb), [all](06_report.ipynb)"
+    cells = [
+        new_markdown_cell(first),
+        new_code_cell('repository = ""', metadata={"cellView": "form"}),
+        new_code_cell("seed: int = 0", metadata={"tags": ["parameters"]}),
+        new_code_cell("seed = 3", metadata={"tags": ["injected-parameters"]}),
+        new_markdown_cell("## How long?"),
+        printed("229 tokens"),
+        new_code_cell("fill()", outputs=[new_output("stream", name="stderr", text="50%|#####")]),
+    ]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "executed.ipynb")
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "params.yaml").touch()
+    pages = [("01 Generation", "01_generation.html"), ("02 Truncation", "02_truncation.html"), ("Report", page.REPORT)]
+    page.render(tmp_path / "executed.ipynb", tmp_path / "study" / "notebooks" / "01_generation.html", pages)
+    html = (tmp_path / "study" / "notebooks" / "01_generation.html").read_text()
+    links = [link["href"] for link in Page(html).all("a")]
+    assert links[:2] == ["02_truncation.html", page.REPORT], "the first line"
+    assert sorted(links[2:]) == ["#how-long", "../params.yaml", page.REPORT, "02_truncation.html"]
+    assert "<b>01 Generation</b>" in html and "<title>palign: study: 01 Generation: which?</title>" in html
+    assert html.count('<details class="code">') == 3 and "secret_code()" in html and "229 tokens" in html
+    assert "parameters and their defaults" in html and "<strong>Reads</strong>" in html
+    assert not any(words in html for words in ("repository", "seed = 3", "50%|", "<script"))
+
+
+def test_an_empty_table_of_a_notebook_is_left_out(tmp_path):
+    table = display.table(pd.DataFrame())
+    data = {"text/html": table._repr_html_(), "text/plain": repr(table)}
+    cell = new_code_cell("judge()", outputs=[new_output("execute_result", data)])
+    html = rendered(tmp_path, new_markdown_cell("# Title"), new_markdown_cell("## Judge"), cell)
+    assert "<table" not in html and "no such data: Judge" in html
 
 
 @pytest.mark.parametrize("name", PAGES)

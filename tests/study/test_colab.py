@@ -39,7 +39,8 @@ def test_every_notebook_has_the_one_cell_after_its_title(path):
     cells = nbformat.read(path, as_version=4).cells
     assert cells[0].cell_type == "markdown" and cells[0].source.startswith("# ")
     assert cells[1].cell_type == "code" and cells[1].source == colab.CELL.rstrip("\n")
-    assert len(cells[1].source.splitlines()) == 3
+    assert len(cells[1].source.splitlines()) == 4
+    assert cells[1].metadata == {"cellView": "form", "jupyter": {"source_hidden": True}}, "folded in both"
     prefix = cells[0].id.rsplit("-", 1)[0]
     assert [cell.id for cell in cells] == [f"{prefix}-{i:02}" for i in range(len(cells))]
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,6 +46,9 @@ def test_a_study_runs_resumes_and_repeats_itself(small, project, capsys):
     assert main(["run", str(path), "--dry-run"]) == 0
     assert "would run 06_report" in capsys.readouterr().out
     assert not (project / "runs").exists()
+    assert main(["pages", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert said == f"palign: study small is not finished: 01_generation and 6 others to do; run `palign run {path}`\n"
 
     assert main(["run", str(path)]) == 0
     out = capsys.readouterr().out
@@ -56,6 +60,19 @@ def test_a_study_runs_resumes_and_repeats_itself(small, project, capsys):
         assert words in page
     assert "<script" not in page and "http://" not in page.replace("http://www.w3.org", "")
     assert str(project) not in page and str(PROJECT) not in page
+
+    # the executed notebooks as pages
+    assert main(["pages", str(path)]) == 0
+    names = [Path(line).name for line in capsys.readouterr().out.splitlines()]
+    assert [name[:2] for name in names] == ["01", "02", "03", "04", "05"]
+    for name in names:
+        html = (project / "reports" / "small" / "notebooks" / name).read_text()
+        assert '<details class="code">' in html and "<figure>" in html and len(html) < 500_000
+        assert not any(words in html for words in ("<script", "|####", str(project), str(PROJECT)))
+        assert not re.findall(r"https?://(?!www\.w3\.org/)", html)
+        for target in re.findall(r'href="([^"#]+)"', html):
+            assert (project / "reports" / "small" / "notebooks" / target).exists(), target
+    assert "small, p-align" in html and "Left out" not in html
 
     # a second run does nothing and says so
     before = {p: p.stat().st_mtime_ns for p in (project / "runs").rglob("*") if p.is_file()}
