@@ -159,7 +159,12 @@ def wide(found: pd.DataFrame) -> Table:
     if found.empty:
         return display.table(found)
     cells = [
-        cell(r.value, r.low, r.high, "{:,.1f}") if pd.notna(r.low) else f"{r.value:,.1f}" for r in found.itertuples()
+        cell(r.value, r.low, r.high, "{:,.1f}")
+        if pd.notna(r.low)
+        else f"{r.value:,.0f}"
+        if float(r.value).is_integer()
+        else f"{r.value:,.1f}"
+        for r in found.itertuples()
     ]
     notes = {r.form: f"; this study's judge: {r.note}" for r in found.itertuples() if r.note}
     what = [f"{FORMS[form].title}, {FORMS[form].unit}{notes.get(form, '')}" for form in found["form"]]

@@ -95,9 +95,10 @@ def shown(ledger: pd.DataFrame) -> Table:
         signed = row.unit in ("points", "verdicts", "tokens")
         here = cell(row.value, row.low, row.high, "{:+.1f}" if signed else "{:.3g}")
         metric = "" if pd.isna(row.metric) else row.metric.capitalize()
+        united = pd.isna(row.unit) or row.unit in metric.lower().split()
         rows.append(
             {
-                "measure": metric if pd.isna(row.unit) or row.unit in metric.split() else f"{metric}, {row.unit}",
+                "measure": metric if united else f"{metric}, {row.unit}",
                 "printed": "" if pd.isna(row.printed) else f"{row.printed:+.1f}",
                 "here": here,
                 "detectable": "" if pd.isna(row.detectable) else f"{row.detectable:.1f}",

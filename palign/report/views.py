@@ -1,7 +1,7 @@
 """The report's tables as a reader sees them: percent and points, intervals below their values, units in the headings.
 
-The numbers are those of ``palign.report.tables``, rounded; ``frame`` of each :class:`~palign.report.display.Table` holds
-the cells as text.
+The numbers are those of ``palign.report.tables``, rounded; ``frame`` of each :class:`~palign.report.display.Table`
+holds the cells as text.
 
 >>> accuracy(tables.accuracy(study)).frame.loc["p-align", ("pass@1", "average")]
 '82.6 [80.4, 84.5]'
@@ -56,7 +56,7 @@ def _cells(rows: pd.DataFrame, scale: float = 100, number: str = "{:.1f}") -> li
 
 def lead(accuracies: pd.DataFrame, differences: pd.DataFrame, responses: pd.DataFrame) -> Table:
     """One row per arm, the most accurate first: what it reaches at the main budget, the length of its responses, on
-    which side of the first arm it lies, and what it is trained on. Of many arms the first stand open, and the main ones.
+    which side of the first arm it lies, and what it is trained on. Of many arms the best and the main ones stand open.
     """
     rows = accuracies[accuracies["budget"] == accuracies["budget"].max()]
     rows = rows[rows["benchmark"] == tables.single(accuracies)]
@@ -71,10 +71,14 @@ def lead(accuracies: pd.DataFrame, differences: pd.DataFrame, responses: pd.Data
         found[f"beside {against['reference'].iloc[0]}"] = pd.Series(
             [_side(row) for row in against.itertuples()], against["arm"]
         )
-    found["trained on"] = pd.Series({a: ARMS[a].description if ARMS[a].target else "nothing" for a in order})
+    found["trained on"] = pd.Series({arm: _trained_on(arm) for arm in order})
     frame = pd.DataFrame(found).reindex(order).fillna("").rename_axis("arm")
     open_ = {*order[:5], *(arm for arm in order if arm in ("zero-shot", "sft-long-cot", "p-align"))}
     return table(frame, best=best, first=open_ if len(order) > FIRST else None)
+
+
+def _trained_on(arm: str) -> str:
+    return ARMS[arm].description.removeprefix("control: ") if ARMS[arm].target else "nothing"
 
 
 def _side(row) -> str:
@@ -85,7 +89,7 @@ def _side(row) -> str:
 
 def accuracy(accuracies: pd.DataFrame) -> Table:
     """One row per arm, one column per metric and benchmark: percent with intervals, at the main budget; then the
-    summary at the second one.
+    summary of the first metric at the second one.
 
     Where responses are missing, further columns say how many, and between which bounds the summary would lie if all
     of them were wrong, or right.
@@ -97,9 +101,10 @@ def accuracy(accuracies: pd.DataFrame) -> Table:
     columns = at_main.set_index(["metric", "benchmark"]).index.unique()
     wide = wide.reindex(index=at_main["arm"].unique(), columns=columns).rename_axis("arm")
     labels = {metric: f"{metric_name(metric)} in {main} tokens, %" for metric in at_main["metric"].unique()}
-    for budget, others in rows[(rows["budget"] != main) & (rows["benchmark"] == name)].groupby("budget"):
-        for metric, group in others.groupby("metric", sort=False):
-            wide[f"{name} in {budget} tokens, %", metric_name(metric)] = group.set_index("arm")["cell"]
+    first = rows["metric"].iloc[0]
+    others = rows[(rows["budget"] != main) & (rows["benchmark"] == name) & (rows["metric"] == first)]
+    for budget, group in others.groupby("budget"):
+        wide[f"in {budget}, %", name] = group.set_index("arm")["cell"]
     best = list(wide)
     if at_main["missing"].any():
         for metric, group in at_main[at_main["benchmark"] == name].set_index("arm").groupby("metric", sort=False):
@@ -187,7 +192,12 @@ def responses(found: pd.DataFrame) -> Table:
 
 def spent(found: pd.DataFrame) -> Table:
     """What each arm costs until it is trained."""
-    titles = {"judged": "to find prefixes", "continued": "to complete them", "trained": "in training", "total": "in all"}
+    titles = {
+        "judged": "to find prefixes",
+        "continued": "to complete them",
+        "trained": "in training",
+        "total": "in all",
+    }
     frame = found[list(titles)].copy()
     frame.columns = pd.MultiIndex.from_product([["tokens of the student"], titles.values()])
     frame, groups = _grouped(frame)
@@ -200,7 +210,9 @@ def preferences(found: pd.DataFrame) -> Table:
     rows = found.assign(cell=cells, pair=found["arm"] + " over " + found["against"])
     order = list(dict.fromkeys(rows["pair"])), list(dict.fromkeys(rows["measure"]))
     wide = rows.pivot(index="pair", columns="measure", values="cell").reindex(index=order[0], columns=order[1])
-    return table(wide.rename_axis(index="% of problems", columns=None), labels={"win less loss": "win minus loss, points"})
+    return table(
+        wide.rename_axis(index="% of problems", columns=None), labels={"win less loss": "win minus loss, points"}
+    )
 
 
 # Prefixes and the judge
@@ -389,8 +401,8 @@ def estimates(found: pd.DataFrame) -> Table:
 
 
 def _by_stage(tasks: pd.Index) -> pd.MultiIndex:
-    """Names of tasks -> their stage and the rest; a stage of one task stands among others of that kind."""
-    parts = [name.split("/", 1) if "/" in name else ["one task each", name] for name in tasks]
+    """Names of tasks -> their stage and the rest; what has no stage is of the whole study."""
+    parts = [name.split("/", 1) if "/" in name else ["study", name] for name in tasks]
     return pd.MultiIndex.from_tuples([tuple(part) for part in parts], names=["stage", "task"])
 
 
@@ -413,4 +425,4 @@ def reads(found: pd.DataFrame) -> Table:
     """Tokens read for a trace's verdicts, per token of it and its question."""
     if found.empty:
         return table(found)
-    return table(pd.DataFrame({"times": _cells(found, 1, "{:.2f}"), "traces": found["n"]}, found.index))
+    return table(pd.DataFrame({"": _cells(found, 1, "{:.2f}"), "traces": found["n"]}, found.index))
