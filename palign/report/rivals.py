@@ -330,10 +330,10 @@ def finding(table: pd.DataFrame) -> str:
     above = [f"{arm} ({text[arm]})" for arm in table.index[clear & (table[f"over {PALIGN}"] > 0)]]
     below = int((clear & (table[f"over {PALIGN}"] < 0)).sum())
     more = f" and {len(above) - MOST} others" if len(above) > MOST else ""
-    found = f"above it, in points, {', '.join(above[:MOST])}{more}" if above else "no arm above it"
+    found = f"Clearly above it, in points: {', '.join(above[:MOST])}{more}" if above else "No arm lies clearly above it"
     return (
-        f"P-ALIGN answers {own.replace(' ', ' % ', 1)} of the test problems rightly. Of {len(table) - 1} other arms "
-        f"{below} lie clearly below it, {found}."
+        f"P-ALIGN answers {own.replace(' ', ' % ', 1)} of the test problems rightly. {found}; clearly below it: {below} "
+        f"of {len(table) - 1} arms."
     )
 
 

@@ -138,7 +138,7 @@ def test_the_notebook_reads_the_reports_alone(reports, tmp_path, project, capsys
     reports(("backoff",))
     assert main(["rivals", "--reports", str(tmp_path)]) == 0
     page = (project / "reports" / "rivals" / "report.html").read_text(encoding="utf-8")
-    assert "above it, in points, backoff" in page and "backoff meets all conditions." in page
+    assert "Clearly above it, in points: backoff" in page and "backoff meets all conditions." in page
     assert str(tmp_path) not in page
     kept = {path.stem for path in (project / "reports" / "rivals" / "tables").glob("*.csv")}
     assert kept == {"arms", "questions", "curve", "worlds", "leads"}
