@@ -331,10 +331,9 @@ def finding(table: pd.DataFrame) -> str:
     below = int((clear & (table[f"over {PALIGN}"] < 0)).sum())
     more = f" and {len(above) - MOST} others" if len(above) > MOST else ""
     found = f"Clearly above it, in points: {', '.join(above[:MOST])}{more}" if above else "No arm lies clearly above it"
-    return (
-        f"P-ALIGN answers {own.replace(' ', ' % ', 1)} of the test problems rightly. {found}; clearly below it: {below} "
-        f"of {len(table) - 1} arms."
-    )
+    own = own.replace(" ", " % ", 1)
+    least = f"clearly below it: {below} of {len(table) - 1} arms"
+    return f"P-ALIGN answers {own} of the test problems rightly. {found}; {least}."
 
 
 def questions_shown(rows: pd.DataFrame) -> Table:
