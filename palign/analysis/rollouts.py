@@ -435,28 +435,6 @@ def searches(rows: pd.DataFrame) -> pd.DataFrame:
     return over(rows, ["right", "search", "threshold", "samples"], ENDS)
 
 
-def shown(rows: pd.DataFrame, index: Sequence[str], column: str = "measure") -> pd.DataFrame:
-    """Estimates for a reader: ``value [low, high]``, one column for each value of ``column``, in the rows' order.
-
-    Shares and chances in percent, :data:`COUNTS` as they are. Empty where there is no value; without bounds where all
-    traces agree.
-    """
-    counts = rows["measure"].isin(COUNTS) if "measure" in rows else [False] * len(rows)
-    values = rows[["value", "low", "high"]].itertuples(index=False)
-    text = [_text(*one, count) for one, count in zip(values, counts, strict=True)]
-    return rows.assign(text=text).pivot_table(
-        index=list(index), columns=column, values="text", aggfunc="first", sort=False, observed=True, fill_value=""
-    )
-
-
-def _text(value: float, low: float, high: float, count: bool = False) -> str:
-    """One estimate, in one piece; a share is in whole percent, a count below 100 has one decimal."""
-    digits, scale = (int(value < 100), 1) if count else (0, 100)
-    value, low, high = (round(scale * number, digits) + 0.0 for number in (value, low, high))  # + 0.0: no "-0"
-    bounds = "" if math.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
-    return f"{value:.{digits}f}{bounds}".replace(" ", "\N{NO-BREAK SPACE}")
-
-
 def over(rows: pd.DataFrame, by: Sequence[str], measures: Sequence[str]) -> pd.DataFrame:
     """The mean over traces, one row per group and ``measure``: ``value``, ``low``, ``high`` (95 %), ``n`` traces.
 
@@ -713,15 +691,6 @@ def by_share(table: pd.DataFrame, shares: Sequence[float] = (0.1, 0.3, 0.5, 0.7,
     return pd.DataFrame(rows, columns=["answer", "share", *bounds, "n"])
 
 
-def by_share_shown(means: pd.DataFrame) -> pd.DataFrame:
-    """:func:`by_share` for a reader: ``success`` and ``gain`` with their bounds, percent and points; ``n`` traces."""
-    rows = means.assign(share=[f"{share:.0%}" for share in means["share"]])
-    for name in ("success", "gain"):
-        bounds = means[[name, f"{name}_low", f"{name}_high"]]
-        rows[name] = [_text(*one) for one in bounds.itertuples(index=False)]
-    return rows.set_index(["answer", "share"])[["success", "gain", "n"]]
-
-
 def thrown_away(table: pd.DataFrame, threshold: float = 0.5) -> pd.DataFrame:
     """At what length a filter on the answer drops a wrong trace's problem: one row per complete wrong trace.
 
@@ -817,16 +786,3 @@ def measures(table: pd.DataFrame, falls: pd.DataFrame, threshold: float = 0.9) -
             estimate = mean_over_traces(numbers) if kind == "count" else interval(numbers.clip(0, 1))
             rows.append({"measure": name} | vars(estimate))
     return pd.DataFrame(rows)
-
-
-def beside(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """:func:`measures` of several tables for a reader, one column each (by its name): shares in percent."""
-    import pandas as pd
-
-    counts = {name for name, kind in BESIDE if kind == "count"}
-    columns = {
-        name: {r.measure: _text(r.value, r.low, r.high, r.measure in counts) for r in rows.itertuples()}
-        for name, rows in tables.items()
-    }
-    order = [name for name, _ in BESIDE if any(name in column for column in columns.values())]
-    return pd.DataFrame(columns, index=pd.Index(order, name="right traces")).fillna("")

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from ..analysis import statistics
-from .printed import AVERAGE, SETTING, SIZES, TEACHER, accuracy, arm_cells, named, wilson
+from .printed import AVERAGE, SETTING, SIZES, TEACHER, accuracy, arm_cells, wilson
 
 POOLED = "pooled"
 """The ``scope`` of all problems together, each with the same weight."""
@@ -146,42 +146,6 @@ def gains() -> pd.DataFrame:
 def intervals(low: pd.Series, high: pd.Series) -> list[str]:
     """``[low, high]`` with one decimal, one text per row."""
     return [f"[{a:.1f}, {b:.1f}]" for a, b in zip(low, high, strict=True)]
-
-
-def gains_shown(table: pd.DataFrame, scope: str) -> pd.DataFrame:
-    """The gains of one scope (``average``, ``pooled`` or a benchmark), formatted for reading."""
-    rows = table[table["scope"] == scope]
-    shown = pd.DataFrame(
-        {
-            "student": named(rows),
-            "metric": rows["metric"],
-            "P-ALIGN less": rows["worse"],
-            "gain": rows["gain"].map("{:+.2f}".format),
-            "95 %, independent": intervals(rows["low"], rows["high"]),
-            "95 %, best pairing": intervals(rows["best_low"], rows["best_high"]),
-            "p, best pairing": rows["p_best"].map("{:.2g}".format),
-        }
-    )
-    return shown.set_index(["student", "metric"])
-
-
-def needed_shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Problems that would settle each gain, if it is the true one: under independence, in brackets at best pairing.
-
-    One column per scope. ``samples``: those of :func:`compare` for the average.
-    """
-    cells = table.assign(
-        student=named(table), cell=[_needed(*pair) for pair in zip(table.needed, table.needed_best, strict=True)]
-    )
-    keys = ["student", "metric", "worse"]
-    wide = cells.pivot(index=keys, columns="scope", values="cell")
-    wide = wide.reindex(index=cells.set_index(keys).index.unique(), columns=[*SIZES, AVERAGE, POOLED])
-    samples = cells[cells["scope"] == AVERAGE].set_index(keys)["samples"]
-    return wide.assign(samples=samples.map("{:,.0f}".format)).rename_axis(columns=None).reset_index("worse")
-
-
-def _needed(independent: float, best: float) -> str:
-    return "no gain" if math.isnan(independent) else f"{independent:,.0f} ({best:,.0f})"
 
 
 def detectable() -> pd.DataFrame:

@@ -18,7 +18,8 @@ import pandas as pd
 from ..analysis import preference
 from ..analysis.statistics import Estimate, mean_over_traces
 from ..paper import printed
-from . import tables
+from . import display, tables
+from .display import Table
 from .results import Results
 from .texts import cell
 
@@ -153,14 +154,24 @@ def table(study: Results, kept: Kept) -> pd.DataFrame:
     return both.sort_values("form", key=lambda c: c.map(list(FORMS).index), kind="stable", ignore_index=True)
 
 
-def wide(found: pd.DataFrame) -> pd.DataFrame:
-    """:func:`table` formatted for reading: one row per quantity, one column per source."""
+def wide(found: pd.DataFrame) -> Table:
+    """:func:`table` for a reader: one row per quantity, one column per source."""
+    if found.empty:
+        return display.table(found)
     cells = [
-        cell(r.value, r.low, r.high, "{:,.1f}") if pd.notna(r.low) else f"{r.value:,.1f}" for r in found.itertuples()
+        cell(r.value, r.low, r.high, "{:,.1f}")
+        if pd.notna(r.low)
+        else f"{r.value:,.0f}"
+        if float(r.value).is_integer()
+        else f"{r.value:,.1f}"
+        for r in found.itertuples()
     ]
     notes = {r.form: f"; this study's judge: {r.note}" for r in found.itertuples() if r.note}
     what = [f"{FORMS[form].title}, {FORMS[form].unit}{notes.get(form, '')}" for form in found["form"]]
     found = found.assign(cell=cells, what=what)
     index = found[["what", "name"]].drop_duplicates()
     wide = found.pivot(index=["what", "name"], columns="source", values="cell").fillna("")
-    return wide.reindex(index=pd.MultiIndex.from_frame(index), columns=list(dict.fromkeys(found["source"])))
+    order = sorted(dict.fromkeys(found["source"]), key=lambda source: source == HERE)
+    wide = wide.reindex(index=pd.MultiIndex.from_frame(index), columns=order).rename_axis(index=["what", None])
+    wide.columns = pd.MultiIndex.from_tuples([(name, "") if name == HERE else ("paper", name) for name in order])
+    return display.table(wide)

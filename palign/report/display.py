@@ -23,12 +23,15 @@ INTERVAL = re.compile(r"([-+]?[\d.,]+(?: %)?) (\[[^\[\]]*\d[^\[\]]*\])")
 NUMBER = re.compile(r"[-+<>]?\s*-?[\d,.]+( %)?( \[.*\])?|\d+ of \d+")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
     """A table in HTML; ``frame`` holds its cells as text."""
 
     frame: pd.DataFrame
     html: str
+
+    def __repr__(self) -> str:
+        return repr(self.frame)  # a page leaves out what is written as an empty DataFrame
 
     def _repr_html_(self) -> str:
         return self.html
@@ -41,29 +44,34 @@ def table(
     digits: int | Mapping[str, int] = 1,
     best: Collection[Hashable] = (),
     groups: Mapping[str, str] | None = None,
-    first: int | None = None,
+    first: int | Collection[Hashable] | None = None,
 ) -> Table:
     """Show a DataFrame: an interval small below its value, numbers to the right, no value as an empty cell.
 
     The index's last level names the rows. Its other levels, or ``groups`` (row -> group), head groups of rows; columns
     of two levels stand below a common heading. ``labels``: column, level or value of a level -> what a reader sees.
     ``digits`` behind the point, of all floats or by column. ``best``: columns whose largest value is bold. ``first``:
-    so many rows stand open, all of them behind a click. Raises ``ValueError`` for a column in ``best`` that is absent.
+    so many rows, or the rows of these names, stand open, all of them behind a click. A table without rows is empty.
+    Raises ``ValueError`` for a column in ``best`` that is absent.
     """
+    if frame.empty:
+        return Table(frame, "")
     if absent := [name for name in best if name not in frame.columns]:
         raise ValueError(f"best: no column {absent[0]!r}; the table has {list(frame.columns)}")
     labels = dict(labels or {})
     written = pd.DataFrame({name: _written(frame[name], _digits(digits, name)) for name in frame.columns}, frame.index)
     written.columns = frame.columns  # the levels of their names
     bold = {name: _largest(frame[name]) for name in best}
-    if first is None or len(frame) <= first:
-        return Table(written, _drawn(written, labels, bold, groups))
-    head = _drawn(
-        written.head(first), labels, {name: {i for i in at if i < first} for name, at in bold.items()}, groups
-    )
     whole = _drawn(written, labels, bold, groups)
+    last = frame.index.get_level_values(-1)
+    rows = range(len(frame))
+    if first is not None:
+        rows = [i for i in rows if (i < first if isinstance(first, int) else last[i] in first)]
+    if len(rows) == len(frame):
+        return Table(written, whole)
+    among = {name: {rows.index(i) for i in at if i in rows} for name, at in bold.items()}
     more = f"<details><summary>All {len(frame)} rows</summary>{whole}</details>"
-    return Table(written, f"<div>{head}{more}</div>")
+    return Table(written, f"<div>{_drawn(written.iloc[rows], labels, among, groups)}{more}</div>")
 
 
 def _digits(digits: int | Mapping[str, int], name: Hashable) -> int:
@@ -98,8 +106,8 @@ def _largest(column: pd.Series) -> set[int]:
     """The places of a column's largest value."""
 
     def value(cell) -> float:
-        found = re.match(r"[-+]?[\d.]+", str(cell))
-        return float(found[0]) if found else np.nan
+        found = re.match(r"[-+]?[\d.,]*\d", str(cell))
+        return float(found[0].replace(",", "")) if found else np.nan
 
     values = column.map(value).to_numpy()
     return set(np.flatnonzero(values == np.nanmax(values))) if len(values) and not np.isnan(values).all() else set()
@@ -122,7 +130,7 @@ def _drawn(frame: pd.DataFrame, labels: dict, bold: dict, groups: Mapping[str, s
     for i, name in enumerate(frame.columns):
         key, cells = f"c{i}", list(frame[name])
         flat[key] = cells
-        levels = [part for part in (name if isinstance(name, tuple) else (name,)) if part != ""]
+        levels = [part for part in (name if isinstance(name, tuple) else (name,)) if part != ""] or [""]
         titles[key] = labels.get(levels[-1], levels[-1])
         if len(levels) > 1:
             spanners.setdefault(", ".join(str(labels.get(part, part)) for part in levels[:-1]), []).append(key)
@@ -134,7 +142,8 @@ def _drawn(frame: pd.DataFrame, labels: dict, bold: dict, groups: Mapping[str, s
     for title, columns in spanners.items():
         drawn = drawn.tab_spanner(title, columns, gather=False)
     keys = [key for key in flat if key.startswith("c")]
-    drawn = drawn.cols_label({key: str(titles[key]) for key in keys}).cols_align("left", keys)
+    together = {key: str(titles[key]).replace(" %", "\N{NO-BREAK SPACE}%") for key in keys}
+    drawn = drawn.cols_label(together).cols_align("left", keys)
     drawn = drawn.fmt(_cell, [key for key in flat if key != "group"])
     for key, name in zip(keys, frame.columns, strict=True):
         if name in bold:

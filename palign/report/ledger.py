@@ -22,9 +22,11 @@ from ..analysis import statistics, sufficiency
 from ..paper.claims import CLAIMS, MAIN, Claim
 from ..paper.printed import SOURCES, TEACHER
 from ..paper.verdicts import verdicts
-from . import tables
+from . import display, tables
+from .display import Table
 from .results import TOLERATED, Results, answered
 from .tables import UNTESTED
+from .texts import cell
 
 REPRODUCED, CONTRADICTED, OPEN = "reproduced", "contradicted", "not distinguishable"
 STAND_INS = {
@@ -86,26 +88,30 @@ def table(study: Results) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*COLUMNS, "verdict", "note"])
 
 
-def shown(ledger: pd.DataFrame) -> pd.DataFrame:
-    """The ledger formatted for reading."""
-    rows = []
+def shown(ledger: pd.DataFrame) -> Table:
+    """The ledger for a reader, by the table or figure of the paper; a claim is named in its first row."""
+    rows, index = [], []
     for row in ledger.itertuples():
-        number = "{:+.1f}" if row.unit in ("points", "verdicts", "tokens") else "{:.3g}"
-        effect = "" if pd.isna(row.value) else number.format(row.value)
-        span = "" if pd.isna(row.low) else f" [{number.format(row.low)}, {number.format(row.high)}] {row.unit}"
+        signed = row.unit in ("points", "verdicts", "tokens")
+        here = cell(row.value, row.low, row.high, "{:+.1f}" if signed else "{:.3g}")
+        metric = "" if pd.isna(row.metric) else row.metric.capitalize()
+        united = pd.isna(row.unit) or row.unit in metric.lower().split()
         rows.append(
             {
-                "claim": row.claim,
-                "where": row.where,
-                "metric": "" if pd.isna(row.metric) else row.metric,
-                "printed gain": "" if pd.isna(row.printed) else f"{row.printed:+.1f}",
-                "here": effect + span,
+                "measure": metric if united else f"{metric}, {row.unit}",
+                "printed": "" if pd.isna(row.printed) else f"{row.printed:+.1f}",
+                "here": here,
                 "detectable": "" if pd.isna(row.detectable) else f"{row.detectable:.1f}",
                 "verdict": row.verdict,
-                "remark": row.note,
+                "remark": row.note if isinstance(row.note, str) else "",
             }
         )
-    return pd.DataFrame(rows).set_index("claim")
+        said = index and any(name == row.claim for _, name in index)
+        index.append((row.where, "" if said else row.claim))
+    spans = {"printed": "gain", "here": "gain", "detectable": "gain"}
+    frame = pd.DataFrame(rows, pd.MultiIndex.from_tuples(index, names=["where", "claim"]))
+    frame.columns = pd.MultiIndex.from_tuples([(spans[c], c) if c in spans else (c, "") for c in frame])
+    return display.table(frame)
 
 
 def text(ledger: pd.DataFrame) -> str:

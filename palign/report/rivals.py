@@ -17,8 +17,9 @@ from pydantic import Field
 
 from ..arms import ARMS
 from ..params import Strict, resolve, root
-from . import compare, tables
+from . import compare, display, tables
 from .compare import Study
+from .display import Table
 from .results import aligned
 from .texts import cell
 
@@ -44,6 +45,8 @@ EXTENSIONS = (
     *("success-prefix", "success-prefix-first", "success-prefix-last", "p-align-hard"),
 )
 """The arms that may take the lead from P-ALIGN: ways of this study to use a prefix."""
+MOST, FIRST = 3, 8
+"""So many arms are named in a sentence, and stand open in a table."""
 
 QUESTIONS = (
     ("Are the dropped problems' traces worth a row?", "p-align-fallback", PALIGN),
@@ -287,14 +290,34 @@ def points(rows: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     return pd.DataFrame(found, index=rows.index)
 
 
-def arms_shown(table: pd.DataFrame) -> pd.DataFrame:
+def arms_shown(table: pd.DataFrame) -> Table:
     """:func:`arms` for a reader: percent and points with intervals, tokens in thousands."""
     names = [name for name in table if name.startswith(("pass@", "over")) and not name.endswith(("_low", "_high"))]
-    text = points(table, {name: name for name in names})
+    titles = {name: _title(name) for name in names}
+    text = points(table, titles)
+    text.columns = pd.MultiIndex.from_product([text.columns, [""]])
     if "clear" in table:
-        text["clear"] = table["clear"].map({True: "yes", False: "no"}).fillna("")
-    tokens = (table[["judged", "continued", "trained"]] / 1000).round().astype(int).map("{:,}".format)
-    return text.join(tokens).assign(response=table["response"].round().astype(int))
+        text["clear", ""] = _yes(table["clear"])
+    tokens = {"judged": "to find prefixes", "continued": "to complete them", "trained": "in training"}
+    for name, title in tokens.items():
+        text["tokens of the student, thousands", title] = (table[name] / 1000).round().astype(int)
+    text["tokens a response", ""] = table["response"].round().astype(int)
+    return display.table(text, best=[(title, "") for name, title in titles.items() if name.startswith("pass@")])
+
+
+def leaders(table: pd.DataFrame) -> Table:
+    """The first rows of :func:`arms_shown`, and its first columns."""
+    names = [name for name in ("pass@1", "pass@3", f"over {PALIGN}") if name in table]
+    text = points(table, {name: _title(name) for name in names})
+    return display.table(text, best=[_title(name) for name in names if name.startswith("pass@")], first=FIRST)
+
+
+def _title(name: str) -> str:
+    return f"minus {PALIGN}, points" if name.startswith("over") else f"{name.capitalize()}, %"
+
+
+def _yes(clear: pd.Series) -> pd.Series:
+    return clear.map({True: "yes", False: "no"}).fillna("")
 
 
 def finding(table: pd.DataFrame) -> str:
@@ -306,30 +329,75 @@ def finding(table: pd.DataFrame) -> str:
     clear = table["clear"] == True  # noqa: E712  P-ALIGN itself has no value
     above = [f"{arm} ({text[arm]})" for arm in table.index[clear & (table[f"over {PALIGN}"] > 0)]]
     below = int((clear & (table[f"over {PALIGN}"] < 0)).sum())
-    found = f"Clearly above it, in points: {', '.join(above)}" if above else "No arm lies clearly above it"
-    return (
-        f"P-ALIGN answers {own} % of the test problems rightly. {found}. Clearly below it: {below} of "
-        f"{len(table) - 1} arms."
-    )
+    more = f" and {len(above) - MOST} others" if len(above) > MOST else ""
+    found = f"Clearly above it, in points: {', '.join(above[:MOST])}{more}" if above else "No arm lies clearly above it"
+    own = own.replace(" ", " % ", 1)
+    least = f"clearly below it: {below} of {len(table) - 1} arms"
+    return f"P-ALIGN answers {own} of the test problems rightly. {found}; {least}."
 
 
-def questions_shown(rows: pd.DataFrame) -> pd.DataFrame:
+def questions_shown(rows: pd.DataFrame) -> Table:
     """:func:`questions` for a reader."""
-    text = points(rows, {"": "points"})
-    clear = rows["clear"].map({True: "yes", False: "no"})
-    return rows[["question", "arm", "other"]].join(text).assign(clear=clear).set_index("question")
+    text = rows[["question", "arm", "other"]].rename(columns={"other": "minus"})
+    text = text.join(points(rows, {"": "Pass@1, points"})).assign(clear=_yes(rows["clear"]))
+    return display.table(text.set_index("question"))
 
 
-def by(rows: pd.DataFrame, column: str, estimate: str) -> pd.DataFrame:
-    """:func:`curve` or :func:`worlds` for a reader: one row per arm, one column for each value of ``column``.
+def more_shown(rows: pd.DataFrame) -> Table:
+    """:func:`more_samples` for a reader."""
+    if rows.empty:
+        return display.table(rows)
+    text = points(rows, {"": "16 continuations a problem minus 4, points of Pass@1"}).assign(problems=rows["n"])
+    return display.table(text.set_index(rows["arm"]))
+
+
+def by(rows: pd.DataFrame, column: str, estimate: str, title: str) -> Table:
+    """:func:`curve` or :func:`worlds` for a reader: one row per arm, one column for each value of ``column``, below the
+    common ``title``.
 
     ``estimate``: the beginning of its names, see :func:`points`.
     """
     if rows.empty:
-        return rows
+        return display.table(rows)
     text = rows[["arm", column]].assign(text=points(rows, {estimate: "text"})["text"])
     order = list(dict.fromkeys(text["arm"])), list(dict.fromkeys(text[column]))
-    return text.pivot(index="arm", columns=column, values="text").reindex(index=order[0], columns=order[1])
+    wide = text.pivot(index="arm", columns=column, values="text").reindex(index=order[0], columns=order[1])
+    wide.columns = pd.MultiIndex.from_product([[title], map(str, wide.columns)])
+    return display.table(wide, best=() if estimate else list(wide))
+
+
+def taught_shown(rows: pd.DataFrame) -> Table:
+    """How often each arm's rows state a step with a half-known key, for a reader; ``rows`` of :func:`kept`."""
+    if rows.empty:
+        return display.table(rows)
+    spans = {
+        "problems": ("problems", "of the rows"),
+        "hard_problems": ("problems", "with such a key"),
+        "taught_problems": ("problems", "stated rightly in a row"),
+        "right_steps": ("steps with such a key", "right"),
+        "wrong_steps": ("steps with such a key", "wrong"),
+        "cells": ("pairs of key and number", "right ones, distinct"),
+    }
+    text = rows.drop(columns="world").set_index("arm")
+    text.columns = pd.MultiIndex.from_tuples([spans.get(name, (name.replace("_", " "), "")) for name in text])
+    return display.table(text)
+
+
+def policies_shown(rows: pd.DataFrame) -> Table:
+    """:func:`policies` for a reader: shares in percent."""
+    if rows.empty:
+        return display.table(rows)
+    found = {
+        ("here", "kept, %"): 100 * rows["kept"],
+        ("here", "continuations"): rows["continuations"].map("{:.1f}".format),
+        ("nearest policy", ""): rows["policy"],
+    }
+    for kind in ("right", "wrong"):
+        found[f"on {kind} recorded traces", "kept, %"] = 100 * rows[f"kept, {kind} traces"]
+        found[f"on {kind} recorded traces", "continuations"] = rows[f"continuations, {kind} traces"].map(
+            "{:.1f}".format
+        )
+    return display.table(pd.DataFrame(found))
 
 
 def verdict(table: pd.DataFrame, rows: pd.DataFrame) -> str:

@@ -1,14 +1,13 @@
-"""The report's tables and records formatted for reading: percent with intervals, sentences, worked cases.
+"""The report's sentences and worked cases. ``palign.report.views`` has its tables.
 
-The numbers are those of ``palign.report.tables``, rounded.
-
->>> accuracy(tables.accuracy(study)).loc["p-align", ("pass@1", "average")]
+>>> cell(82.63, 80.41, 84.52)
 '82.6 [80.4, 84.5]'
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from ..engines.base import NEVER_ANSWERED
 from ..tasks.store import visible
 from ..traces import REPEATED
 from . import tables
-from .results import Results, shown_name
+from .results import Results
 
 pd.set_option("display.max_colwidth", None)  # pandas would cut sentences in tables at 50 characters
 pd.set_option("display.max_rows", 250)  # and of 60 rows, as the costs of many arms have, show the first and last five
@@ -33,50 +32,6 @@ def cell(value: float, low: float, high: float, number: str = "{:.1f}") -> str:
 def percent(row, number: str = "{:.1f}") -> str:
     """The ``value``, ``low`` and ``high`` of a table's row (fractions), in percent or points."""
     return cell(*(100 * bound for bound in (row.value, row.low, row.high)), number)
-
-
-def accuracy(accuracies: pd.DataFrame) -> pd.DataFrame:
-    """One row per arm, one column per metric and benchmark: percent with intervals, at the main budget.
-
-    Where responses are missing, further columns say how many, and between which bounds the summary would lie if all
-    of them were wrong, or right.
-    """
-    table = accuracies[accuracies["budget"] == accuracies["budget"].max()]
-    table = table.assign(cell=[percent(row) for row in table.itertuples()])
-    wide = table.pivot(index="arm", columns=["metric", "benchmark"], values="cell")
-    columns = table.set_index(["metric", "benchmark"]).index.unique()
-    wide = wide.reindex(index=table["arm"].unique(), columns=columns).rename_axis("arm")
-    if table["missing"].any():
-        name = tables.single(table)
-        for metric, rows in table[table["benchmark"] == name].set_index("arm").groupby("metric", sort=False):
-            spans = [f"{100 * row.at_least:.1f} to {100 * row.at_most:.1f}" for row in rows.itertuples()]
-            wide[metric, f"{name}, missing ones wrong to right"] = pd.Series(spans, rows.index)
-            wide["missing", "responses"] = rows["missing"]
-    return wide
-
-
-def differences(differences: pd.DataFrame) -> pd.DataFrame:
-    """Differences in points with intervals, p to two digits."""
-    rows = [
-        {
-            "arm": row.arm,
-            "metric": row.metric,
-            "tokens": row.budget,
-            f"less {row.reference} (points)": percent(row, "{:+.1f}"),
-            "gains": row.gains,
-            "losses": row.losses,
-            "test": row.test,
-            "p": _p(row.p),
-            "p, Holm": _p(row.p_holm),
-            "clear": tables.UNTESTED if row.test == tables.UNTESTED else "yes" if row.clear else "no",
-        }
-        for row in differences.sort_values("metric", kind="stable").itertuples()
-    ]
-    return pd.DataFrame(rows).set_index(["metric", "tokens", "arm"]) if rows else pd.DataFrame()
-
-
-def _p(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.2g}" if value >= 1e-4 else "< 0.0001"
 
 
 def missing(study: Results) -> str:
@@ -93,7 +48,7 @@ def missing(study: Results) -> str:
     record = study.responses(first["arm"], int(first["seed"])).set_index("id").loc[first["id"]]
     reason = f": {visible(record['reason'])}" if record["reason"] else ""
     return (
-        f"**Responses are missing**, since the model never answered: {arms}. The first: {record['finish']}{reason}. "
+        f"**Responses are missing**: {arms}. The first: {record['finish']}{reason}. "
         "They count as neither right nor wrong; these arms are not compared. `palign retry` has the next run ask again."
     )
 
@@ -105,36 +60,71 @@ def one_seed(study: Results) -> str:
     return "With one training seed, the spread between training runs is not in the intervals."
 
 
-def finding(study: Results, differences: pd.DataFrame) -> str:
-    """What the accuracy table says, in sentences that claim only what an interval and a corrected test support. First
-    what is missing, last what the intervals leave out and which rows are whole traces by fallback.
+def finding(study: Results, accuracies: pd.DataFrame, differences: pd.DataFrame) -> str:
+    """What the accuracy table says at the main budget, in three short sentences that claim only what an interval and a
+    corrected test support. Before them what is missing, behind them what the intervals leave out and which rows are
+    whole traces by fallback.
     """
-    parts = [missing(study), _compared(study, differences), one_seed(study), fallbacks(study)]
-    return "\n\n".join(part for part in parts if part)
+    told = " ".join(filter(None, (_reached(study, accuracies), _best(accuracies), _against_first(study, differences))))
+    warnings = " ".join(filter(None, (one_seed(study), fallbacks(study))))
+    return "\n\n".join(part for part in (missing(study), told, warnings) if part)
 
 
-def _compared(study: Results, differences: pd.DataFrame) -> str:
+def _reached(study: Results, accuracies: pd.DataFrame, arm: str = "p-align", other: str = "sft-long-cot") -> str:
+    """What an arm reaches by each metric, and how far it lies above or below the other; empty without the arm."""
+    rows = accuracies[(accuracies["arm"] == arm) & (accuracies["budget"] == study.budget)]
+    rows = rows[rows["benchmark"] == tables.single(accuracies)].dropna(subset="value")
+    if rows.empty:
+        return ""
+    reached = " and ".join(
+        f"{percent(row).replace(' ', ' % ', 1)} in {row.metric.capitalize()}" for row in rows.itertuples()
+    )
+    text = f"In {study.budget} tokens `{arm}` reaches {reached}"
+    if other not in study.arms:
+        return f"{text}."
+    less = tables.differences(study, other).query("arm == @arm and budget == @study.budget")
+    less = less[less["test"] != tables.UNTESTED]
+    if less.empty:
+        return f"{text}."
+    parts = [
+        f"{100 * abs(row.value):.1f} points {'above' if row.value > 0 else 'below'}"
+        + ("" if row.clear else " (not clear)")
+        for row in less.itertuples()
+    ]
+    return f"{text}, {' and '.join(parts)} training on whole traces (`{other}`)."
+
+
+def _best(accuracies: pd.DataFrame) -> str:
+    """Which of several arms has the highest Pass@1, as an average over benchmarks at the main budget."""
+    values = tables.averages(accuracies)["value"].dropna()
+    if len(values) < 2:
+        return ""
+    best = list(values.index[values == values.max()])
+    return f"The highest average Pass@1, {100 * values.max():.1f} %, is that of {_listed(best)}."
+
+
+def _against_first(study: Results, differences: pd.DataFrame) -> str:
+    """Which arms lie on which side of the first one, in Pass@1 at the main budget."""
     rows, reference = tables.main(differences), study.arms[0]
+    if rows.empty:
+        return f"{reference} is this study's only arm; there is nothing to compare it with."
     tested = rows["test"] != tables.UNTESTED
-    groups = {
-        "above": rows["clear"] & (rows["value"] > 0),
-        "below": rows["clear"] & (rows["value"] < 0),
+    sides = {
+        "clearly above": rows["clear"] & (rows["value"] > 0),
+        "clearly below": rows["clear"] & (rows["value"] < 0),
         "not distinguishable from": tested & ~rows["clear"],
         "not tested against": ~tested,
     }
-    parts = [f"{words} {reference}: {', '.join(rows[which]['arm'])}" for words, which in groups.items() if which.any()]
-    if not parts:
-        return f"{reference} is this study's only arm; there is nothing to compare it with."
-    text = f"By average Pass@1 at {study.budget} tokens, " + "; ".join(parts) + "."
-    if {"p-align", "sft-long-cot"} <= set(study.arms):
-        rows = tables.differences(study, "sft-long-cot").query("arm == 'p-align'")
-        for row in rows[rows["test"] != tables.UNTESTED].itertuples():
-            verdict = "a clear difference" if row.clear else "not distinguishable from none"
-            text += (
-                f" In {row.metric.capitalize()} with {row.budget} tokens p-align minus sft-long-cot is "
-                f"{100 * row.value:+.1f} points [{100 * row.low:+.1f}, {100 * row.high:+.1f}], {verdict}."
-            )
-    return text
+    parts = [f"{words} {reference}: {_listed(rows[at]['arm'], len(rows))}" for words, at in sides.items() if at.any()]
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _listed(arms: Sequence[str], of: int = 0) -> str:
+    """The names of a few arms, of more than four their number among ``of``."""
+    if of and len(arms) > 4:
+        return f"all {of} arms" if len(arms) == of else f"{len(arms)} of {of} arms"
+    return ", ".join(f"`{arm}`" for arm in arms)
 
 
 def fallbacks(study: Results) -> str:
@@ -142,9 +132,8 @@ def fallbacks(study: Results) -> str:
     shares = []
     for arm in (arm for arm in study.arms if ARMS[arm].fallback):
         facts = study.plan.finetuning(arm).require().manifest()
-        whole, rows = facts["rows_fallback"], facts["rows"]
-        shares.append(f"{arm} {whole:,} of {rows:,} ({100 * whole / rows:.0f} %)")
-    return f"Rows that are whole traces by fallback: {', '.join(shares)}." if shares else ""
+        shares.append(f"{arm} {100 * facts['rows_fallback'] / facts['rows']:.0f}")
+    return f"Rows that are whole traces by fallback, %: {', '.join(shares)}." if shares else ""
 
 
 def samples(study: Results) -> str:
@@ -156,25 +145,6 @@ def samples(study: Results) -> str:
         return f"{each} of {seeds} training seeds{untrained}; intervals are over problems and seeds"
     without = ", without the spread between training seeds" if one_seed(study) else ""
     return f"{each}; intervals are over problems{without}"
-
-
-def setting(study: Results) -> pd.DataFrame:
-    """What was asked, in one table."""
-    params = study.params
-    rows = {
-        "student": shown_name(params.student),
-        "training problems": len(study.traces),
-        "training questions left out": left_out(study),
-        "benchmarks": ", ".join(f"{b.name} ({b.problems})" for b in params.benchmarks),
-        "search, verdict": f"{params.search}, {params.verdict}",
-        "responses": f"{params.protocol} protocol: {params.n_samples} a problem, T={params.temperature}, "
-        f"top-p {params.top_p}, repetition penalty {params.repetition_penalty}",
-        "response budgets (tokens)": " and ".join(map(str, study.budgets)),
-        "fine-tuning": f"LoRA r={params.lora_r}, alpha={params.lora_alpha}, learning rate {params.learning_rate:g}, "
-        f"{params.num_train_epochs:g} epochs, " + ("equal updates" if params.equal_updates else "own updates"),
-        "seed, training seeds": f"{params.seed}, {' '.join(map(str, params.training_seeds))}",
-    }
-    return pd.Series(rows, name="").to_frame()
 
 
 def left_out(study: Results) -> str:
@@ -237,14 +207,6 @@ def training(manifest: dict) -> pd.DataFrame:
 
 
 # Preferences
-
-
-def preferences(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per pair of arms, one column per measure: percent with intervals; ``table`` of ``preference.table``."""
-    cells = [percent(row, "{:.0f}") for row in table.itertuples()]
-    table = table.assign(cell=cells, pair=table["arm"] + " over " + table["against"])
-    order = list(dict.fromkeys(table["pair"])), list(dict.fromkeys(table["measure"]))
-    return table.pivot(index="pair", columns="measure", values="cell").reindex(index=order[0], columns=order[1])
 
 
 def preferred(study: Results, table: pd.DataFrame) -> str:

@@ -4,7 +4,6 @@ says.
 
 import nbformat
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -413,30 +412,12 @@ def test_a_file_of_ones_own_has_a_report_of_its_own(project):
     assert rollouts.Rollouts().path == RECORDED and rollouts.Rollouts().folder.name == "recorded-rollouts"
 
 
-def test_estimates_are_shown_with_their_bounds(table):
+def test_an_overview_counts_what_was_measured(table):
     overview = rollouts.overview(table)
     assert overview["traces"].tolist() == [10] * 4 and overview["complete"].tolist() == [9, 9, 10, 10]
     assert overview["unmeasured"].tolist() == [115, 162, 0, 0]
-    assert list(rollouts.shown(rollouts.tags_around(table), ["tag"], "where")) == ["before", "behind", "difference"]
     (point,) = rollouts.behind(rollouts.enough_points(table))["value"]
     assert point == pytest.approx(0.62, abs=0.01)
-
-
-def test_a_shown_estimate_has_its_unit_and_no_bounds_that_are_none():
-    """A table showed `nan` for bounds, "-0" for a difference, and shares beside counts."""
-    rows = pd.DataFrame(
-        [("a", "share", 0.5, 0.25, 0.75), ("a", "verdicts", 6.58, 6.26, 6.84), ("b", "share", -0.001, np.nan, np.nan)],
-        columns=["search", "measure", "value", "low", "high"],
-    )
-    shown = rollouts.shown(rows, ["search"])
-    assert [text.replace("\N{NO-BREAK SPACE}", " ") for text in shown.loc["a"]] == ["50 [25, 75]", "6.6 [6.3, 6.8]"]
-    assert shown.loc["b"].tolist() == ["0", ""]
-
-
-def test_success_by_share_is_shown_with_its_bounds(table):
-    shown = rollouts.by_share_shown(rollouts.by_share(table))
-    assert shown.loc[("wrong", "100%"), "gain"].replace("\N{NO-BREAK SPACE}", " ") == "-61 [-76, -46]"
-    assert shown["n"].tolist() == [19] * 12
 
 
 def test_tags_stand_where_their_sentences_stand(tmp_path):
@@ -488,7 +469,6 @@ def test_of_a_monotone_certain_curve_the_measures_are_known(tmp_path):
 def test_a_table_without_a_whole_right_trace_has_nothing_beside(tmp_path):
     wrong = load(write(tmp_path, rows_of([[0.5, 0.5]], right=False)))
     assert rollouts.measures(wrong, rollouts.monotone(wrong, draws=19)).empty
-    assert rollouts.beside({"wrong": rollouts.measures(wrong, rollouts.monotone(wrong, draws=19))}).empty
 
 
 def test_policies_that_hold_a_retention_are_those_of_one_continuation_whose_interval_does(table):

@@ -89,7 +89,7 @@ def test_lengths_calls_and_retention_are_those_of_the_records(small, project, mo
     assert own.loc[("table5", "linear scan"), "value"] == pytest.approx(scans["sentences"].mean())
     assert own.loc[("table7", "kept"), "value"] == pytest.approx(100 * study.pairs()["kept"].mean())
     wide = beside.wide(table)
-    assert len(wide) == len(own) and wide.columns[-1] == beside.HERE
+    assert len(wide.frame) == len(own) and wide.frame.columns[-1] == (beside.HERE, "")
 
 
 def test_response_lengths_are_of_answered_responses_and_over_seeds(study):

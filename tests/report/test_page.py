@@ -153,7 +153,7 @@ def test_a_table_is_linked_to_its_file_where_there_is_one(tmp_path):
     found = Page(
         rendered(
             tmp_path,
-            tabled(table, 'texts.accuracy(kept["accuracy"], kept["gone"])'),
+            tabled(table, 'views.accuracy(kept["accuracy"], kept["gone"])'),
             tabled(table, "means", csv=["by-share"]),
             new_code_cell('x = kept["accuracy"]'),
         )

@@ -3,7 +3,7 @@
 import pytest
 
 from palign.params import Params
-from palign.report import tables, texts
+from palign.report import tables, texts, views
 from palign.report.results import Results
 from palign.tasks.plan import Task
 
@@ -14,13 +14,17 @@ def pass_1(table):
     return table[table["metric"] == "pass@1"].set_index("arm")
 
 
+def finding(made):
+    return texts.finding(made, tables.accuracy(made), tables.differences(made)).replace("`", "")
+
+
 def test_a_difference_inside_its_interval_is_not_called_one(study):
     made = study(SIZES, {"zero-shot": 0.5, "sft-label": 0.51, "rft": 0.9})
     table = pass_1(tables.differences(made))
     assert table.loc["sft-label", "value"] > 0 and not table.loc["sft-label", "clear"]
     assert table.loc["rft", "clear"]
-    text = texts.finding(made, tables.differences(made))
-    assert "above zero-shot: rft" in text and "not distinguishable from zero-shot: sft-label" in text
+    text = finding(made)
+    assert "above zero-shot: rft" in text.lower() and "not distinguishable from zero-shot: sft-label" in text
 
 
 def test_what_is_clear_alone_may_not_be_among_several(study):
@@ -53,13 +57,13 @@ def test_power_is_stated_for_each_benchmark_and_their_average(study):
 
 def test_a_study_of_one_arm_has_nothing_to_compare(study):
     made = study(SIZES, {"zero-shot": 0.5})
-    assert tables.differences(made).empty and texts.differences(tables.differences(made)).empty
-    assert "nothing to compare" in texts.finding(made, tables.differences(made))
+    assert tables.differences(made).empty and not views.differences(tables.differences(made)).html
+    assert "nothing to compare" in finding(made)
 
 
 def test_a_tiny_p_is_not_printed_as_none(study):
-    shown = texts.differences(tables.differences(study(SIZES, {"zero-shot": 0.1, "rft": 0.9})))
-    assert (shown["p"] == "< 0.0001").all()
+    shown = views.differences(tables.differences(study(SIZES, {"zero-shot": 0.1, "rft": 0.9}))).frame
+    assert (shown["p", ""] == "< 0.0001").all()
 
 
 MISSING = {"zero-shot": 0.5, "rft": 0.5, "upft": 0.9}
@@ -79,29 +83,32 @@ def test_missing_responses_are_told_first_and_decide_nothing(study):
     found = pass_1(differences)
     assert found.loc["rft", "test"] == tables.UNTESTED and not found.loc["rft", "clear"] and found.loc["upft", "clear"]
     assert found.loc["upft", "p_holm"] == found.loc["upft", "p"], "an arm that is not tested counts in no correction"
-    text = texts.finding(made, differences)
+    text = finding(made)
     assert text.startswith("**Responses are missing**") and "rft 150 of 300 (50.0 %)" in text
     assert "The first: endpoint error: HTTP 401: no such key." in text
     assert "not tested against zero-shot: rft" in text and "above zero-shot: upft" in text
-    shown = texts.accuracy(tables.accuracy(made))
-    assert shown.loc["rft", ("missing", "responses")] == 150
-    assert texts.differences(differences)["clear"].to_dict()["pass@1", 256, "rft"] == tables.UNTESTED
+    shown = views.accuracy(tables.accuracy(made)).frame
+    assert shown.loc["rft", ("missing", "responses")] == "150"
+    clear = views.differences(differences).frame["clear", ""]
+    assert clear.xs("rft", level="arm").unique().tolist() == [tables.UNTESTED]
+    table = views.lead(tables.accuracy(made), differences, tables.responses(made)).frame
+    assert table["beside zero-shot"].to_dict() == {"upft": "above", "rft": "not tested", "zero-shot": ""}
 
 
 def test_one_missing_response_in_a_hundred_is_tolerated_and_shown(study):
     made = study(SIZES, MISSING, missing={"rft": 3})
     assert tables.accuracy(made).query("arm == 'rft'")["missing"].max() == 3 and texts.missing(made) == ""
-    assert "not tested" not in texts.finding(made, tables.differences(made))
-    assert ("missing", "responses") in texts.accuracy(tables.accuracy(made)).columns
+    assert "not tested" not in finding(made)
+    assert ("missing", "responses") in views.accuracy(tables.accuracy(made)).frame.columns
 
 
 def test_an_arm_that_never_answered_has_no_accuracy(study):
     made = study(SIZES, MISSING, missing={"rft": 300})
     row = tables.accuracy(made).set_index(["arm", "metric", "benchmark"]).loc["rft", "pass@1", "average"]
     assert row[["value", "low", "high"]].isna().all() and (row["at_least"], row["at_most"]) == (0, 1)
-    assert texts.accuracy(tables.accuracy(made)).loc["rft", ("pass@1", "average")] == ""
+    assert views.accuracy(tables.accuracy(made)).frame.loc["rft", ("pass@1", "average")] == ""
     assert tables.responses(made).loc["rft", "missing"] == 300 and tables.grading(made).loc["rft", "answered"] == 0
-    assert "not tested against zero-shot: rft" in texts.finding(made, tables.differences(made))
+    assert "not tested against zero-shot: rft" in finding(made)
 
 
 def test_responses_behave_as_the_answered_ones_do(study):
@@ -130,10 +137,10 @@ def test_seeds_that_differ_much_leave_a_difference_open(study):
 
 def test_a_study_of_one_seed_says_what_its_intervals_leave_out(study):
     one, several = (study(SIZES, {"zero-shot": 0.5, "rft": 0.5}, seeds=seeds) for seeds in ((0,), (0, 1)))
-    assert "spread between training runs is not in the intervals" in texts.finding(one, tables.differences(one))
+    assert "spread between training runs is not in the intervals" in finding(one)
     assert "without the spread between training seeds" in texts.samples(one)
     several = study(SIZES, {"zero-shot": 0.5, "rft": (0.5, 0.5)}, seeds=(0, 1))
-    assert "training runs" not in texts.finding(several, tables.differences(several))
+    assert "training runs" not in finding(several)
     assert texts.samples(several).endswith("intervals are over problems and seeds")
 
 

@@ -38,7 +38,3 @@ def test_a_preference_is_told_with_its_judge_and_its_problems(study):
 
 def test_a_judge_that_always_prefers_the_first_prefers_no_arm(study):
     assert "No preference beyond chance" in texts.preferred(study, preferences("inconsistent"))
-
-
-def test_preferences_have_a_row_for_each_pair_of_arms():
-    assert list(texts.preferences(preferences("win")).index) == ["p-align over sft-label"]
