@@ -11,7 +11,7 @@ of continuations for all problems at once.
 
 from __future__ import annotations
 
-import time
+import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -171,9 +171,10 @@ def lockstep(folder: RunFolder, problems: Sequence[Problem], draw: Draw, describ
             bar.total += len(asked)
             bar.update(len(asked) - len(missing))
             if missing:
-                for record in _stored(folder, missing, draw):
-                    stored[record["id"]] = record
-                    bar.update()
+                with contextlib.closing(folder.store("attempts", _records(missing, draw))) as new:
+                    for record in new:
+                        stored[record["id"]] = record
+                        bar.update()
             records = [stored[problem.key(one)] for problem, one in asked]
             golds = [problem.trace.answer for problem, _ in asked]
             graded = grade_all([record["continuation"] for record in records], golds, False)
@@ -190,15 +191,8 @@ def lockstep(folder: RunFolder, problems: Sequence[Problem], draw: Draw, describ
         folder.write("attempts", [stored[key] for key in order])
 
 
-def _stored(folder: RunFolder, asked: list[tuple[Problem, Try]], draw: Draw) -> Iterator[dict]:
-    """The records of new tries, each appended at once; the disk is waited for at the end."""
-    began = time.perf_counter()
-    try:
-        for i, drawn in draw([(problem.trace, *one) for problem, one in asked]):
-            problem, (p, number) = asked[i]
-            record = {"id": problem.key((p, number)), "of": problem.trace.id, "sentences": p, "number": number} | drawn
-            folder.append("attempts", [record], sync=False)
-            yield record
-    finally:
-        folder.append("attempts", [])
-        folder.append("seconds", [{"file": "attempts", "seconds": round(time.perf_counter() - began, 3)}])
+def _records(asked: Sequence[tuple[Problem, Try]], draw: Draw) -> Iterator[dict]:
+    """The records of new tries, as they come."""
+    for i, drawn in draw([(problem.trace, *one) for problem, one in asked]):
+        problem, (p, number) = asked[i]
+        yield {"id": problem.key((p, number)), "of": problem.trace.id, "sentences": p, "number": number} | drawn

@@ -39,7 +39,7 @@ CHEAPEST = "rft-k-fallback"
 EQUAL = "p-align-k"
 """P-ALIGN with several continuations of its prefix."""
 MANY = "pocket-beyond-16"
-"""The study in which it has as many as the dearest rival."""
+"""The study in which it and the control are allowed more."""
 EXTENSIONS = (
     *("p-align-fallback", "p-align-fallback-prompt", "p-align-backoff", "backoff", "p-align-calibrated"),
     *("success-prefix", "success-prefix-first", "success-prefix-last", "p-align-hard"),
@@ -183,28 +183,47 @@ def _against(study: Study, names: Sequence[str]) -> pd.DataFrame:
 
 def leads(studies: Mapping[str, Study]) -> pd.DataFrame:
     """Whether one of :data:`EXTENSIONS` may take P-ALIGN's lead: one row per such arm that was trained at every number
-    of updates, and a column per condition.
+    of updates run so far, and a column per condition.
 
-    It must lie clearly above P-ALIGN at every number of updates (``at every update budget``), and in the main study
-    above :data:`CHEAPEST` (``above the cheapest control``) and :data:`EQUAL` (``at equal generation``): that of
-    :data:`MANY` where it has been run.
+    At every number of updates it must lie clearly above P-ALIGN (``at every update budget``) and above the cheapest
+    control, :data:`CHEAPEST` (``above the cheapest control``). And in the main study it must lie above that control and
+    :data:`EQUAL` where these were allowed as many continuations as it draws (``at equal generation``), or more: those
+    of :data:`MANY` where it has been run. ``None`` where they were never allowed as many. Above: the 95 % interval, of
+    problems and training seeds, lies above 0.
     """
     rows = curve(studies)
-    main = studies.get(MAIN)
-    many = studies.get(MANY, main)
-    if rows.empty or main is None:
+    if rows.empty or MAIN not in studies:
         return pd.DataFrame()
     found = []
     for arm in (arm for arm in EXTENSIONS if arm in set(rows["arm"])):
         own = rows[rows["arm"] == arm]
-        row = {"arm": arm, "at every update budget": bool(((own["clear"] == True) & (own["over"] > 0)).all())}  # noqa: E712
-        for name, study, other in (
-            ("above the cheapest control", main, CHEAPEST),
-            ("at equal generation", many, EQUAL),
-        ):
-            row[name] = bool(tables.compared(*_pair(main, arm, study, other))["low"] > 0)
-        found.append(row | {"leads": all(value for value in row.values() if isinstance(value, bool))})
-    return pd.DataFrame(found).set_index("arm") if found else pd.DataFrame()
+        clear = bool(((own["clear"] == True) & (own["over"] > 0)).all())  # noqa: E712
+        control = all(_above(study, arm, study, CHEAPEST) for name, study in studies.items() if name in CURVE)
+        conditions = [clear, control, _at_equal_generation(studies, arm)]
+        found.append([arm, *conditions, all(condition is True for condition in conditions)])
+    columns = ["arm", "at every update budget", "above the cheapest control", "at equal generation", "leads"]
+    return pd.DataFrame(found, columns=columns).set_index("arm") if found else pd.DataFrame()
+
+
+def _at_equal_generation(studies: Mapping[str, Study], arm: str) -> bool | None:
+    main, drawn = studies[MAIN], continuations(studies[MAIN], arm)
+    allowed = [studies[name] for name in (MANY, MAIN) if name in studies]
+    enough = [study for study in allowed if study.params.own_samples >= drawn]
+    if not enough:
+        return None
+    most = max(enough, key=lambda study: study.params.own_samples)
+    return all(_above(main, arm, most, other) for other in (EQUAL, CHEAPEST))
+
+
+def continuations(study: Study, arm: str) -> float:
+    """How many continuations a problem the arm's strategy draws on average."""
+    table = pd.read_csv(study.folder / "tables" / "strategies.csv", index_col=0)
+    drawn = table.get("continuations a problem", pd.Series(dtype=float)).get(ARMS[arm].strategy)
+    return 1.0 if drawn is None or pd.isna(drawn) else float(drawn)
+
+
+def _above(a: Study, arm: str, b: Study, other: str) -> bool:
+    return bool(tables.compared(*_pair(a, arm, b, other))["low"] > 0)
 
 
 def _pair(a: Study, arm: str, b: Study, other: str) -> tuple:
@@ -413,7 +432,7 @@ def verdict(table: pd.DataFrame, rows: pd.DataFrame) -> str:
         )
     if not found:
         return (
-            "No extension meets all conditions: none lies clearly above P-ALIGN at every number of updates, above the "
-            "cheapest control and above P-ALIGN with as many continuations."
+            "No extension meets all conditions: none lies clearly above P-ALIGN and above the cheapest control at every "
+            "number of updates, and above both where they are allowed as many continuations."
         )
     return f"{' and '.join(found)} meet all conditions." if len(found) > 1 else f"{found[0]} meets all conditions."

@@ -46,9 +46,6 @@ NOTEBOOKS = {
 VERSIONS = dict.fromkeys(NOTEBOOKS, 1) | {"truncation": 2, "sufficiency": 2}
 """Each stage's version, to be raised when a change of its code changes results: old ones are then not reused."""
 
-CONSTANTS = {"truncation": LABELS, "sufficiency": LABELS, "finetuning": (BEGIN, END)}
-"""Texts in the code that a stage's results depend on."""
-
 # What each stage reads. The benchmarks are a task of their own, and `study` and `training_seeds` name folders only.
 DATA = tuple(name for name in Data.model_fields if name != "benchmarks")
 TEACHER = ("teacher", "teacher_revision", "teacher_chat_template_kwargs")
@@ -91,6 +88,9 @@ CANDIDATES = ("adaptive", "fixed-30", "fixed-50", "empty")
 """The strategies whose right pairs a selection chooses from, beside the whole trace."""
 SELECTED = ("likely", "rsr")
 """The strategies that choose among candidates (``palign.selection``)."""
+CONSTANTS = {"truncation": LABELS, "sufficiency": LABELS, "finetuning": (BEGIN, END)}
+CONSTANTS |= {f"alignment/{strategy}": (BEGIN, END) for strategy in SELECTED}  # they score responses with their marks
+"""Texts in the code that the results of a stage, or of one task, depend on."""
 UPFT = ("upft_tokens", "upft_structure_share", "upft_prompt")
 FINETUNING = ("seed", *TOKENIZER, "chat_template_kwargs", "answer_prompt", "load_in_4bit", "num_train_epochs")
 FINETUNING += ("equal_updates", "learning_rate", "lr_scheduler_type", "warmup_ratio", "per_device_train_batch_size")
@@ -129,7 +129,7 @@ class Task:
     def key(self) -> str:
         values = self.params.values(*self.reads) if self.reads else {}
         local = {name: _content(name) for name in _inputs(values)}
-        code = [self.stage, VERSIONS[self.stage], CONSTANTS.get(self.stage)]
+        code = [self.stage, VERSIONS[self.stage], CONSTANTS.get(self.name, CONSTANTS.get(self.stage))]
         chosen = resolved.training(self.params) if self.stage == "finetuning" else None
         without = [sorted(self.without)] if self.without else []
         return digest([code, self.variant, values, local, chosen, [task.key for task in self.needs], *without])[:12]

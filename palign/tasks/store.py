@@ -309,7 +309,9 @@ class RunFolder:
         size = batch_size or max(1, len(missing))
         with progress(describe, len(items), len(items) - len(missing)) as bar:
             for start in range(0, len(missing), size):
-                self._store(name, work(missing[start : start + size]), bar)
+                with contextlib.closing(self.store(name, work(missing[start : start + size]))) as stored:
+                    for _ in stored:
+                        bar.update()
         if absent := set(keys) - self._ids(name, set(keys)):
             raise StoreError(f"{self.path / name}.jsonl: {len(absent)} records missing; delete the folder to redo it")
         by_key = {record["id"]: record for record in self._all(name)}
@@ -319,8 +321,12 @@ class RunFolder:
             self.write(name, [*records, *by_key.values()])
         return records
 
-    def _store(self, name: str, records: Iterable[dict], bar) -> None:
-        """Append each record at once, so that a kill loses none, and wait for the disk once a second and at the end."""
+    def store(self, name: str, records: Iterable[dict]) -> Iterator[dict]:
+        """Append each record at once to ``name``.jsonl and give it, so that a kill loses none.
+
+        Waits for the disk once a second and at the end. Close it (``contextlib.closing``) where an interrupt may leave
+        it waiting.
+        """
         began, any_new = time.perf_counter(), False
         try:
             for record in records:
@@ -329,7 +335,7 @@ class RunFolder:
                 if now - began > 1:
                     self.append("seconds", [{"file": name, "seconds": round(now - began, 3)}])
                     began = now
-                bar.update()
+                yield record
         finally:
             if hasattr(records, "close"):
                 records.close()  # of a generator that an interrupt left waiting: its engine drops what is in flight

@@ -18,9 +18,11 @@ SIZES = {"easy": 60, "hard": 60}
 UPDATES = dict(zip(rivals.CURVE, (60, 120, 240, 480), strict=True))
 
 
-def report(folder, better=(), seed=0, updates=120):
-    """A report in which some arms answer all problems and the others half of them."""
-    make(folder, seed, 0.5, ARMS_OF, sizes=SIZES, seeds=(0, 1, 2))
+def report(folder, better=(), seed=0, updates=120, backoff=3.0, **params):
+    """A report in which some arms answer all problems and the others half of them, and ``backoff`` draws so many
+    continuations a problem.
+    """
+    make(folder, seed, 0.5, ARMS_OF, sizes=SIZES, seeds=(0, 1, 2), **params)
     path = folder / "tables" / "problems.csv"
     table = pd.read_csv(path, header=[0, 1, 2], index_col=[0, 1])
     for arm in better:
@@ -30,6 +32,8 @@ def report(folder, better=(), seed=0, updates=120):
     kept = {"judged": 10, "continued": 20, "trained": 3000, "total": 3030, "tokens_mean": 50}
     for name in ("spent", "responses"):
         pd.DataFrame(kept, index=pd.Index(ARMS_OF, name="arm")).to_csv(folder / "tables" / f"{name}.csv")
+    strategies = {"continuations a problem": [backoff, np.nan]}
+    pd.DataFrame(strategies, index=["backoff", "adaptive"]).to_csv(folder / "tables" / "strategies.csv")
     costs = pd.DataFrame({"seeds": 3, "updates": 3 * updates}, index=[f"finetuning/{arm}" for arm in ARMS_OF])
     costs.rename_axis("task").to_csv(folder / "tables" / "costs.csv")
     return folder
@@ -79,24 +83,52 @@ def test_the_curve_takes_the_numbers_of_updates_from_the_reports(reports):
         ((), {}, "none lies clearly above"),
         (("backoff",), {"pocket_beyond_480": ()}, "none lies clearly above"),
         (("backoff", "rft-k-fallback"), {}, "none lies clearly above"),
+        (("backoff",), {"pocket_beyond_60": ("backoff", "rft-k-fallback")}, "none lies clearly above"),
         (("backoff", "p-align-k"), {}, "none lies clearly above"),
         (("rft-k-fallback",), {}, "none lies clearly above"),
     ],
-    ids=["one", "two", "none", "not at 480 updates", "the control too", "more samples too", "the control only"],
+    ids=[
+        "one",
+        "two",
+        "none",
+        "not at 480 updates",
+        "the control too",
+        "the control at 60",
+        "more samples too",
+        "the control only",
+    ],
 )
 def test_an_extension_leads_only_where_every_condition_holds(reports, better, of, said):
     studies = reports(better, **of)
     assert said in rivals.verdict(rivals.leads(studies), rivals.curve(studies))
 
 
-def test_equal_generation_means_as_many_samples_as_the_dearest_rival_where_they_were_drawn(reports, tmp_path):
-    """With 16 samples P-ALIGN may catch up; the arms of both studies answer the same test problems."""
+def test_more_samples_are_compared_on_the_same_test_problems(reports, tmp_path):
     report(tmp_path / rivals.MANY, ("p-align-k",))
-    studies = reports(("backoff",))
-    assert not rivals.leads(studies).loc["backoff", "at equal generation"]
-    rows = rivals.more_samples(studies).set_index("arm")
+    rows = rivals.more_samples(reports(("backoff",))).set_index("arm")
     assert rows.loc["p-align-k", "value"] > 0.4 and rows.loc["p-align-k", "clear"]
     assert not rows.loc["rft-k-fallback", "clear"] and set(rows.index) == {"p-align-k", "rft-k-fallback"}
+
+
+@pytest.mark.parametrize("other", ["p-align-k", "rft-k-fallback"])
+def test_at_equal_generation_p_align_and_the_control_have_the_most_samples_that_were_drawn(reports, tmp_path, other):
+    """The control was that of fewer samples, so a rival that samples could take the lead from it."""
+    report(tmp_path / rivals.MANY, (other,), own_samples=16)
+    leads = rivals.leads(reports(("backoff", "p-align-fallback")))
+    assert not leads["at equal generation"].any() and not leads["leads"].any()
+
+
+def test_an_arm_that_draws_more_than_p_align_was_allowed_is_not_at_equal_generation(reports, tmp_path):
+    """Five continuations a problem were compared with four, and called equal."""
+    studies = reports(("backoff", "p-align-fallback"))
+    main = tmp_path / rivals.MAIN / "tables" / "strategies.csv"
+    main.write_text(main.read_text().replace("3.0", "5.0"))
+    assert studies[rivals.MAIN].params.own_samples == 4
+    found = rivals.leads(studies)["at equal generation"]
+    assert pd.isna(found["backoff"]) and found["p-align-fallback"] == True  # noqa: E712
+    assert not rivals.leads(studies).loc["backoff", "leads"]
+    report(tmp_path / rivals.MANY, own_samples=16)
+    assert rivals.leads(rivals.load(tmp_path)).loc["backoff", "leads"]
 
 
 def test_with_a_part_of_the_curve_nothing_leads_yet(reports):

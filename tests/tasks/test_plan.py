@@ -8,6 +8,7 @@ import pytest
 
 from palign.arms import ARMS
 from palign.params import POCKET_COSTS, Costs, Params, effect_of
+from palign.prompts import BEGIN, END, LABELS
 from palign.tasks import plan
 from palign.tasks.plan import NOTEBOOKS, Plan, TaskMissing
 from tests.conftest import PROJECT
@@ -28,6 +29,7 @@ def changed(**values) -> set[str]:
     return {name for name in before if before[name] != after[name]}
 
 
+EVERY = Params(arms=[arm for arm in ARMS if arm != "p-align-other-judge"])
 ALL = set(keys(BASE))
 TRAINED = {name for name in ALL if name.startswith("finetuning/")}
 EVALUATED = {name for name in ALL if name.startswith(("evaluation/", "shortened/"))}
@@ -163,10 +165,25 @@ def test_the_version_of_a_stage_is_in_its_keys(monkeypatch):
     assert before["truncation/adaptive"] == after["truncation/adaptive"]
 
 
-def test_the_labels_and_the_markers_are_in_the_keys_of_what_reads_them(monkeypatch):
-    before = keys(BASE)
-    monkeypatch.setitem(plan.CONSTANTS, "finetuning", ("<a>", "</a>"))
-    assert {name for name, key in keys(BASE).items() if key != before[name]} == TRAINED | LEARNT
+@pytest.mark.parametrize(
+    ("texts", "direct"),
+    [
+        (LABELS, {"truncation", "sufficiency"}),
+        ((BEGIN, END), {"finetuning", "alignment/likely", "alignment/rsr"}),
+    ],
+    ids=["labels", "marks"],
+)
+def test_the_labels_and_the_marks_are_in_the_keys_of_what_reads_them(monkeypatch, texts, direct):
+    """A selection scores responses with their marks; other marks left its choice as it was."""
+    before = {task.name: (task, task.key) for task in Plan(EVERY).tasks()}
+    for name, value in plan.CONSTANTS.items():
+        monkeypatch.setitem(plan.CONSTANTS, name, ("<a>", "</a>") if value == texts else value)
+    found = {task.name for task in Plan(EVERY).tasks() if task.key != before[task.name][1]}
+
+    def follows(task) -> bool:
+        return bool({task.stage, task.name} & direct) or any(map(follows, task.needs))
+
+    assert found == {name for name, (task, _) in before.items() if follows(task)}
 
 
 def test_evaluation_parameters_rerun_evaluation_only():
@@ -208,9 +225,6 @@ def test_arms_left_out_are_not_planned():
 def test_what_is_missing_is_told_with_the_notebook_that_makes_it(project):
     with pytest.raises(TaskMissing, match="run notebook 01_generation"):
         Plan(Params(study="none")).traces.read("traces")
-
-
-EVERY = Params(arms=[arm for arm in ARMS if arm != "p-align-other-judge"])
 
 
 def touched(**values) -> set[str]:
