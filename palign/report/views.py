@@ -104,7 +104,7 @@ def accuracy(accuracies: pd.DataFrame) -> Table:
     first = rows["metric"].iloc[0]
     others = rows[(rows["budget"] != main) & (rows["benchmark"] == name) & (rows["metric"] == first)]
     for budget, group in others.groupby("budget"):
-        wide[f"in {budget}, %", name] = group.set_index("arm")["cell"]
+        wide[f"{metric_name(first)} in {budget}, %", name] = group.set_index("arm")["cell"]
     best = list(wide)
     if at_main["missing"].any():
         for metric, group in at_main[at_main["benchmark"] == name].set_index("arm").groupby("metric", sort=False):
