@@ -158,7 +158,7 @@ def _shown(output: dict, cell: dict, title: str, folder: Path) -> dict | None:
         return {"kind": "text", "text": output.text} if wanted else None
     if output.output_type == "error":
         return {"kind": "text", "text": "\n".join(output.traceback)}
-    if data.get("text/plain", "").startswith(("Empty DataFrame", "Table(frame=Empty DataFrame")):
+    if data.get("text/plain", "").startswith("Empty DataFrame"):
         return None
     if "text/html" in data:
         return {"kind": "table", "html": _table(data["text/html"])}

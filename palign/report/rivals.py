@@ -158,13 +158,16 @@ def curve(studies: Mapping[str, Study]) -> pd.DataFrame:
 
 
 def worlds(studies: Mapping[str, Study]) -> pd.DataFrame:
-    """The same as :func:`curve` by ``world``, of the arms that every world has."""
+    """The same as :func:`curve` by ``world``: of each world the arms that it has in common with another one, in the
+    first one's order.
+    """
     chosen = {WORLDS[name]: studies[name] for name in WORLDS if name in studies}
     if len(chosen) < 2:
         return pd.DataFrame()
-    first = next(iter(chosen.values()))
-    common = [arm for arm in first.arms if all(arm in study.arms for study in chosen.values())]
-    return pd.concat([_against(study, common).assign(world=name) for name, study in chosen.items()]).reset_index()
+    order = dict.fromkeys(arm for study in chosen.values() for arm in study.arms)
+    shared = [arm for arm in order if sum(arm in study.arms for study in chosen.values()) > 1]
+    found = {name: [arm for arm in shared if arm in study.arms] for name, study in chosen.items()}
+    return pd.concat([_against(chosen[name], arms).assign(world=name) for name, arms in found.items()]).reset_index()
 
 
 def _against(study: Study, names: Sequence[str]) -> pd.DataFrame:
@@ -432,7 +435,7 @@ def verdict(table: pd.DataFrame, rows: pd.DataFrame) -> str:
         )
     if not found:
         return (
-            "No extension meets all conditions: none lies clearly above P-ALIGN and above the cheapest control at every "
+            "No extension meets all conditions: none lies clearly above P-ALIGN and the cheapest control at every "
             "number of updates, and above both where they are allowed as many continuations."
         )
     return f"{' and '.join(found)} meet all conditions." if len(found) > 1 else f"{found[0]} meets all conditions."

@@ -2,6 +2,8 @@
 only where every condition holds.
 """
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -136,6 +138,20 @@ def test_with_a_part_of_the_curve_nothing_leads_yet(reports):
     studies = {name: study for name, study in reports(("backoff",)).items() if not name.endswith(("-60", "-480"))}
     said = rivals.verdict(rivals.leads(studies), rivals.curve(studies))
     assert "2 of 4 numbers of updates have been run (120, 240)" in said and "hold for backoff" in said
+
+
+def test_a_world_that_lacks_an_arm_does_not_take_it_from_the_others(reports):
+    """The leaders alone were run with another seed of sampling; whole traces were then shown in no world."""
+    studies = reports()
+    less = studies["pocket-mending"].outcomes.params
+    less = less.model_copy(update={"arms": [arm for arm in less.arms if arm != "backoff"]})
+    worlds = {name: studies[name] for name in (rivals.MAIN, "pocket-mending")}
+    worlds["pocket-beyond-seed-1"] = compare.Study(
+        studies["pocket-mending"].folder, dataclasses.replace(studies["pocket-mending"].outcomes, params=less)
+    )
+    found = rivals.worlds(worlds).groupby("world", sort=False)["arm"].agg(set)
+    assert "backoff" not in found[rivals.WORLDS["pocket-beyond-seed-1"]]
+    assert all("backoff" in found[rivals.WORLDS[name]] for name in (rivals.MAIN, "pocket-mending"))
 
 
 def test_without_a_curve_nothing_leads(tmp_path):
