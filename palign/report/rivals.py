@@ -364,7 +364,7 @@ def verdict(table: pd.DataFrame, rows: pd.DataFrame) -> str:
         )
     if not found:
         return (
-            "No extension meets all conditions: none lies clearly above P-ALIGN and above the cheapest control at every "
-            "number of updates, and above both where they are allowed as many continuations."
+            "No extension meets all conditions: none lies clearly above P-ALIGN and above the cheapest control at "
+            "every number of updates, and above both where they are allowed as many continuations."
         )
     return f"{' and '.join(found)} meet all conditions." if len(found) > 1 else f"{found[0]} meets all conditions."
