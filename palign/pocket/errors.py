@@ -1,9 +1,7 @@
-r"""What wrong responses get wrong in the dial world, and how often a study's rows teach a hard key:
-``python -m palign.pocket.errors params/pocket-beyond.yaml``.
+r"""What wrong responses get wrong in the dial world, and how often a study's rows teach a hard key.
 
 Only an artificial world can tell: the truth of each stated step is known, and which keys the student half knows
-(``palign.pocket.world.RARE``). The command reads a finished study and writes ``reports/<study>/tables/errors.csv`` and
-``hard_keys.csv``. A study's report removes tables that are not its own, so run it after the report.
+(``palign.pocket.world.RARE``). The report of a study of this world keeps both tables (:func:`tables`).
 
 >>> problem = asked("The dial starts at six. First opal. Second iron. What number does it end on?")
 >>> problem.values()
@@ -14,11 +12,9 @@ Only an artificial world can tell: the truth of each stated step is known, and w
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,10 +23,9 @@ from ..analysis.statistics import Estimate, average, interval
 from ..arms import ARMS
 from ..engines.base import NEVER_ANSWERED
 from ..engines.tokenizers import load_tokenizer
-from ..params import OneLine, Params, load
+from ..params import Params
 from ..supervision import build
 from ..tasks.plan import Plan
-from ..tasks.store import write_atomically
 from .world import (
     AGREES,
     CHECKS,
@@ -168,13 +163,22 @@ def error(problem: DialProblem, text: str, right: bool = False, boxed: bool = Tr
     return "other"
 
 
+def tables(params: Params) -> dict[str, pd.DataFrame]:
+    """:func:`errors` and :func:`hard_keys` by their names; nothing for a study of another world's problems."""
+    plan = Plan(params)
+    for task, name in ((plan.benchmarks, "problems"), (plan.traces, "traces")):
+        if not all(_QUESTION.search(record["question"]) for record in task.read(name)):
+            return {}
+    return {"errors": errors(params), "hard_keys": hard_keys(params)}
+
+
 def errors(params: Params) -> pd.DataFrame:
     """How often each arm's responses are each of :data:`ERRORS`: one row per arm, benchmark and kind.
 
     ``benchmark`` is a name or ``average`` (every benchmark weighs the same); ``value``, ``low`` and ``high`` are shares
     of the responses with the 95 % interval over problems (and training seeds), ``n`` problems. A response that was
-    never answered counts nowhere. Raises ``TaskMissing`` before the study is finished, and ``ValueError`` where a
-    problem has no response.
+    never answered counts nowhere, and a problem without a response under some training seed is left out, as in Pass@1.
+    Raises ``TaskMissing`` before the study is finished.
     """
     import pandas as pd
 
@@ -183,21 +187,23 @@ def errors(params: Params) -> pd.DataFrame:
     rows = []
     for arm in params.arms:
         found = [_counts(plan, arm, seed, problems) for seed in plan.seeds(arm)]
+        shares = {benchmark.name: [] for benchmark in params.benchmarks}
+        for benchmark, problem in problems:
+            each = np.array([counts[benchmark, problem] for counts in found])
+            if each.any(axis=1).all():
+                shares[benchmark].append(each / each.sum(axis=1, keepdims=True))
+        groups = {benchmark: np.array(each) for benchmark, each in shares.items()}
         for kind, name in enumerate(ERRORS):
-            groups = {
-                benchmark.name: np.array(
-                    [[counts[key][kind] for counts in found] for key in problems if key[0] == benchmark.name]
-                )
-                for benchmark in params.benchmarks
-            }
-            estimates = {benchmark: interval(group) for benchmark, group in groups.items()}
-            estimates["average"] = average(list(groups.values()))
+            of_kind = {benchmark: group[:, :, kind] for benchmark, group in groups.items() if len(group)}
+            estimates = {benchmark: interval(group) for benchmark, group in of_kind.items()}
+            if len(of_kind) == len(groups):
+                estimates["average"] = average(list(of_kind.values()))
             rows += [_row(arm, benchmark, name, estimate) for benchmark, estimate in estimates.items()]
     return pd.DataFrame(rows)
 
 
 def _counts(plan: Plan, arm: str, seed: int, problems: dict[tuple[str, str], DialProblem]) -> dict:
-    """Each problem's shares of :data:`ERRORS`, of shape (kinds,)."""
+    """How many of each problem's answered responses are each of :data:`ERRORS`, of shape (kinds,)."""
     task = plan.evaluation(arm, seed)
     found = {key: np.zeros(len(ERRORS)) for key in problems}
     for response, grade in zip(task.read("responses"), task.read("grades"), strict=True):
@@ -205,10 +211,7 @@ def _counts(plan: Plan, arm: str, seed: int, problems: dict[tuple[str, str], Dia
             key = (response["benchmark"], response["problem"])
             kind = error(problems[key], response["text"], grade["right"], grade["outcome"] != "no box")
             found[key][ERRORS.index(kind)] += 1
-    empty = [key for key, counts in found.items() if not counts.any()]
-    if empty:
-        raise ValueError(f"{task.name}: {len(empty)} problems have no response, the first {'/'.join(empty[0])}")
-    return {key: counts / counts.sum() for key, counts in found.items()}
+    return found
 
 
 def _row(arm: str, benchmark: str, name: str, estimate: Estimate) -> dict:
@@ -256,30 +259,3 @@ def _taught(rows: Sequence[dict]) -> dict[str, int]:
         "wrong_steps": wrong_steps,
         "cells": len(cells),
     }
-
-
-def write(params: Params) -> dict[str, pd.DataFrame]:
-    """Both tables, written to the report's folder under their names."""
-    found = {"errors": errors(params), "hard_keys": hard_keys(params)}
-    for name, table in found.items():
-        path = Plan(params).report_path.parent / "tables" / f"{name}.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, table.to_csv(index=False, float_format="%.6g"))
-    return found
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split(":\n")[0])
-    parser.add_argument("params", type=Path, help="the params file of a finished study of the pocket world")
-    try:
-        tables = write(load(parser.parse_args().params))
-    except OneLine as fault:
-        raise SystemExit(str(fault)) from None
-    average_of = tables["errors"].query("benchmark == 'average'")
-    shares = average_of.pivot(index="arm", columns="error", values="value").loc[average_of["arm"].unique(), [*ERRORS]]
-    print("Responses in percent, average over benchmarks:", (100 * shares).round(1).to_string(), sep="\n")
-    print("\nRare keys' steps in the training rows:", tables["hard_keys"].to_string(index=False), sep="\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -134,10 +134,15 @@ def test_a_response_that_was_never_answered_is_no_error(finished):
     task.finish()
     table = errors.errors(only).set_index(["benchmark", "error"])
     assert table.loc[("average", "right"), "value"] == 1
-    task.folder.write("responses", [r | {"finish": FAILED[0]} for r in failed])
+    lost = [r | {"finish": FAILED[0]} if r["problem"] == failed[0]["problem"] else r for r in failed]
+    task.folder.write("responses", lost)
     task.finish()
-    with pytest.raises(ValueError, match="evaluation/zero-shot: 8 problems have no response, the first dial-"):
-        errors.errors(only)
+    table = errors.errors(only).set_index(["benchmark", "error"])
+    assert table.loc["dial-2", "n"].eq(3).all() and table.loc["dial-3", "n"].eq(4).all()
+    assert table.groupby("benchmark")["value"].sum().tolist() == pytest.approx([1, 1, 1])
+    task.folder.write("responses", [r | {"finish": FAILED[0]} if r["benchmark"] == "dial-2" else r for r in lost])
+    task.finish()
+    assert set(errors.errors(only)["benchmark"]) == {"dial-3"}, "an average needs all benchmarks"
 
 
 def test_an_unfinished_arm_is_said(finished):
@@ -157,13 +162,15 @@ def test_whole_traces_teach_every_hard_key_of_their_problems(finished, project):
     assert row["cells"] <= row["right_steps"] and row["cells"] <= 40
 
 
-def test_both_tables_are_written_beside_the_report(finished, project, monkeypatch):
+def test_the_report_keeps_both_tables_of_this_world_and_of_no_other(finished, project):
+    """A command wrote them, and every later report removed them."""
     params, _ = finished
-    monkeypatch.setattr(errors, "errors", lambda _: errors.hard_keys(params))
-    errors.write(params)
-    written = project / "reports" / "small" / "tables"
-    assert {path.name for path in written.iterdir()} == {"errors.csv", "hard_keys.csv"}
-    assert (written / "hard_keys.csv").read_text().startswith("arm,rows,problems,hard_problems,")
+    found = errors.tables(params.model_copy(update={"arms": ["zero-shot"]}))
+    assert set(found) == {"errors", "hard_keys"} and len(found["errors"]) and not len(found["hard_keys"])
+    test = Plan(params).benchmarks
+    test.folder.write("problems", [r | {"question": "What is 1+1?"} for r in test.read("problems")])
+    test.finish()
+    assert errors.tables(params) == {}
 
 
 def test_every_doubt_and_every_end_of_the_world_is_read():

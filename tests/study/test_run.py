@@ -54,6 +54,7 @@ def test_a_study_runs_resumes_and_repeats_itself(small, project, capsys):
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == f"report: {project / 'reports' / 'small' / 'report.html'}"
     first, first_tables = snapshot(project / "runs"), kept(project / "reports" / "small")
+    assert {"errors.csv", "hard_keys.csv"} <= set(first_tables)
 
     page = (project / "reports" / "small" / "report.html").read_text()
     for words in ("Accuracy", "Retention".lower(), "p-align", "data:image/svg+xml", "What this does not show"):
