@@ -143,6 +143,8 @@ REQUESTS = ("generated", "prefixes", "continuations", "attempts", "sufficiency",
 """The files that hold a task's requests; files made from them, such as pairs and grades, are made again with them."""
 EACH_ALONE = ("truncation", "alignment", "success")
 """Stages whose records each depend on one trace only: more traces add records and change none."""
+TOGETHER = "truncation/calibrated"
+"""The task whose records depend on all of its pilot's: what follows from it is made again as a whole."""
 
 
 def failures(plan: Plan) -> dict[str, int]:
@@ -157,9 +159,9 @@ def failures(plan: Plan) -> dict[str, int]:
 def retry(params: Params, dry_run: bool = False) -> Iterator[str]:
     """Remove the records of requests that failed, so that a run asks again; yields a line for each task concerned.
 
-    What was made from such a task is removed as well. Stages of ``EACH_ALONE`` keep their records. From the last task
-    to the first: if it is killed, the remaining failures are still found, and no remaining result depends on a removed
-    one. Raises :class:`StudyError` where the study is running.
+    What was made from such a task is removed as well. Stages of ``EACH_ALONE`` keep their records, unless they stand on
+    ``TOGETHER``. From the last task to the first: if it is killed, the remaining failures are still found, and no
+    remaining result depends on a removed one. Raises :class:`StudyError` where the study is running.
     """
     plan = Plan(params)
     with alone(params.study):
@@ -177,7 +179,7 @@ def retry(params: Params, dry_run: bool = False) -> Iterator[str]:
                 continue
             with task.folder.hold():
                 task.folder.manifest_path.unlink(missing_ok=True)  # first, so that a kill leaves the task not done
-                if stale[task.key] and task.stage not in EACH_ALONE:
+                if stale[task.key] and (task.stage not in EACH_ALONE or TOGETHER in [need.name for need in task.needs]):
                     shutil.rmtree(task.folder.path)
                     continue
                 for name in REQUESTS:

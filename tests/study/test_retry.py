@@ -77,6 +77,28 @@ def test_what_failed_is_asked_again_and_gives_what_would_have_been(loaded, proje
     assert capsys.readouterr().out == "no request failed\n"
 
 
+def test_a_pilot_that_is_judged_again_leaves_no_continuation_of_the_prefixes_it_had_found(loaded, project):
+    """Its threshold moves every prefix, and the continuations of the earlier prefixes were taken for theirs."""
+    values = {"arms": ["p-align-calibrated"], "calibration_traces": 4, "training_limit": 6}
+    calibrated = params.validate({**loaded.values(), **values}, "test")
+
+    def to_the_pairs() -> None:
+        problems.collect_benchmarks(calibrated)
+        traces.collect(calibrated)
+        truncation.truncate_all(calibrated)
+        alignment.align_all(calibrated)
+
+    to_the_pairs()
+    plan = Plan(calibrated)
+    whole = plan.alignment("calibrated").read("pairs")
+    lose(plan.truncation("calibrated").folder, "judged", 1, status="judge error: engine error: gone", verdicts=[])
+    lose(plan.alignment("calibrated").folder, "continuations", 6, prefix="Of another threshold.")
+    list(run.retry(calibrated))
+    assert not plan.alignment("calibrated").folder.path.exists()
+    to_the_pairs()
+    assert plan.alignment("calibrated").read("pairs") == whole
+
+
 @pytest.mark.parametrize("done", range(4))
 def test_taking_back_can_be_stopped_between_any_two_tasks(loaded, project, done):
     """Whatever a kill leaves, another retry and a run give the results of an undisturbed study."""
