@@ -190,8 +190,8 @@ def leads(studies: Mapping[str, Study]) -> pd.DataFrame:
 
     At every number of updates it must lie clearly above P-ALIGN (``at every update budget``) and above the cheapest
     control, :data:`CHEAPEST` (``above the cheapest control``). And in the main study it must lie above that control and
-    :data:`EQUAL` where these were allowed as many continuations as it draws (``at equal generation``), or more: those
-    of :data:`MANY` where it has been run. ``None`` where they were never allowed as many. Above: the 95 % interval, of
+    :data:`EQUAL` wherever these were allowed as many continuations as it draws, or more (``at equal generation``), in
+    :data:`MANY` too where that has been run. ``None`` where they were never allowed as many. Above: the 95 % interval, of
     problems and training seeds, lies above 0.
     """
     rows = curve(studies)
@@ -214,8 +214,8 @@ def _at_equal_generation(studies: Mapping[str, Study], arm: str) -> bool | None:
     enough = [study for study in allowed if study.params.own_samples >= drawn]
     if not enough:
         return None
-    most = max(enough, key=lambda study: study.params.own_samples)
-    return all(_above(main, arm, most, other) for other in (EQUAL, CHEAPEST))
+    # each of them: more continuations can make an arm worse
+    return all(_above(main, arm, study, other) for study in enough for other in (EQUAL, CHEAPEST))
 
 
 def continuations(study: Study, arm: str) -> float:

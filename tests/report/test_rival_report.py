@@ -120,6 +120,14 @@ def test_at_equal_generation_p_align_and_the_control_have_the_most_samples_that_
     assert not leads["at equal generation"].any() and not leads["leads"].any()
 
 
+def test_a_control_that_more_samples_make_worse_still_counts_with_fewer(reports, tmp_path):
+    """With 16 own samples the control fell by 15 points, and an arm that only matched it with four was above it."""
+    report(tmp_path / rivals.MANY, own_samples=16)
+    better = ("backoff", "p-align-fallback")
+    leads = rivals.leads(reports(better, pocket_beyond=(*better, "rft-k-fallback")))
+    assert not leads["at equal generation"].any()
+
+
 def test_an_arm_that_draws_more_than_p_align_was_allowed_is_not_at_equal_generation(reports, tmp_path):
     """Five continuations a problem were compared with four, and called equal."""
     studies = reports(("backoff", "p-align-fallback"))
