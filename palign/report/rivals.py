@@ -191,8 +191,8 @@ def leads(studies: Mapping[str, Study]) -> pd.DataFrame:
     At every number of updates it must lie clearly above P-ALIGN (``at every update budget``) and above the cheapest
     control, :data:`CHEAPEST` (``above the cheapest control``). And in the main study it must lie above that control and
     :data:`EQUAL` wherever these were allowed as many continuations as it draws, or more (``at equal generation``), in
-    :data:`MANY` too where that has been run. ``None`` where they were never allowed as many. Above: the 95 % interval, of
-    problems and training seeds, lies above 0.
+    :data:`MANY` too where that has been run. ``None`` where they were never allowed as many. Above: the 95 % interval,
+    of problems and training seeds, lies above 0.
     """
     rows = curve(studies)
     if rows.empty or MAIN not in studies:
