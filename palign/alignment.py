@@ -124,7 +124,8 @@ def _attempted(params: Params, strategy: str, task: Task, engine: Engine) -> tup
         of, limit = len(sentences[trace.id]), engine.source.max_model_len - sampling.max_new_tokens
         # where no sentence fits, one is tried all the same, so that the record says "prompt too long"
         room = max(1, judging.room(lambda p: engine.count(prompt(trace, p)), of, limit))
-        return Problem(trace, attempts.start(strategy, settings, of, room, found[trace.id]))
+        strategy_of = attempts.start(strategy, settings, of, room, found[trace.id])
+        return Problem(trace, strategy_of, settings.keep_cut_continuations)
 
     problems = [begin(trace) for trace in collected if trace.id in found]
     attempts.lockstep(task.folder, problems, draw, task.name)

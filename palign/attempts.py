@@ -124,11 +124,13 @@ def attempt(strategy: Attempts, right: Callable[[int, int], bool | None]) -> lis
 @dataclass
 class Problem:
     """A problem and how far its strategy is. ``asked``: the tries it waits for; ``drawn``: the records of those drawn;
-    ``left``: the tries it ends with, ``None`` before its end.
+    ``left``: the tries it ends with, ``None`` before its end. ``keep_cut``: whether a right continuation that was cut
+    counts as right, as it is trained on then.
     """
 
     trace: Trace
     strategy: Attempts
+    keep_cut: bool = False
     asked: Sequence[Try] = ()
     drawn: dict[Try, dict] = field(default_factory=dict)
     left: list[Try] | None = None
@@ -142,8 +144,9 @@ class Problem:
     def advance(self) -> None:
         """Answer the strategy from the records of what it asked for."""
         records = [self.drawn[one] for one in self.asked]
+        answers = [None if record["finish"] in FAILED else kept(record, self.keep_cut) for record in records]
         try:
-            self.asked = self.strategy.send([None if r["finish"] in FAILED else kept(r) for r in records])
+            self.asked = self.strategy.send(answers)
         except StopIteration as stop:
             self.asked, self.left = (), stop.value
 

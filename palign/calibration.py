@@ -63,13 +63,15 @@ def calibrate(
     continue_prompt: str,
     sampling: Sampling,
     seed: int,
+    keep_cut: bool = False,
 ) -> dict[str, Any]:
     """The ``threshold`` (nats) from which on a verdict is to be ENOUGH; ``pilot``, one row per threshold tried; and the
     tokens of the continuations.
 
     ``judged``: records of traces of which every prefix has a verdict; ``texts``: their sentences. ``find``: the end of
     the search over so many sentences with a judge. Each prefix that some threshold finds is continued once, for all
-    that find it; a row has the mean ``share`` of the sentences and the ``retention``. A trace with a request that
+    that find it; a row has the mean ``share`` of the sentences and the ``retention`` (``keep_cut`` as for
+    :func:`palign.continuation.kept`). A trace with a request that
     failed does not count. Resumes after a kill. Raises :class:`CalibrationFailed` where no trace is left.
     """
     good = {record["id"]: record for record in judged}
@@ -84,7 +86,7 @@ def calibrate(
     graded = grade_all([r["continuation"] for r in drawn], [good[r["of"]]["answer"] for r in drawn], False)
     right = {
         (record["of"], record["sentences"]): kept(
-            record | {"outcome": record["finish"] if record["finish"] in NEVER_ANSWERED else grade.outcome}
+            record | {"outcome": record["finish"] if record["finish"] in NEVER_ANSWERED else grade.outcome}, keep_cut
         )
         for record, grade in zip(drawn, graded, strict=True)
     }

@@ -399,6 +399,7 @@ def truncate(params: Params, strategy: str) -> list[dict]:
         if strategy == "calibrated":
             sample = traces.sample(collected, params.calibration_traces, seed_of(params.seed, "calibration"))
             ask = {"continue_prompt": params.continue_prompt, "sampling": sampling_of(params.part(Alignment))}
+            ask["keep_cut"] = params.keep_cut_continuations
             pilot = _calibrate(task.folder, sample, judge, start, count, params.batch_size, **ask, seed=params.seed)
             judge.threshold = pilot["threshold"]
 

@@ -244,6 +244,22 @@ def test_a_problem_is_left_with_a_right_continuation_exactly_if_its_end_is_one_t
                 assert left[0] in right or not {one for one in right if one[0] == left[0][0]}
 
 
+@pytest.mark.parametrize("strategy", ["adaptive-k", "adaptive-backoff", "backoff", "success-first"])
+def test_a_right_continuation_that_was_cut_ends_the_search_of_a_study_that_trains_on_it(tmp_path, strategy):
+    """The search went on, and ended with a wrong continuation where there was one to train on."""
+
+    def draw(batch):
+        for i, (trace, _, number) in enumerate(batch):
+            first = not number and not problem.drawn
+            yield i, {"continuation": f"\\boxed{{{trace.answer if first else 7}}}", "finish": "length"}
+
+    for keep_cut in (True, False):
+        (problem,) = problems(strategy, [9])
+        problem.keep_cut = keep_cut
+        lockstep(RunFolder(tmp_path / str(keep_cut)), [problem], draw, "test")
+        assert any(kept(problem.drawn[one], keep_cut) for one in problem.left) == keep_cut
+
+
 def test_records_of_other_data_are_refused_in_one_line(tmp_path):
     outcome(tmp_path, "own-k", [3, 3], Student())
     with pytest.raises(StoreError, match=r"attempts.jsonl: id 't1/0/0' is foreign[^\n]*$"):

@@ -278,8 +278,15 @@ class Plan:
         return folder.manifest().get("twins", {}) if folder.done else {}
 
     def truncation(self, strategy: str = "adaptive") -> Task:
-        reads = STRATEGIES.get(strategy, (*TOKENIZER, "sentence_rule"))
+        reads = STRATEGIES.get(strategy, (*TOKENIZER, "sentence_rule")) + self._filter(strategy)
         return self._task("truncation", strategy, reads, (self.traces,))
+
+    def _filter(self, strategy: str) -> tuple[str, ...]:
+        """What the filter reads, for a strategy whose search goes by it, where it is not the default: studies of the
+        default keep the keys that they had before it was read.
+        """
+        searched = (strategy in ATTEMPTS and strategy not in ("own-k", "rewrite")) or strategy == "calibrated"
+        return ("keep_cut_continuations",) if searched and self.params.keep_cut_continuations else ()
 
     @property
     def entropy(self) -> Task | None:
@@ -301,7 +308,7 @@ class Plan:
         if strategy in ATTEMPTS:
             cut = prefixes_of(strategy)
             needs = (self.truncation(cut),) if cut else (self.traces,)
-            return self._task("alignment", strategy, (*STUDENT, *ATTEMPTS[strategy]), needs)
+            return self._task("alignment", strategy, (*STUDENT, *ATTEMPTS[strategy], *self._filter(strategy)), needs)
         if strategy == "empty":
             return self._task("alignment", strategy, (*STUDENT, *SAMPLED, "answer_prompt"), (self.traces,))
         return self._task("alignment", strategy, (*STUDENT, *ALIGNMENT), (self.truncation(strategy),))

@@ -254,6 +254,15 @@ def retrained(**values) -> set[str]:
     return {n.removeprefix("finetuning/") for n in before if "finetuning/" in n and before[n] != after[n]}
 
 
+def test_the_filter_is_in_the_keys_of_the_searches_that_go_by_it_where_it_is_not_the_default():
+    """Back-off searched on where its continuation would have been trained on."""
+    before, after = (keys(EVERY.model_copy(update={"keep_cut_continuations": cut})) for cut in (False, True))
+    found = {name for name in before if before[name] != after[name] and name.startswith(("truncation", "alignment"))}
+    searched = {f"alignment/{name}" for name in plan.ATTEMPTS if name not in ("own-k", "rewrite")}
+    chosen = {f"alignment/{name}" for name in plan.SELECTED}
+    assert found == searched | chosen | {"truncation/calibrated", "alignment/calibrated"}
+
+
 SUCCESS = {"success-prefix", "success-prefix-first", "success-prefix-last"}
 HARD = {"p-align-hard", "p-align-hard-random"}
 OWN = {"rft-k", "shortest-of-k", "rft-k-fallback"}
