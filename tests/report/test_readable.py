@@ -34,7 +34,6 @@ def faults(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", COMMITTED)
-@pytest.mark.xfail(reason="not rendered since its notebook changed", strict=False)
 def test_a_committed_page_is_for_a_reader(name):
     assert not faults(PROJECT / "reports" / name / "report.html")
 
