@@ -26,6 +26,7 @@ SHOWN = re.compile(r'\bshown(?:\[| = \{)"([\w-]+)"')
 LINK = re.compile(r"\]\((\w+)\.ipynb\)")
 REPORT = "../report.html"
 """The report, as a notebook's page links it."""
+WIDGET = "application/vnd.jupyter.widget-view+json"
 LARGEST = 300_000
 """Bytes of a drawing: a larger one, of thousands of points, is smaller as a PNG."""
 NUMBER = re.compile(r"[-+<>\[]*\s*-?\d[^a-zA-Z]*(e[-+]?\d+|(to|of) [^a-zA-Z]+)?")
@@ -162,6 +163,8 @@ def _shown(output: dict, cell: dict, title: str, folder: Path) -> dict | None:
         return None
     if "text/html" in data:
         return {"kind": "table", "html": _table(data["text/html"])}
+    if WIDGET in data:  # a library's progress bar, saved as it began
+        return None
     if "text/markdown" in data:
         return {"kind": "markdown", "text": data["text/markdown"]}
     if "image/png" in data:
