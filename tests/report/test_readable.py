@@ -9,7 +9,7 @@ from palign.study.cli import main
 from tests.conftest import PROJECT
 
 COMMITTED = sorted(path.parent.name for path in (PROJECT / "reports").glob("*/report.html"))
-OLDER = {"pocket-full", "pocket-other-student", "pocket-other-teacher", "smoke"}
+OLDER = {"pocket-full", "pocket-other-student", "pocket-other-teacher"}
 """Committed pages from before the tables had one style; their studies are to be run again."""
 NO_VALUE = {"nan", "NaN", "None", "NaT", "<NA>", "inf"}
 
@@ -38,7 +38,9 @@ def faults(path: Path) -> list[str]:
 @pytest.mark.parametrize("name", COMMITTED)
 def test_a_committed_page_is_for_a_reader(name):
     found = faults(PROJECT / "reports" / name / "report.html")
-    assert bool(found) == (name in OLDER), found
+    if found and name in OLDER:
+        pytest.xfail("rendered before the tables had one style")
+    assert not found
 
 
 def test_the_audits_page_is_for_a_reader(project):
