@@ -19,12 +19,14 @@ import math
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import supervision, traces
-from .arms import ARMS
+from .arms import ARMS, Arm
+from .continuation import cut
 from .engines.base import check_safetensors, said, seed_of
 from .engines.tokenizers import load_tokenizer
 from .params import FineTuning, Machine, Model, OneLine, Params, root
@@ -128,11 +130,27 @@ def _left_out(example: dict, max_length: int) -> bool:
 def _rows(params: Params, arm: str, tokenizer) -> list[dict]:
     """The rows of :func:`palign.supervision.build`. Raises :class:`TrainerError` where there are none."""
     rows = supervision.build(params, arm, tokenizer)
-    if not rows and ARMS[arm].target == "text":
-        raise TrainerError(f"{arm}: no training rows: no trace gave a text; see the truncation's prefixes")
     if not rows:
-        raise TrainerError(f"{arm}: no training rows: no continuation was right; see the alignment's pairs")
+        why, remedy = _without_rows(Plan(params), ARMS[arm])
+        raise TrainerError(f"{arm}: no training rows: {why}; {remedy}leave the arm out of `arms`")
     return rows
+
+
+def _without_rows(plan: Plan, spec: Arm) -> tuple[str, str]:
+    """Why an arm has no rows, and what may help beside leaving it out."""
+    if spec.strategy is None:
+        return "every training question stands in a benchmark", ""
+    if spec.target == "text":
+        task = plan.truncation(spec.strategy)
+        found = Counter(record["status"] for record in task.read("prefixes"))
+        why, remedy = f"{task.name} found a text in none of {found.total()} traces", ""
+    else:
+        task = plan.alignment(spec.strategy)
+        found = Counter("cut" if cut(pair) else pair["outcome"] for pair in task.read("pairs"))
+        why = f"{task.name} kept none of {found.total()} continuations"
+        remedy = "try another prompt or a larger alignment_max_new_tokens, or "
+    counts = ", ".join(f"{count} {what}" for what, count in found.most_common())
+    return why + (f" ({counts})" if counts else ""), remedy
 
 
 TOLERATED = 0.02

@@ -71,7 +71,7 @@ def test_an_arm_without_rows_is_said_in_one_line_before_the_lengths(params, coll
     """pandas' IntCastingNaNError stood in its place."""
     monkeypatch.setattr(supervision, "build", lambda *_: [])
     for stage in (finetuning.token_lengths, finetuning.finetune):
-        with pytest.raises(finetuning.TrainerError, match="sft-label: no training rows: no continuation was right"):
+        with pytest.raises(finetuning.TrainerError, match="sft-label: no training rows: every training question st"):
             stage(params, "sft-label")
 
 

@@ -438,8 +438,20 @@ def test_an_arm_of_texts_without_any_says_where_to_look(finished, collected):
     task = Plan(study).truncation("first-solution")
     task.folder.write("prefixes", [vars(t) | {"status": "states no right answer", "prefix": ""} for t in collected])
     task.finish()
-    with pytest.raises(finetuning.TrainerError, match="first-solution: no training rows: no trace gave a text"):
+    count = len(collected)
+    why = rf"truncation/first-solution found a text in none of {count} traces \({count} states no right answer\)"
+    with pytest.raises(finetuning.TrainerError, match=rf"^first-solution: no training rows: {why}; leave the arm out"):
         finetuning.token_lengths(study, "first-solution")
+
+
+def test_an_arm_without_a_right_continuation_says_what_they_were_and_what_may_help(finished):
+    """`no continuation was right; see the pairs` stood there also where they were cut, or had failed."""
+    finished(("wrong", "wrong", "no box", "engine error"))
+    why = r"alignment/adaptive kept none of 12 continuations \(6 wrong, 3 no box, 3 engine error\)"
+    with pytest.raises(
+        finetuning.TrainerError, match=rf"^p-align: no training rows: {why}; try another prompt or [^\n]+$"
+    ):
+        finetuning.token_lengths(finished.params, "p-align")
 
 
 HALF, MOST = ("right", "wrong"), ("right", "right", "right", "wrong")
