@@ -298,7 +298,7 @@ def the_house_has_these_rooms(house: House) -> list[str]:
     # git keeps no empty folder: one with nothing but bytecode is left over from an earlier version
     wings = {path.name for path in folders if any(f.is_file() and f.suffix != ".pyc" for f in path.rglob("*"))}
     others = {path.name for path in house.folder.iterdir() if path.is_file() and path.suffix not in (".py", ".pyc")}
-    wanted, found = {*GROUND, *METHOD, *WINGS}, files | wings | others
+    wanted, found = {*GROUND, *METHOD, *WINGS}, files | wings | others - {"README.md"}
     return [f"missing: {name}" for name in sorted(wanted - found)] + [
         f"extra: {name}" for name in sorted(found - wanted)
     ]
@@ -319,11 +319,13 @@ def notebooks_use_public_names(house: House) -> list[str]:
 
 
 def notebooks_import_what_a_reader_needs(house: House) -> list[str]:
-    """From palign they import ``open``, ``params``, the method, ``analysis``, ``report`` and ``paper``."""
+    """From palign they import ``open``, ``params``, the method, ``analysis``, ``report`` and ``paper``; and the pocket
+    world's errors, of which a study of other problems has none.
+    """
     return [
         f"{use.place}: imports {use.text}"
         for number, use in house.notebook_uses
-        if use.target and not {house.wing(use.target), use.target} & set(NOTEBOOKS_USE)
+        if use.target and not {house.wing(use.target), use.target} & {*NOTEBOOKS_USE, "palign.pocket.errors"}
     ]
 
 

@@ -14,7 +14,6 @@ import pandas as pd
 import yaml
 
 from ..analysis import style
-from ..pocket import errors
 from ..tasks.store import write_atomically
 from . import beside, ledger, rates, tables
 from .results import Results, portable
@@ -48,7 +47,7 @@ def collect(study: Results) -> dict[str, pd.DataFrame]:
     found["claims"] = ledger.table(study)
     found["beside"] = beside.table(study, found)
     found["rates"] = rates.table(study)
-    return found | errors.tables(study.params)
+    return found
 
 
 def report(study: Results, kept: dict[str, pd.DataFrame], figures: dict[str, plt.Figure | None]) -> Path:
