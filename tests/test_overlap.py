@@ -8,7 +8,8 @@ from palign import overlap, problems, supervision, traces
 from palign.params import validate
 from palign.report import tables
 from palign.report.results import Results
-from palign.report.texts import left_out, setting
+from palign.report.texts import left_out
+from palign.report.views import setting
 from palign.tasks.plan import Plan
 from tests.conftest import write_jsonl
 
@@ -101,7 +102,7 @@ def test_a_question_that_stands_in_a_benchmark_is_counted_and_no_arm_learns_it(t
     results = Results(twin)
     assert tables.account(results).loc[("in a benchmark, never trained on", "b"), "count"] == 1
     assert (
-        setting(results).loc["training questions left out", ""]
+        setting(results).frame.loc["training questions left out", ""]
         == "0 repeat an earlier one, 1 stand in a benchmark (b 1)"
     )
 
