@@ -438,4 +438,7 @@ def verdict(table: pd.DataFrame, rows: pd.DataFrame) -> str:
             "No extension meets all conditions: none lies clearly above P-ALIGN and the cheapest control at every "
             "number of updates, and above both where they are allowed as many continuations."
         )
-    return f"{' and '.join(found)} meet all conditions." if len(found) > 1 else f"{found[0]} meets all conditions."
+    return (
+        "Above P-ALIGN and the cheapest control at every number of updates, and above both at equal generation: "
+        f"{' and '.join(found)}."
+    )

@@ -80,7 +80,7 @@ def test_the_curve_takes_the_numbers_of_updates_from_the_reports(reports):
 @pytest.mark.parametrize(
     ("better", "of", "said"),
     [
-        (("backoff",), {}, "backoff meets all conditions"),
+        (("backoff",), {}, "above both at equal generation: backoff."),
         (("backoff", "p-align-fallback"), {}, "p-align-fallback and backoff meet"),
         ((), {}, "none lies clearly above"),
         (("backoff",), {"pocket_beyond_480": ()}, "none lies clearly above"),
@@ -194,7 +194,7 @@ def test_the_notebook_reads_the_reports_alone(reports, tmp_path, project, capsys
     reports(("backoff",))
     assert main(["rivals", "--reports", str(tmp_path)]) == 0
     page = (project / "reports" / "rivals" / "report.html").read_text(encoding="utf-8")
-    assert "Clearly above it, in points: backoff" in page and "backoff meets all conditions." in page
+    assert "Clearly above it, in points: backoff" in page and "above both at equal generation: backoff." in page
     assert str(tmp_path) not in page
     kept = {path.stem for path in (project / "reports" / "rivals" / "tables").glob("*.csv")}
     assert kept == {"arms", "questions", "curve", "worlds", "leads"}
