@@ -81,7 +81,7 @@ def test_the_curve_takes_the_numbers_of_updates_from_the_reports(reports):
     ("better", "of", "said"),
     [
         (("backoff",), {}, "above both at equal generation: backoff."),
-        (("backoff", "p-align-fallback"), {}, "p-align-fallback and backoff meet"),
+        (("backoff", "p-align-fallback"), {}, "at equal generation: p-align-fallback and backoff."),
         ((), {}, "none lies clearly above"),
         (("backoff",), {"pocket_beyond_480": ()}, "none lies clearly above"),
         (("backoff", "rft-k-fallback"), {}, "none lies clearly above"),
