@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from bs4 import BeautifulSoup
 
-from palign.study.cli import main
 from tests.conftest import PROJECT
 
 COMMITTED = sorted(path.parent.name for path in (PROJECT / "reports").glob("*/report.html"))
@@ -41,16 +40,6 @@ def test_a_committed_page_is_for_a_reader(name):
     if found and name in OLDER:
         pytest.xfail("rendered before the tables had one style")
     assert not found
-
-
-def test_the_audits_page_is_for_a_reader(project):
-    assert main(["audit"]) == 0
-    assert not faults(project / "reports" / "paper-audit" / "report.html")
-
-
-def test_a_studys_page_is_for_a_reader(small, project):
-    assert main(["run", "params/small.yaml"]) == 0
-    assert not faults(project / "reports" / "small" / "report.html")
 
 
 @pytest.mark.parametrize(

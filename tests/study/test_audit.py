@@ -8,6 +8,7 @@ import pytest
 from palign.paper.printed import Audit
 from palign.study.cli import main
 from tests.conftest import PROJECT
+from tests.report.test_readable import faults
 
 pytestmark = pytest.mark.model
 
@@ -25,6 +26,10 @@ def audited(tmp_path_factory):
         other.write_text("of an earlier audit\n")
         assert main(["audit"]) == 0
     return folder / "reports" / "paper-audit"
+
+
+def test_its_page_is_for_a_reader(audited):
+    assert not faults(audited / "report.html")
 
 
 def test_the_notebook_runs_from_the_published_numbers_alone(audited):

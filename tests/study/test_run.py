@@ -22,6 +22,7 @@ from palign.study import run
 from palign.study.cli import main
 from palign.tasks.plan import Plan
 from tests.conftest import PROJECT
+from tests.report.test_readable import faults
 
 pytestmark = pytest.mark.model
 
@@ -56,6 +57,7 @@ def test_a_study_runs_resumes_and_repeats_itself(small, project, capsys):
     first, first_tables = snapshot(project / "runs"), kept(project / "reports" / "small")
     assert {"errors.csv", "hard_keys.csv"} <= set(first_tables)
 
+    assert not faults(project / "reports" / "small" / "report.html")
     page = (project / "reports" / "small" / "report.html").read_text()
     for words in ("Accuracy", "Retention".lower(), "p-align", "data:image/svg+xml", "What this does not show"):
         assert words in page
