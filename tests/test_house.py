@@ -319,13 +319,11 @@ def notebooks_use_public_names(house: House) -> list[str]:
 
 
 def notebooks_import_what_a_reader_needs(house: House) -> list[str]:
-    """From palign they import ``open``, ``params``, the method, ``analysis``, ``report`` and ``paper``; and the pocket
-    world's errors, of which a study of other problems has none.
-    """
+    """From palign they import ``open``, ``params``, the method, ``analysis``, ``report`` and ``paper``."""
     return [
         f"{use.place}: imports {use.text}"
         for number, use in house.notebook_uses
-        if use.target and not {house.wing(use.target), use.target} & {*NOTEBOOKS_USE, "palign.pocket.errors"}
+        if use.target and not {house.wing(use.target), use.target} & set(NOTEBOOKS_USE)
     ]
 
 

@@ -1,7 +1,9 @@
-r"""What wrong responses get wrong in the dial world, and how often a study's rows teach a hard key.
+r"""What wrong responses get wrong in the dial world, and how often a study's rows teach a hard key:
+``python -m palign.pocket.errors params/pocket-beyond.yaml``.
 
 Only an artificial world can tell: the truth of each stated step is known, and which keys the student half knows
-(``palign.pocket.world.RARE``). The report of a study of this world keeps both tables (:func:`tables`).
+(``palign.pocket.world.RARE``). The command reads a finished study and writes ``reports/<study>/tables/errors.csv`` and
+``hard_keys.csv``. A report that is made anew keeps them while the study's outcomes stay the same.
 
 >>> problem = asked("The dial starts at six. First opal. Second iron. What number does it end on?")
 >>> problem.values()
@@ -12,9 +14,11 @@ Only an artificial world can tell: the truth of each stated step is known, and w
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,9 +27,10 @@ from ..analysis.statistics import Estimate, average, interval
 from ..arms import ARMS
 from ..engines.base import NEVER_ANSWERED
 from ..engines.tokenizers import load_tokenizer
-from ..params import Params
+from ..params import OneLine, Params, load
 from ..supervision import build
 from ..tasks.plan import Plan
+from ..tasks.store import write_atomically
 from .world import (
     AGREES,
     CHECKS,
@@ -163,15 +168,6 @@ def error(problem: DialProblem, text: str, right: bool = False, boxed: bool = Tr
     return "other"
 
 
-def tables(params: Params) -> dict[str, pd.DataFrame]:
-    """:func:`errors` and :func:`hard_keys` by their names; nothing for a study of another world's problems."""
-    plan = Plan(params)
-    for task, name in ((plan.benchmarks, "problems"), (plan.traces, "traces")):
-        if not all(_QUESTION.search(record["question"]) for record in task.read(name)):
-            return {}
-    return {"errors": errors(params), "hard_keys": hard_keys(params)}
-
-
 def errors(params: Params) -> pd.DataFrame:
     """How often each arm's responses are each of :data:`ERRORS`: one row per arm, benchmark and kind.
 
@@ -259,3 +255,30 @@ def _taught(rows: Sequence[dict]) -> dict[str, int]:
         "wrong_steps": wrong_steps,
         "cells": len(cells),
     }
+
+
+def write(params: Params) -> dict[str, pd.DataFrame]:
+    """Both tables, written to the report's folder under their names."""
+    found = {"errors": errors(params), "hard_keys": hard_keys(params)}
+    for name, table in found.items():
+        path = Plan(params).report_path.parent / "tables" / f"{name}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, table.to_csv(index=False, float_format="%.6g"))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split(":\n")[0])
+    parser.add_argument("params", type=Path, help="the params file of a finished study of the pocket world")
+    try:
+        tables = write(load(parser.parse_args().params))
+    except OneLine as fault:
+        raise SystemExit(str(fault)) from None
+    average_of = tables["errors"].query("benchmark == 'average'")
+    shares = average_of.pivot(index="arm", columns="error", values="value").loc[average_of["arm"].unique(), [*ERRORS]]
+    print("Responses in percent, average over benchmarks:", (100 * shares).round(1).to_string(), sep="\n")
+    print("\nRare keys' steps in the training rows:", tables["hard_keys"].to_string(index=False), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

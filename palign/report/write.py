@@ -22,10 +22,16 @@ if TYPE_CHECKING:
     import matplotlib.pyplot as plt
 
 
+ERRORS = ("errors.csv", "hard_keys.csv")
+"""Tables that ``palign.pocket.errors`` writes beside those of a study's report."""
+
+
 def keep(folder: Path, kept: dict[str, pd.DataFrame | None], figures: dict[str, plt.Figure | None]) -> None:
     """Write tables and figures under their names, then remove those that an earlier report left in that folder. Skips
-    ``None`` and empty ones.
+    ``None`` and empty ones. Those of :data:`ERRORS` stay while the outcomes by problem are the same.
     """
+    outcomes = folder / "tables" / "problems.csv"
+    before = outcomes.read_bytes() if outcomes.is_file() else None
     written = set()
     for name, table in kept.items():
         if table is not None and len(table):
@@ -36,6 +42,8 @@ def keep(folder: Path, kept: dict[str, pd.DataFrame | None], figures: dict[str, 
     for name, figure in figures.items():
         if figure is not None:
             written.update(style.save(figure, folder / "figures", name))
+    if before and outcomes in written and outcomes.read_bytes() == before:
+        written.update(folder / "tables" / name for name in ERRORS)
     for old in itertools.chain(folder.glob("tables/*.csv"), folder.glob("figures/*.svg"), folder.glob("figures/*.png")):
         if old not in written:
             old.unlink()

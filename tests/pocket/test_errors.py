@@ -162,15 +162,13 @@ def test_whole_traces_teach_every_hard_key_of_their_problems(finished, project):
     assert row["cells"] <= row["right_steps"] and row["cells"] <= 40
 
 
-def test_the_report_keeps_both_tables_of_this_world_and_of_no_other(finished, project):
-    """A command wrote them, and every later report removed them."""
+def test_both_tables_are_written_beside_the_report(finished, project, monkeypatch):
     params, _ = finished
-    found = errors.tables(params.model_copy(update={"arms": ["zero-shot"]}))
-    assert set(found) == {"errors", "hard_keys"} and len(found["errors"]) and not len(found["hard_keys"])
-    test = Plan(params).benchmarks
-    test.folder.write("problems", [r | {"question": "What is 1+1?"} for r in test.read("problems")])
-    test.finish()
-    assert errors.tables(params) == {}
+    monkeypatch.setattr(errors, "errors", lambda _: errors.hard_keys(params))
+    errors.write(params)
+    written = project / "reports" / "small" / "tables"
+    assert {path.name for path in written.iterdir()} == {"errors.csv", "hard_keys.csv"}
+    assert (written / "hard_keys.csv").read_text().startswith("arm,rows,problems,hard_problems,")
 
 
 def test_every_doubt_and_every_end_of_the_world_is_read():

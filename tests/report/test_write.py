@@ -31,3 +31,15 @@ def test_an_index_is_kept_where_it_says_something(tmp_path):
     write.keep(tmp_path, {"named": named, "counted": counted}, {})
     assert (tmp_path / "tables" / "named.csv").read_text() == "arm,value\np-align,1\n"
     assert (tmp_path / "tables" / "counted.csv").read_text() == ",value\nretention,1\n"
+
+
+def test_the_tables_of_errors_stay_until_the_outcomes_change(tmp_path):
+    """Every new report removed what `python -m palign.pocket.errors` had written beside it."""
+    outcomes = pd.DataFrame({"right": [1, 2]})
+    write.keep(tmp_path, {"problems": outcomes}, {})
+    for name in (*write.ERRORS, "foreign.csv"):
+        (tmp_path / "tables" / name).write_text("a\n1\n")
+    write.keep(tmp_path, {"problems": outcomes}, {})
+    assert files(tmp_path) == sorted([*write.ERRORS, "problems.csv"])
+    write.keep(tmp_path, {"problems": outcomes + 1}, {})
+    assert files(tmp_path) == ["problems.csv"], "they would be read as those of the new outcomes"
