@@ -92,7 +92,7 @@ def test_every_rival_makes_rows_that_end_their_turn(params, tokenizer, monkeypat
 
     for module in (alignment, attempts):
         monkeypatch.setattr(module, "grade_all", right)
-    monkeypatch.setattr(attempts, "kept", lambda pair: pair["outcome"] == "right")  # random weights never end a turn
+    monkeypatch.setattr(attempts, "kept", lambda pair, _: pair["outcome"] == "right")  # random weights end no turn
     alignment.align_all(study)
     for arm in rivals:
         rows = supervision.build(study, arm, tokenizer)
