@@ -17,7 +17,7 @@ from pydantic import Field
 
 from ..arms import ARMS
 from ..params import Strict, resolve, root
-from . import compare, display, tables
+from . import compare, display, tables, views
 from .compare import Study
 from .display import Table
 from .results import aligned
@@ -302,13 +302,13 @@ def policies(study: Study, recorded: Path) -> pd.DataFrame:
 
 def points(rows: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     """Estimates of a table as ``value [low, high]``, in percent or points: one column for each of ``columns``, from the
-    beginning of the estimate's names (``value`` where it is empty) to what a reader reads.
+    beginning of the estimate's names (``value`` where it is empty) to what a reader reads. Points have their sign.
     """
     found = {}
     for name, title in columns.items():
         ends = (name, f"{name}_low", f"{name}_high") if name else ("value", "low", "high")
-        values = (100 * rows[list(ends)]).itertuples(index=False)
-        found[title] = ["" if pd.isna(one[0]) else cell(*one) for one in values]
+        number = "{:+.1f}" if "points" in title else "{:.1f}"
+        found[title] = [cell(*one, number) for one in (100 * rows[list(ends)]).itertuples(index=False)]
     return pd.DataFrame(found, index=rows.index)
 
 
@@ -328,9 +328,10 @@ def arms_shown(table: pd.DataFrame) -> Table:
 
 
 def leaders(table: pd.DataFrame) -> Table:
-    """The first rows of :func:`arms_shown`, and its first columns."""
+    """The first rows of :func:`arms_shown`, its first columns, and what each arm is trained on."""
     names = [name for name in ("pass@1", "pass@3", f"over {PALIGN}") if name in table]
     text = points(table, {name: _title(name) for name in names})
+    text["trained on"] = [views.trained_on(arm) for arm in table.index]
     return display.table(text, best=[_title(name) for name in names if name.startswith("pass@")], first=FIRST)
 
 
@@ -347,7 +348,7 @@ def finding(table: pd.DataFrame) -> str:
     if PALIGN not in table.index:
         return "This study has no P-ALIGN to compare with."
     own = points(table.loc[[PALIGN]], {"pass@1": "text"})["text"].iloc[0]
-    text = points(table, {f"over {PALIGN}": "text"})["text"]
+    text = points(table, {f"over {PALIGN}": "points"})["points"]
     clear = table["clear"] == True  # noqa: E712  P-ALIGN itself has no value
     above = [f"{arm} ({text[arm]})" for arm in table.index[clear & (table[f"over {PALIGN}"] > 0)]]
     below = int((clear & (table[f"over {PALIGN}"] < 0)).sum())
@@ -381,7 +382,7 @@ def by(rows: pd.DataFrame, column: str, estimate: str, title: str) -> Table:
     """
     if rows.empty:
         return display.table(rows)
-    text = rows[["arm", column]].assign(text=points(rows, {estimate: "text"})["text"])
+    text = rows[["arm", column]].assign(text=points(rows, {estimate: title})[title])
     order = list(dict.fromkeys(text["arm"])), list(dict.fromkeys(text[column]))
     wide = text.pivot(index="arm", columns=column, values="text").reindex(index=order[0], columns=order[1])
     wide.columns = pd.MultiIndex.from_product([[title], map(str, wide.columns)])

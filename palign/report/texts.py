@@ -25,8 +25,12 @@ pd.set_option("display.max_rows", 250)  # and of 60 rows, as the costs of many a
 
 
 def cell(value: float, low: float, high: float, number: str = "{:.1f}") -> str:
-    """A value with its interval: ``82.6 [80.4, 84.5]``; empty where there is none."""
-    return "" if pd.isna(value) else f"{number} [{number}, {number}]".format(value, low, high)
+    """A value with its interval: ``82.6 [80.4, 84.5]``, a rounded zero without a sign; empty where there is none."""
+    if pd.isna(value):
+        return ""
+    texts = [number.format(one) for one in (value, low, high)]
+    value, low, high = (text.lstrip("+-") if float(text) == 0 else text for text in texts)
+    return f"{value} [{low}, {high}]"
 
 
 def percent(row, number: str = "{:.1f}") -> str:

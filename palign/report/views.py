@@ -71,13 +71,14 @@ def lead(accuracies: pd.DataFrame, differences: pd.DataFrame, responses: pd.Data
         found[f"beside {against['reference'].iloc[0]}"] = pd.Series(
             [_side(row) for row in against.itertuples()], against["arm"]
         )
-    found["trained on"] = pd.Series({arm: _trained_on(arm) for arm in order})
+    found["trained on"] = pd.Series({arm: trained_on(arm) for arm in order})
     frame = pd.DataFrame(found).reindex(order).fillna("").rename_axis("arm")
     open_ = {*order[:5], *(arm for arm in order if arm in ("zero-shot", "sft-long-cot", "p-align"))}
     return table(frame, best=best, first=open_ if len(order) > FIRST else None)
 
 
-def _trained_on(arm: str) -> str:
+def trained_on(arm: str) -> str:
+    """What an arm is trained on, in words."""
     return ARMS[arm].description.removeprefix("control: ") if ARMS[arm].target else "nothing"
 
 

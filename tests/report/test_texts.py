@@ -38,3 +38,9 @@ def test_a_preference_is_told_with_its_judge_and_its_problems(study):
 
 def test_a_judge_that_always_prefers_the_first_prefers_no_arm(study):
     assert "No preference beyond chance" in texts.preferred(study, preferences("inconsistent"))
+
+
+def test_a_rounded_zero_has_no_sign():
+    """``[-0.0, +4.8]`` looks like a bound below zero."""
+    assert texts.cell(2.4, -0.01, 4.8, "{:+.1f}") == "+2.4 [0.0, +4.8]"
+    assert texts.cell(-0.6, -1.2, -0.04) == "-0.6 [-1.2, 0.0]"
