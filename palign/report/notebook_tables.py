@@ -108,7 +108,7 @@ def judge(study: Results) -> Table:
 
 
 def one_search(search: Mapping) -> Table:
-    """The verdicts of one search, in the order asked; ``search``: as ``figures.one_search`` takes it."""
+    """The verdicts of one search, in the order asked; ``search``: as ``prefix_figures.one_search`` takes it."""
     rows = search["verdicts"] if search else []
     shown = pd.DataFrame(rows, columns=["prefix (sentences)", "verdict", "margin (nats)"])
     return table(shown.set_axis(range(1, len(shown) + 1)).rename_axis("asked"), digits=2)

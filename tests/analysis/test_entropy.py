@@ -13,7 +13,7 @@ from palign.analysis import entropy
 from palign.engines.opening import open_engine
 from palign.engines.transformers import TransformersEngine
 from palign.params import Machine, Model
-from palign.report import figures
+from palign.report import figures, prefix_figures
 from palign.tasks.plan import Plan
 from tests.conftest import POCKET
 
@@ -86,7 +86,7 @@ def test_the_task_runs_resumes_and_makes_its_table(small, project):
     table = entropy.by_chunk(records)
     assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"])).all() and (table["n"] == 6).all()
     assert table.loc["last less first", "value"] == pytest.approx(table.loc["10", "value"] - table.loc["1", "value"])
-    figures.plt.close(figures.entropy(table))
+    figures.plt.close(prefix_figures.entropy(table))
 
     task = Plan(loaded).entropy
     path = task.folder.path / "entropies.jsonl"
@@ -111,4 +111,4 @@ def test_a_study_may_leave_it_out(small, project):
         loaded = params.validate({**small, **values}, "test")
         assert Plan(loaded).entropy is None and entropy.measure(loaded) == []
     assert entropy.by_chunk([]).empty and entropy.by_chunk([entropy._record(5, None)]).empty
-    figures.plt.close(figures.entropy(entropy.by_chunk([])))
+    figures.plt.close(prefix_figures.entropy(entropy.by_chunk([])))

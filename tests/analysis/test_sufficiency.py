@@ -18,7 +18,7 @@ from palign.analysis.sufficiency import (
     violating_pairs,
 )
 from palign.engines.tokenizers import load_tokenizer
-from palign.report import figures
+from palign.report import figures, prefix_figures
 from palign.tasks.plan import Plan
 
 verdicts = st.lists(st.booleans(), min_size=1, max_size=80)
@@ -105,9 +105,9 @@ def test_the_task_judges_every_prefix_continues_the_cuts_and_resumes(small, proj
     assert counted.loc["trace and question", "value"] <= 1.05
     assert counted.loc["tokens of instruction and labels, a verdict", "value"] <= 32
     for figure in (
-        figures.monotone(sufficiency.by_share(judged, records), sufficiency.per_trace(judged)),
-        figures.reliability(sufficiency.reliability(records)),
-        figures.reads(counted),
+        prefix_figures.monotone(sufficiency.by_share(judged, records), sufficiency.per_trace(judged)),
+        prefix_figures.reliability(sufficiency.reliability(records)),
+        prefix_figures.reads(counted),
     ):
         figures.plt.close(figure)
 
@@ -154,8 +154,8 @@ def test_a_study_may_leave_it_out(small, project):
     assert sufficiency.summary([], []).empty and sufficiency.per_trace([]).empty
     assert sufficiency.by_share([], []).empty and sufficiency.reliability([]).empty
     for figure in (
-        figures.monotone(sufficiency.by_share([], []), None),
-        figures.reliability(sufficiency.reliability([])),
+        prefix_figures.monotone(sufficiency.by_share([], []), None),
+        prefix_figures.reliability(sufficiency.reliability([])),
     ):
         figures.plt.close(figure)
 

@@ -10,7 +10,7 @@ import pytest
 from palign.analysis import costs
 from palign.arms import ARMS, DEFAULT_ARMS, PAPER_ARMS
 from palign.params import Params
-from palign.report import figures
+from palign.report import figures, prefix_figures
 from palign.report.tables import averages
 from palign.traces import RULES
 from palign.truncation import linear, released
@@ -216,7 +216,7 @@ def test_claims_have_one_scale():
 
 def test_prefixes_are_in_percent():
     made = {"status": "ok", "sentence_ratio": [0.2, 0.4], "oracle_ratio": [0.3, 0.5]}
-    axis = figures.prefix_ratios(pd.DataFrame(made)).axes[0]
+    axis = prefix_figures.prefix_ratios(pd.DataFrame(made)).axes[0]
     assert axis.get_xlim() == (0, 100) and axis.get_ylim()[1] > 100
     assert max(line.get_ydata().max() for line in axis.get_lines()) == 100
     assert "%" in axis.get_xlabel() and "%" in axis.get_ylabel()
@@ -237,15 +237,15 @@ def searched(of: int, enough: int, how=released, oracle: float | None = None) ->
     return record | {"question": r"How much is \$3 of $\frac{1}{2$?", "trace": trace}
 
 
-@pytest.mark.parametrize("of", [1, 10, figures.MOST_LINES, figures.MOST_LINES + 1, 500])
+@pytest.mark.parametrize("of", [1, 10, prefix_figures.MOST_LINES, prefix_figures.MOST_LINES + 1, 500])
 def test_a_search_is_drawn_on_its_trace(of):
     search = searched(of, max(1, of // 3), oracle=max(1, of // 2))
-    figure = figures.one_search(search)
+    figure = prefix_figures.one_search(search)
     figure.canvas.draw()
     words = [text.get_text() for axis in figure.axes for text in axis.texts]
     for number, (_, label, _) in enumerate(search["verdicts"], 1):
         assert f"{number} {label}" in words
-    assert ("Let $x_1$ be 1." in words) == (of <= figures.MOST_LINES)
+    assert ("Let $x_1$ be 1." in words) == (of <= prefix_figures.MOST_LINES)
     assert f"{max(1, of // 3)} sentences. Dashed: the oracle's end" in figure.texts[-1].get_text()
     assert figure.get_tightbbox().width < figures.WIDTH + 0.5 and figure.get_size_inches()[1] < 10
     named = [text.get_window_extent() for text in figure.axes[-1].texts if "ENOUGH" in text.get_text()]
@@ -254,26 +254,26 @@ def test_a_search_is_drawn_on_its_trace(of):
 
 @pytest.mark.parametrize("of", [40, 300])
 def test_a_scan_of_many_verdicts_has_marks_and_a_legend(of):
-    figure = figures.one_search(searched(of, of // 2, linear))
+    figure = prefix_figures.one_search(searched(of, of // 2, linear))
     axis = figure.axes[-1]
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["NOT_ENOUGH", "ENOUGH"]
     assert "Dashed" not in figure.texts[-1].get_text() and figure.get_size_inches()[1] < 10
 
 
 def test_a_search_without_an_enough_says_so():
-    figure = figures.one_search(searched(8, 99))
+    figure = prefix_figures.one_search(searched(8, 99))
     assert "None was, so the whole trace is kept, 8 sentences" in figure.texts[-1].get_text()
-    assert figures.one_search({}) is None
-    assert figures.one_search(searched(8, 4) | {"status": "judge error"}) is None
+    assert prefix_figures.one_search({}) is None
+    assert prefix_figures.one_search(searched(8, 4) | {"status": "judge error"}) is None
 
 
 def test_the_typical_search_keeps_the_median_share():
     records = [searched(20, n) for n in (2, 5, 20, 99)]
     prefixes = pd.DataFrame(records).assign(id=list("abcd"), sentence_ratio=[0.1, 0.25, 1.0, 1.0]).drop(columns="trace")
     traces = [{"id": name, "trace": f"Trace {name}."} for name in "dcba"]
-    found = figures.typical(prefixes, traces)
+    found = prefix_figures.typical(prefixes, traces)
     assert found["id"] == "b" and found["trace"] == "Trace b."
-    assert figures.typical(prefixes[3:], traces) == figures.typical(pd.DataFrame(), []) == {}
+    assert prefix_figures.typical(prefixes[3:], traces) == prefix_figures.typical(pd.DataFrame(), []) == {}
 
 
 def test_only_answered_responses_have_a_length(study):
@@ -288,7 +288,7 @@ def test_reads_of_whole_prompts_stand_beside_reads_of_whole_prompts():
     record = {"trace_tokens": 90, "verdicts": [1, 2, 3], "tokens_read": 60}
     records = [record | {"tokens_demanded": 30, "tokens_of_prompts": 200 + i} for i in range(4)]
     table = costs.reads(records, [10] * 4)
-    figure = figures.reads(table)
+    figure = prefix_figures.reads(table)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
         "whole prompts",
         "whole prompts, each read anew",
