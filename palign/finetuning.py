@@ -3,8 +3,8 @@
 Both trainers get the same tokenised rows and labels, the same LoRA and the same schedule, and both run TRL's
 ``SFTTrainer``. unsloth replaces the model's kernels and the checkpointing of activations.
 
->>> prepare(params)  # before anything else imports transformers
-Choice(trainer='trl', why='no CUDA device')
+>>> print(prepare(params))  # before anything else imports transformers
+trl: no CUDA device
 >>> manifest = finetune(params, "p-align")
 >>> manifest["updates"]
 120
@@ -34,16 +34,20 @@ from .prompts import plain, render
 from .tasks.plan import Plan, held
 from .tasks.progress import progress
 from .tasks.resolved import Choice, TrainerError, choose, keep_training, on_cuda, precision, training
-from .tasks.store import RunFolder
+from .tasks.store import RunFolder, visible
 
 if TYPE_CHECKING:
     import pandas as pd
+    from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100
 """Label of a token that does not count in the loss."""
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 """Every linear layer of a Llama or Qwen block: unsloth needs names, PEFT finds the same ones by ``all-linear``."""
+
+SHOWN = (1200, 600)
+"""Characters of a long text that are shown: from its beginning, from its end."""
 
 SCALER_TRIES = 16
 """Training stops after this many overflows in a row. Loss scaling halves its scale at each; it starts at 2^16."""
@@ -168,9 +172,7 @@ def token_lengths(params: Params, arm: str) -> pd.DataFrame:
     """
     import pandas as pd
 
-    model = Plan(params).params.model("student")  # of the commit that the study kept
-    tokenizer = load_tokenizer(model)
-    rows = _rows(params, arm, tokenizer)
+    model, tokenizer, rows = _read(params, arm)
     examples = encode(rows, tokenizer, model.chat_template_kwargs)
     prompt = pd.Series([example["prompt_tokens"] for example in examples])
     row = pd.Series([len(example["input_ids"]) for example in examples])
@@ -187,6 +189,29 @@ def token_lengths(params: Params, arm: str) -> pd.DataFrame:
     if (whole := fallbacks(rows)) > MOSTLY * len(rows):
         print(f"warning: {arm}: of {len(rows)} rows {whole} are whole traces that its fallback adds")
     return table.assign(rows=len(row), **found)
+
+
+def first_row(params: Params, arm: str) -> str:
+    """The arm's first row as the student reads it, template and special tokens too: the part without loss, then the
+    part with it. Of a long part the beginning and the end.
+    """
+    model, tokenizer, rows = _read(params, arm)
+    (example,) = encode(rows[:1], tokenizer, model.chat_template_kwargs)
+    tokens, start = example["input_ids"], example["prompt_tokens"]
+    parts = {"prompt, without loss": tokens[:start], "response, with loss": tokens[start:]}
+    return "\n\n".join(f"[{name}]\n{_shortened(visible(tokenizer.decode(part)))}" for name, part in parts.items())
+
+
+def _shortened(text: str) -> str:
+    left_out = len(text) - sum(SHOWN)
+    return text if left_out <= 0 else f"{text[: SHOWN[0]]}\n[{left_out:,} characters]\n{text[-SHOWN[1] :]}"
+
+
+def _read(params: Params, arm: str) -> tuple[Model, PreTrainedTokenizerBase, list[dict]]:
+    """The student, its tokenizer and the arm's rows."""
+    model = Plan(params).params.model("student")  # of the commit that the study kept
+    tokenizer = load_tokenizer(model)
+    return model, tokenizer, _rows(params, arm, tokenizer)
 
 
 def fallbacks(rows: list[dict]) -> int:

@@ -205,6 +205,15 @@ def test_lengths_are_told_before_training_and_agree_with_what_was_trained(params
     assert "warning: sft-long-cot: of 12 rows max_length 150 leaves out" in capsys.readouterr().out
 
 
+def test_the_first_row_is_shown_as_the_student_reads_it_with_its_loss(params, collected, monkeypatch):
+    prompt, response = finetuning.first_row(params, "sft-long-cot").split("\n\n[response, with loss]\n")
+    trace = collected[0]
+    assert prompt.startswith("[prompt, without loss]\n<|im_start|>") and trace.question in prompt
+    assert response.startswith(trace.trace) and response.rstrip().endswith("<|im_end|>")
+    monkeypatch.setattr(finetuning, "SHOWN", (10, 5))
+    assert f"{trace.trace[:10]}\n[" in finetuning.first_row(params, "sft-long-cot")
+
+
 def test_nothing_is_said_where_all_rows_fit(params, collected, capsys):
     finetuning.token_lengths(params, "sft-long-cot")
     assert "warning" not in capsys.readouterr().out

@@ -36,6 +36,9 @@ class Choice:
     trainer: str
     why: str
 
+    def __str__(self) -> str:
+        return f"{self.trainer}: {self.why}"
+
 
 def on_cuda(device: str) -> bool:
     """Whether ``device`` (of ``Machine``) means a CUDA device here."""
