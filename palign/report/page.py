@@ -24,6 +24,8 @@ from ..tasks.store import provenance, visible, write_atomically
 KEPT = re.compile(r'\bkept\["([\w-]+)"\]')
 SHOWN = re.compile(r'\bshown(?:\[| = \{)"([\w-]+)"')
 LINK = re.compile(r"\]\((\w+)\.ipynb\)")
+NAME = re.compile(r"<code>(?=[\w-]{1,32}</code>)")
+"""The beginning of a short name, such as an arm's, which is not broken at its hyphens."""
 REPORT = "../report.html"
 """The report, as a notebook's page links it."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -81,7 +83,7 @@ def render(notebook: Path, target: Path, pages: Sequence[tuple[str, str]] = ()) 
     here = Path(__file__).resolve().parent
     exporter = HTMLExporter(template_name="template", extra_template_basedirs=[str(here)], exclude_anchor_links=True)
     body, _ = exporter.from_notebook_node(executed, {"page": page})
-    write_atomically(target, visible(body))
+    write_atomically(target, visible(NAME.sub('<code class="name">', body)))
 
 
 def _of_reader(cells: list, addresses: Collection[str]) -> list:
