@@ -172,7 +172,7 @@ def test_tables_have_no_borders_and_no_words_for_nothing(tmp_path):
     assert not [attrs for _, attrs in found.tags if {"border", "style"} & set(attrs)]
     assert "<td>NaN" not in html and ">None<" not in html and ">nan<" not in html
     assert html.count('<td class="number">+0.7 [-1.7, +3.1]</td>') == 2 and html.count("<td>no</td>") == 2
-    assert html.count("<td><code class="name">search</code>, NaN or 1</td>") == 2
+    assert html.count('<td><code class="name">search</code>, NaN or 1</td>') == 2
     head = '<th>arm</th><th class="number">gain</th><th class="number">share</th><th>why</th>'
     assert re.sub(r">\s+<", "><", html).count(f"<thead><tr>{head}</tr></thead>") == 2
     assert "<tr><th>words</th></tr>" in re.sub(r">\s+<", "><", html), "the numbers of rows are no data"
