@@ -32,16 +32,16 @@ def lengths(found: pd.DataFrame, budgets: Sequence[int]) -> str:
 
 def prefixes(study: Results) -> str:
     """02: how much of a trace the search keeps, and what it asks for."""
-    found = tables.truncation(study)
-    if found.empty:
+    if not study.plan.is_adaptive:
         return ""
-    value = found["value"]
-    failed = f" {value['judge errors']:,.0f} searches failed." if value["judge errors"] else ""
+    found = study.prefixes()
+    good = found[found["status"] == "ok"]
+    whole, failed = int((~good["sufficient"]).sum()), len(found) - len(good)
+    more = f" {failed:,} searches failed." if failed else ""
     return (
-        f"In the median the student keeps {100 * value['prefix ratio, median']:.0f} % of a trace's tokens, after "
-        f"{value['judge calls a trace, mean']:.1f} verdicts per trace (mean). It finds no prefix "
-        f"enough in {value['whole trace, never enough']:,.0f} of {value['traces']:,.0f} traces, which are kept "
-        f"whole.{failed}"
+        f"In the median the student keeps {100 * good['ratio'].median():.0f} % of a trace's tokens, after "
+        f"{found['calls'].mean():.1f} verdicts per trace (mean). It finds no prefix enough in {whole:,} of "
+        f"{len(good):,} traces, which are kept whole.{more}"
     )
 
 
