@@ -244,7 +244,13 @@ ARMS |= {
             "the trace without the sentences of lowest summed entropy",
             "`pruned_share`; the last sentence is kept",
         ),
-        Arm("essence-50", "text", "tokens-50", "the first half of the trace's tokens"),
+        Arm(
+            "essence-50",
+            "text",
+            "tokens-50",
+            "the first half of the trace's tokens",
+            "its rows do not end the turn, as in the authors' code",
+        ),
         Arm(
             "mix-long",
             "mixed",

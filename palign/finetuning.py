@@ -87,9 +87,10 @@ NEUTRAL = "The answer."
 def encode(rows: list[dict[str, str]], tokenizer, chat_template_kwargs: dict) -> list[dict]:
     """Rows as tokens, uncut: ``id``, ``answers``, ``input_ids`` and ``prompt_tokens``, the leading tokens without loss.
 
-    A row is the prompt as at evaluation, the completion, and the end of turn that the template writes behind
-    ``NEUTRAL``. The template does not see the completion: Qwen3's cuts everything up to ``</think>`` out of a turn, or
-    puts empty thoughts before it, and Llama's strips it, so that the row would not be what the student is to write.
+    A row is the prompt as at evaluation, the completion, and, where the row ``ends``, the end of turn that the template
+    writes behind ``NEUTRAL``. The template does not see the completion: Qwen3's cuts everything up to ``</think>`` out
+    of a turn, or puts empty thoughts before it, and Llama's strips it, so that the row would not be what the student is
+    to write.
     Think tags of a completion stay as they are, since the student or teacher wrote them; its control tokens are broken
     (``palign.prompts.plain``). Prompt and response are tokenised separately, so the prompt's tokens are evaluation's.
 
@@ -108,7 +109,7 @@ def encode(rows: list[dict[str, str]], tokenizer, chat_template_kwargs: dict) ->
                 f"row {row['id']}: the chat template renders the prompt differently when an answer follows it; see "
                 "chat_template_kwargs"
             )
-        response = plain(tokenizer, row["completion"], response=True) + end
+        response = plain(tokenizer, row["completion"], response=True) + (end if row.get("ends", True) else "")
         prompt, response = tokenizer([asked, response], add_special_tokens=False).input_ids
         example = {"id": row["id"], "answers": row["answers"], "input_ids": prompt + response}
         examples.append(example | {"prompt_tokens": len(prompt)})

@@ -31,6 +31,8 @@ from functools import lru_cache, partial
 from typing import Literal
 
 Outcome = Literal["right", "wrong", "unparseable", "timed out"]
+SOUND = ("right", "no box")
+"""Outcomes of a teacher's trace that may be trained on: it states no answer that is not the gold one."""
 
 LIMIT = 10.0
 """Seconds of wall-clock for one answer in math-verify."""

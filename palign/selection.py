@@ -20,7 +20,7 @@ from typing import NamedTuple
 from .continuation import cut, kept, target
 from .engines.base import Engine
 from .engines.opening import open_engine
-from .grading import grade_all
+from .grading import SOUND, grade_all
 from .params import Machine, Params
 from .prompts import fill, plain
 from .tasks.plan import CANDIDATES, SELECTED, Plan, held
@@ -81,7 +81,7 @@ def candidates(
     offered = []
     for trace, grade in zip(traces, grades, strict=True):
         own = [Candidate(source, found[trace["id"]]) for source, found in right.items() if trace["id"] in found]
-        if grade.outcome != "wrong":
+        if grade.outcome in SOUND:
             own.append(Candidate(TRACE, _as_pair(trace)))
         offered.append(own)
     return offered

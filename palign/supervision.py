@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from .arms import ARMS, PAIR, Arm
 from .continuation import kept, target
 from .engines.base import NEVER_ANSWERED, seed_of
-from .grading import grade_all
+from .grading import SOUND, grade_all
 from .params import FineTuning, Params
 from .prompts import fill
 from .tasks.plan import Plan
@@ -82,11 +82,14 @@ def problem(record: dict) -> str:
 def of_texts(spec: Arm, recipe: FineTuning, records: Iterable[dict]) -> list[dict]:
     """Rows of the texts that truncation left; where it found none, there is no row.
 
-    All of them end where the trace states an answer, but for the first half of the tokens, which may be cut.
+    All of them end where the trace states an answer, but for the first half of the tokens: it may be cut, and its row
+    does not end the turn, or the student would learn to stop in mid-sentence.
     """
-    answers = spec.strategy != "tokens-50"
+    whole = spec.strategy != "tokens-50"
     return [
-        _row(recipe.answer_prompt, record, record["prefix"], answers) for record in records if record["status"] == "ok"
+        _row(recipe.answer_prompt, record, record["prefix"], answers=whole, ends=whole)
+        for record in records
+        if record["status"] == "ok"
     ]
 
 
@@ -195,10 +198,10 @@ def _added(spec: Arm, seed: int, traces: Sequence[dict], right: Collection[str],
 
 
 def _sound(traces: Iterable[dict]) -> list[str]:
-    """The ids of traces that state no wrong answer."""
+    """The ids of traces whose own answer is right, or that box none (:data:`SOUND`)."""
     traces = list(traces)
     grades = grade_all([trace["trace"] for trace in traces], [trace["answer"] for trace in traces], lenient=False)
-    return [trace["id"] for trace, grade in zip(traces, grades, strict=True) if grade.outcome != "wrong"]
+    return [trace["id"] for trace, grade in zip(traces, grades, strict=True) if grade.outcome in SOUND]
 
 
 def _copies(row: dict, count: int) -> list[dict]:
@@ -206,10 +209,12 @@ def _copies(row: dict, count: int) -> list[dict]:
     return [row | ({"id": f"{row['id']}/copy-{i}"} if i else {}) for i in range(count)]
 
 
-def _row(instruction: str, record: dict, completion: str, answers: bool = True, fallback: bool = False) -> dict:
+def _row(
+    instruction: str, record: dict, completion: str, *, answers: bool = True, fallback: bool = False, ends: bool = True
+) -> dict:
     prompt = fill(instruction, question=record["question"])
     row = {"id": record["id"], "of": problem(record), "prompt": prompt, "completion": completion}
-    return row | {"answers": answers, "fallback": fallback}
+    return row | {"answers": answers, "fallback": fallback, "ends": ends}
 
 
 def _upft(recipe: FineTuning, trace: dict, tokenizer, seed: int) -> dict:

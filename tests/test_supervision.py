@@ -390,6 +390,15 @@ def test_an_unmarked_target_parts_its_halves_by_white_space(prefix, continuation
     assert supervision.OF_PAIRS["unmarked"]({"prefix": prefix, "continuation": continuation}) == joined
 
 
+def test_the_first_half_of_the_tokens_does_not_end_the_turn():
+    """With an end of turn behind it the student learnt to stop in mid-sentence, and boxed no answer in 97 %."""
+    records = [{"id": "1", "question": "?", "prefix": "A. B", "status": "ok"}]
+    (half,), (solution,) = (
+        supervision.of_texts(ARMS[arm], FineTuning(), records) for arm in ("essence-50", "first-solution")
+    )
+    assert not half["ends"] and solution["ends"]
+
+
 @pytest.fixture
 def finished(params, collected):
     """A study that has traces, and pairs of them as a test gives them."""

@@ -90,6 +90,7 @@ SELECTED = ("likely", "rsr")
 """The strategies that choose among candidates (``palign.selection``)."""
 CONSTANTS = {"truncation": LABELS, "sufficiency": LABELS, "finetuning": (BEGIN, END)}
 CONSTANTS |= {f"alignment/{strategy}": (BEGIN, END) for strategy in SELECTED}  # they score responses with their marks
+CONSTANTS |= {"truncation/tokens-50": (*LABELS, "its rows do not end the turn")}
 """Texts in the code that the results of a stage, or of one task, depend on."""
 UPFT = ("upft_tokens", "upft_structure_share", "upft_prompt")
 FINETUNING = ("seed", *TOKENIZER, "chat_template_kwargs", "answer_prompt", "load_in_4bit", "num_train_epochs")
