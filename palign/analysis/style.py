@@ -26,7 +26,7 @@ def theme() -> None:
     """Set the theme that every figure has. Call it before a figure is made."""
     sns.set_theme(context="notebook", style="whitegrid", font_scale=0.9)
     # matplotlib makes the ids in an SVG from this salt, otherwise from a random number
-    plt.rcParams.update({"svg.hashsalt": "palign", "figure.dpi": 100, "savefig.dpi": 150})
+    plt.rcParams.update({"svg.hashsalt": "palign", "figure.dpi": 100, "savefig.dpi": 200})
 
 
 def save(figure: plt.Figure, folder: Path, name: str) -> list[Path]:

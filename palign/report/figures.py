@@ -1,5 +1,6 @@
 """The report's figures: each takes a table. An arm has one colour and mark everywhere, and stands in its group, the
-highest value first; P-ALIGN lies on top of what overlaps it. Every axis has its unit. No figure is wider than a page.
+highest value first; of many arms only the main ones have their own colour, the others that of their group. P-ALIGN lies
+on top of what overlaps it. Every axis has its unit. No figure is wider than a page.
 
 >>> figure = accuracy(tables.accuracy(study), texts.samples(study))
 """
@@ -7,13 +8,13 @@ highest value first; P-ALIGN lies on top of what overlaps it. Every axis has its
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Collection
 from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from ..analysis.style import caption, nothing, spread, theme
@@ -56,10 +57,13 @@ def _styles() -> dict[str, tuple]:
 STYLES = _styles()
 COLOURS = {arm: colour for arm, (colour, _) in STYLES.items()}
 COLOURBLIND = sns.color_palette("colorblind", 10)
-MANY = 8  # arms; with more, one panel a benchmark is too narrow
+MANY = 8  # arms; no one tells more colours apart, or reads more names between points
+MOST_PANELS = 6  # side by side
 WIDTH = 7.0  # inches, of a page
 OURS = "p-align"
 TOP = 10  # above every other arm
+PLATE = {"color": "white", "alpha": 0.7, "lw": 0, "pad": 0.5}
+"""Behind a name. An outline of its letters would write each of them out in the SVG."""
 
 
 def _group(arm: str) -> str:
@@ -75,6 +79,20 @@ def _group(arm: str) -> str:
 
 
 GROUPS = ("main arms", "ablations", "fixed shares", "segments", "controls", "rivals and extensions")
+GROUP_STYLES = {
+    "ablations": ("0.3", "D"),
+    "fixed shares": ("0.55", "s"),
+    "segments": ("0.55", "^"),
+    "controls": (COLOURBLIND[5], "o"),
+    "rivals and extensions": (COLOURBLIND[9], "v"),
+}
+"""Group -> (colour, marker) of its arms in a figure of many arms."""
+
+
+def _look(arms: Collection[str]) -> dict[str, tuple]:
+    """Arm -> (colour, marker) in a figure of these arms."""
+    grouped = {arm: GROUP_STYLES.get(_group(arm)) for arm in arms} if len(arms) > MANY else {}
+    return {arm: grouped.get(arm) or STYLES[arm] for arm in arms}
 
 
 def arranged(values: pd.Series) -> dict[str, list[str]]:
@@ -110,62 +128,88 @@ def _over(arm: str) -> int:
 
 
 def accuracy(table: pd.DataFrame, samples: str) -> plt.Figure:
-    """Pass@1 of every arm, one row each and one panel per benchmark; hollow marks: smaller budgets.
+    """Accuracy of every arm, one row each: Pass@1 and below it Pass@k, one panel per benchmark, the average first.
+    Hollow marks: smaller budgets.
 
-    With many arms the panels are Pass@1 and Pass@k, both averaged over the benchmarks. ``table`` of
+    With many arms or benchmarks the panels are Pass@1 and Pass@k, both averaged over the benchmarks. ``table`` of
     ``tables.accuracy``; ``samples``: the caption's words for the number of samples and seeds.
     """
     theme()
     table = table[table["benchmark"] != POOLED]
     budgets, summary = sorted(table["budget"].unique(), reverse=True), single(table)
-    groups, benchmarks = arranged(averages(table)["value"]), list(table["benchmark"].unique())
-    arms = [arm for names in groups.values() for arm in names]
-    many = len(arms) > MANY
-    panels = [(summary, metric) for metric in table["metric"].unique()] if many else [(b, "pass@1") for b in benchmarks]
-    columns = min(len(panels), 5)
-    lines = -(-len(panels) // columns)
-    figure, axes = plt.subplots(
-        lines, columns, figsize=(WIDTH, lines * _height(groups)), sharex=True, sharey=True, squeeze=False
-    )
-    heights = _rows(axes[0][0], groups)
-    for axis in axes.flat[len(panels) :]:
-        axis.set_visible(False)
-    for axis, (benchmark, metric) in zip(axes.flat, panels, strict=False):
+    groups, metrics = arranged(averages(table)["value"]), list(table["metric"].unique())
+    arms, looks = [arm for names in groups.values() for arm in names], _look(table["arm"].unique())
+    benchmarks = sorted(table["benchmark"].unique(), key=lambda name: name != summary)
+    wide = len(arms) > MANY or not 1 < len(benchmarks) <= MOST_PANELS
+    if wide:
+        lines, panels, ratios = 1, [(summary, metric) for metric in metrics], [1] * len(metrics)
+    else:
+        lines, panels = len(metrics), [(name, metric) for metric in metrics for name in benchmarks]
+        ratios = [2.2, *[1] * (len(benchmarks) - 1)]
+    size = (WIDTH, lines * _height(groups))
+    shared = {"sharex": "col", "sharey": True, "squeeze": False, "width_ratios": ratios}
+    figure, axes = plt.subplots(lines, len(ratios), figsize=size, **shared)
+    *_, heights = (_rows(axis, groups) for axis in axes[:, 0])
+    for axis, (benchmark, metric) in zip(axes.flat, panels, strict=True):
         part = table[table["metric"] == metric]
         shown = part[part["benchmark"] == benchmark].set_index(["budget", "arm"])
         for k, budget in enumerate(budgets):
             for arm, y in zip(arms, heights, strict=True):
-                _dot(axis, shown.loc[[(budget, arm)]], y + 0.3 * k, arm, hollow=k > 0)
-        if many:
+                _dot(axis, shown.loc[[(budget, arm)]], y + 0.3 * k, looks[arm], _over(arm), hollow=k > 0)
+        if wide:
             each = part[(part["benchmark"] != AVERAGE) & (part["budget"] == budgets[0])]
             at = each["arm"].map(dict(zip(arms, heights, strict=True)))
             axis.plot(100 * each["value"], at, ls="", marker="|", ms=6, color="0.7", zorder=2)
+        elif benchmark == summary:
+            _write(axis, 100 * shown.loc[budgets[0], ["value", "low", "high"]].loc[arms], heights)
         if OURS in arms:
             at = 100 * shown.loc[(budgets[0], OURS), "value"]
             axis.axvline(at, ls="--", lw=1, color=COLOURS[OURS], zorder=1)
-        title = metric.capitalize() if many else benchmark
-        axis.set(title=title, xlim=(-4, 104), xticks=range(0, 101, 20 if many else 50))
-    for axis in axes[-1]:
-        axis.set_xlabel(f"{summary} (%)" if many else "Pass@1 (%)")
+        large = wide or benchmark == summary
+        title = metric.capitalize() if wide else benchmark
+        axis.set(title=title, xlim=(-4, 104), xticks=range(0, 101, 20 if large else 50))
+        axis.set_xlabel(f"{summary} (%)" if wide else f"{metric.capitalize()} (%)", fontsize=None if large else "small")
+        axis.tick_params(labelbottom=True)
+    for axis in axes[1:].flat:
+        axis.set_title("")
     figure.tight_layout()
     sizes = table[table["benchmark"] != AVERAGE].drop_duplicates("benchmark")
-    problems = ", ".join(f"{row.benchmark} {row.n}" for row in sizes.itertuples())
+    problems = ", ".join(f"{row.benchmark} {row.n:,}" for row in sizes.itertuples())
     words = [f"Problems: {problems}; {samples}. Bars: 95 % intervals."]
     if len(budgets) > 1:
-        words.append(f"Filled: {budgets[0]} tokens a response; hollow: {budgets[1]}.")
-    if many and len(sizes) > 1:
+        words.append(f"Filled: {budgets[0]:,} tokens per response; hollow: {budgets[1]:,}.")
+    if wide and len(sizes) > 1:
         words.append("Grey strokes: the benchmarks.")
     if OURS in arms:
         words.append(f"Dashed: {OURS}.")
-    caption(figure, " ".join(words))
+    caption(figure, " ".join([_leaders(table, summary, budgets[0]), *words]).strip())
     return figure
 
 
-def _dot(axis: plt.Axes, row: pd.DataFrame, y: float, arm: str, hollow: bool = False) -> None:
+def _leaders(table: pd.DataFrame, summary: str, budget: int) -> str:
+    """Which arm is highest by which metric, where it is not the same one; otherwise nothing."""
+    rows = table[(table["benchmark"] == summary) & (table["budget"] == budget)]
+    best = {metric: part.loc[part["value"].idxmax()] for metric, part in rows.groupby("metric", sort=False)}
+    if len({row["arm"] for row in best.values()}) < 2:
+        return ""
+    each = [f"{row['arm']} in {metric.capitalize()} ({100 * row['value']:.1f} %)" for metric, row in best.items()]
+    return f"Highest: {', '.join(each)}."
+
+
+def _write(axis: plt.Axes, percent: pd.DataFrame, heights: list[int]) -> None:
+    """Write each row's value beside its mark, to the left of what is high; the highest one in bold."""
+    for y, row in zip(heights, percent.itertuples(), strict=True):
+        at, side, shift = (row.low, "right", -5) if row.value > 50 else (row.high, "left", 5)
+        text = axis.annotate(f"{row.value:.1f}", (at, y), (shift, 0), textcoords="offset points", va="center", ha=side)
+        text.set(fontsize=8, fontweight="bold" if row.value == percent["value"].max() else "normal", zorder=TOP + 1)
+        text.set_bbox(PLATE)
+
+
+def _dot(axis: plt.Axes, row: pd.DataFrame, y: float, look: tuple, zorder: int, hollow: bool = False) -> None:
     """A row's value with its interval, in percent, at a height."""
-    colour, marker = STYLES[arm]
-    look = {"fmt": marker, "ms": 4.5, "capsize": 1.5, "lw": 1.2, "color": colour, "zorder": _over(arm)}
-    axis.errorbar(100 * row["value"], [y], xerr=spread(row), mfc="white" if hollow else colour, **look)
+    colour, marker = look
+    drawn = {"fmt": marker, "ms": 4.5, "capsize": 1.5, "lw": 1.2, "color": colour, "zorder": zorder}
+    axis.errorbar(100 * row["value"], [y], xerr=spread(row), mfc="white" if hollow else colour, **drawn)
 
 
 def economy(table: pd.DataFrame, responses: pd.DataFrame, samples: str) -> plt.Figure:
@@ -179,8 +223,12 @@ def economy(table: pd.DataFrame, responses: pd.DataFrame, samples: str) -> plt.F
     axis.set_xlim(0, 1.15 * tokens.max())
     figure.tight_layout()
     _name(axis, rows, tokens)
-    caption(figure, f"n = {int(rows['n'].iloc[0])} problems, {samples}; bars: 95 % intervals.")
+    said = f" Named: the main arms, and {_LEAST} with shorter responses." if len(rows) > MANY else ""
+    caption(figure, f"n = {int(rows['n'].iloc[0]):,} problems, {samples}; bars: 95 % intervals.{said}")
     return figure
+
+
+_LEAST = "those that no arm equals"
 
 
 def _averaged(table: pd.DataFrame) -> str:
@@ -194,24 +242,45 @@ def _room(arms: int) -> float:
 
 
 def _points(axis: plt.Axes, rows: pd.DataFrame, at: pd.Series) -> None:
-    """A point per arm with its interval, in percent."""
+    """A point per arm with its interval, in percent; of many arms a legend of their groups."""
+    looks = _look(rows.index)
     for arm in rows.index:
-        row, (colour, marker) = rows.loc[[arm]], STYLES[arm]
+        row, (colour, marker) = rows.loc[[arm]], looks[arm]
         look = {"ms": 5, "capsize": 2, "lw": 1, "color": colour, "zorder": _over(arm)}
         axis.errorbar([at[arm]], 100 * row["value"], yerr=spread(row), fmt=marker, **look)
     low, high = 100 * rows["low"].min(), 100 * rows["high"].max()
     axis.set_ylim(max(low - 8, -5), min(high + 8, 105))
+    if len(rows) > MANY:
+        groups = [group for group in arranged(rows["value"]) if group in GROUP_STYLES]
+        marks = {group: dict(zip(("color", "marker"), GROUP_STYLES[group], strict=True)) for group in groups}
+        handles = [plt.Line2D([], [], ls="", label=group, **mark) for group, mark in marks.items()]
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(handles), "borderaxespad": 0.2}
+        axis.legend(handles=handles, **place, frameon=False, fontsize="small")
+
+
+def _frontier(rows: pd.DataFrame, at: pd.Series) -> list[str]:
+    """The arms that no arm equals for less, from the least on."""
+    order = sorted(rows.index, key=lambda arm: (at[arm], -rows.loc[arm, "value"]))
+    best = rows.loc[order, "value"].cummax().shift(fill_value=-1.0)
+    return [arm for arm in order if rows.loc[arm, "value"] > best[arm]]
 
 
 ANGLES = np.radians([0, 180, 90, 270, 45, 315, 135, 225, 20, 340, 160, 200, 65, 295, 115, 245])
 DISTANCES = (6, 10, 16, 24, 34, 46, 60, 76, 94, 114, 136, 160, 190)
 """Where a point's name may stand: directions and points (1/72 inch) from it."""
+APART = 8  # points; a name farther away has a line to its point
+WAY = np.linspace(0.3, 1, 8)[:, None]
+"""Where along such a line it is tested."""
 
 
 def _name(axis: plt.Axes, rows: pd.DataFrame, at: pd.Series, line: plt.Line2D | None = None) -> None:
     """Write each arm's name where it lies on no mark, bar or other name, nor on ``line``; a name that stands apart has
-    a line to its point. Call it last: it needs the panel's final size.
+    a line to its point. Of many arms only the main ones are named, and those of the frontier. Call it last: it needs
+    the panel's final size.
     """
+    looks, named = _look(rows.index), set(rows.index)
+    if len(rows) > MANY:
+        named = {arm for arm in rows.index if _group(arm) == "main arms"} | set(_frontier(rows, at))
     axis.figure.draw_without_rendering()
     pixels, frame, inverse = axis.figure.dpi / 72, axis.get_window_extent(), axis.transData.inverted()
     places, taken = {}, []
@@ -226,11 +295,11 @@ def _name(axis: plt.Axes, rows: pd.DataFrame, at: pd.Series, line: plt.Line2D | 
         for start, end in pairwise(ends):
             taken.append((*np.minimum(start, end) - pixels, *np.maximum(start, end) + pixels))
     steps = np.array([(np.cos(a), np.sin(a), pixels * d) for d in DISTANCES for a in ANGLES])
-    for arm in sorted(places, key=lambda arm: (arm != OURS, -places[arm][1])):
+    for arm in sorted(named & set(places), key=lambda arm: (arm != OURS, -places[arm][1])):
         x, y = places[arm]
         text = axis.text(*inverse.transform((x, y)), arm, ha="center", va="center", zorder=_over(arm) + 1)
-        text.set(fontsize=9 if len(rows) <= 25 else 8, fontweight="bold" if arm == OURS else "normal")
-        text.set_path_effects([withStroke(linewidth=2, foreground="white")])
+        text.set(fontsize=9, fontweight="bold" if arm == OURS else "normal")
+        text.set_bbox(PLATE)
         half = np.array(text.get_window_extent().size) / 2
         centres = np.column_stack([x + steps[:, 0] * (steps[:, 2] + half[0]), y + steps[:, 1] * steps[:, 2]])
         boxes = np.hstack([centres - half, centres + half])
@@ -241,12 +310,18 @@ def _name(axis: plt.Axes, rows: pd.DataFrame, at: pd.Series, line: plt.Line2D | 
         gaps = np.maximum(np.maximum(boxes[:, :2] - others, others - boxes[:, 2:]), 0)
         nearest = np.hypot(gaps[..., 0], gaps[..., 1]).min(axis=0, initial=np.inf)
         cost += 2 * (steps[:, 2] - nearest).clip(min=0)
+        ends = np.clip((x, y), boxes[:, :2], boxes[:, 2:])
+        way = (x, y) + WAY * (ends - (x, y))[:, None]  # of the line to it, which should cross nothing
+        for other in map(np.array, taken):
+            crossed = ((way > other[:2]) & (way < other[2:])).all(axis=-1).sum(axis=1)
+            cost += 20 * pixels * crossed * (steps[:, 2] > APART * pixels)
         best = int(np.argmin(cost + 1e6 * outside))
         taken.append(tuple(boxes[best]))
         text.set_position(inverse.transform(centres[best]))
-        if steps[best, 2] > 8 * pixels:
+        if steps[best, 2] > APART * pixels:
             end = np.clip((x, y), boxes[best, :2], boxes[best, 2:])
-            axis.plot(*inverse.transform([(x, y), end]).T, lw=0.8, color=COLOURS[arm], zorder=2)
+            taken += [(*at - 2 * pixels, *at + 2 * pixels) for at in (x, y) + WAY * (end - (x, y))]
+            axis.plot(*inverse.transform([(x, y), end]).T, lw=0.8, color=looks[arm][0], zorder=2)
 
 
 def _shared(boxes: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -260,6 +335,8 @@ def response_lengths(grades: pd.DataFrame, budgets: list[int]) -> plt.Figure:
     theme()
     grades = answered(grades)
     groups = arranged(grades.groupby("arm", sort=False)["new_tokens"].median())
+    looks = _look(grades["arm"].unique())
+    many = len(looks) > MANY  # then the outliers are thousands of points
     figure, axis = plt.subplots(figsize=(5.6, max(2.2, _height(groups))))
     at = dict(zip([arm for arms in groups.values() for arm in arms], _rows(axis, groups), strict=True))
     ends = axis.get_ylim()
@@ -268,10 +345,11 @@ def response_lengths(grades: pd.DataFrame, budgets: list[int]) -> plt.Figure:
         x="new_tokens",
         y="row",
         hue="arm",
-        palette={arm: COLOURS[arm] for arm in at},
+        palette={arm: looks[arm][0] for arm in at},
         orient="h",
         native_scale=True,
         fliersize=1,
+        showfliers=not many,
         ax=axis,
         legend=False,
     )
@@ -279,10 +357,12 @@ def response_lengths(grades: pd.DataFrame, budgets: list[int]) -> plt.Figure:
         axis.axvline(budget, ls="--", lw=1, color="grey")
     axis.set(xlabel="response length (tokens)", ylabel="", xlim=(0, budgets[0] * 1.02), ylim=ends)
     figure.tight_layout()
-    second = f" Dashed: the second budget, {budgets[1]}." if budgets[1:] else ""
+    second = f" Dashed: the second budget, {budgets[1]:,}." if budgets[1:] else ""
+    beyond = "; what lies beyond is not drawn" if many else ""
     counts = grades.groupby("arm").size()
-    each = " to ".join(f"{n}" for n in sorted({counts.min(), counts.max()}))
-    caption(figure, f"n = {each} answered responses an arm. Boxes: quartiles; whiskers: 1.5 box lengths.{second}")
+    each = " to ".join(f"{n:,}" for n in sorted({counts.min(), counts.max()}))
+    words = f"n = {each} answered responses per arm. Boxes: quartiles; whiskers: 1.5 box lengths{beyond}.{second}"
+    caption(figure, words)
     return figure
 
 
@@ -298,10 +378,10 @@ def seeds(table: pd.DataFrame, accuracies: pd.DataFrame | None = None) -> plt.Fi
     if accuracies is not None:
         others = averages(accuracies)[["value", "low", "high"]]
         table = pd.concat([table, others[~others.index.isin(table.index)]])
-    groups = arranged(table["value"])
+    groups, looks = arranged(table["value"]), _look(table.index)
     figure, axis = plt.subplots(figsize=(5.6, _height(groups)))
     for arm, y in zip([arm for arms in groups.values() for arm in arms], _rows(axis, groups), strict=True):
-        row, colour = table.loc[arm], COLOURS[arm]
+        row, colour = table.loc[arm], looks[arm][0]
         axis.hlines(y, 100 * row["low"], 100 * row["high"], color=colour, lw=6, alpha=0.3, zorder=_over(arm))
         drawn = {"ls": "", "color": colour, "zorder": _over(arm)}
         if row[own].isna().all():
@@ -316,18 +396,18 @@ def seeds(table: pd.DataFrame, accuracies: pd.DataFrame | None = None) -> plt.Fi
     alone = " Dots: not trained, so without seeds." if table[own].isna().all(axis=1).any() else ""
     caption(
         figure,
-        f"Strokes: each of {len(own)} training seeds; sd: their standard deviation.{alone}\n"
+        f"Strokes: each of the {len(own)} training seeds; sd: their standard deviation.{alone}\n"
         "Bands: 95 % intervals of the mean.",
     )
     return figure
 
 
-PREFERENCES = {
-    "win": ("prefers the heading's arm", COLOURBLIND[0]),
+PREFERENCES = {  # in colours of no arm
+    "win": ("prefers the heading's arm", "#6a73b8"),
     "tie": ("tie", "0.8"),
     "inconsistent": ("order decides", "0.6"),
     "unparseable": ("no verdict", "0.4"),
-    "loss": ("prefers the arm in the row", COLOURBLIND[1]),
+    "loss": ("prefers the arm in the row", "#e6d25a"),
 }
 
 
@@ -359,8 +439,8 @@ def preference(table: pd.DataFrame, judge: str) -> plt.Figure | None:
     figure.legend(loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False, ncols=3, fontsize="small")
     caption(
         figure,
-        f"Judge: {judge}. n = {int(table['n'].max())} problems a pair, each asked in both orders.\n"
-        "Black: 95 % intervals of wins (from the left) and of losses (from the right).",
+        f"Judge: {judge}. n = {int(table['n'].max()):,} problems per pair, each asked in both orders.\n"
+        "Lines: 95 % intervals of wins (from the left) and of losses (from the right).",
     )
     return figure
 
@@ -395,7 +475,7 @@ def ratios(table: pd.DataFrame, samples: str) -> plt.Figure | None:
     handles, words = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, words, loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False, ncols=2)
     n = int(table["n"].iloc[0])
-    caption(figure, f"n = {n} problems, {samples}. Bars and band: 95 % intervals.")
+    caption(figure, f"n = {n:,} problems, {samples}. Bars and band: 95 % intervals.")
     return figure
 
 
@@ -411,31 +491,43 @@ def pareto(table: pd.DataFrame, spent: pd.DataFrame, samples: str) -> plt.Figure
         return nothing()
     labels = {"trained": "tokens trained on", "total": "tokens judged, continued and trained on"}
     figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 2 * _room(len(rows))), sharey=True)
-    lines = []
+    lines, free = [], bool((spent.loc[rows.index, "total"] == 0).any())
     for axis, (column, label) in zip(axes, labels.items(), strict=True):
         cost = spent.loc[rows.index, column]
         _points(axis, rows, cost)
-        order = sorted(rows.index, key=lambda arm: (cost[arm], -rows.loc[arm, "value"]))
-        best = 100 * rows.loc[order, "value"].cummax()
-        (line,) = axis.step(cost[order], best, where="post", color="grey", lw=1, zorder=1, label="frontier")
+        best = _frontier(rows, cost)
+        ends = [*cost[best], cost.max()], [*100 * rows.loc[best, "value"], 100 * rows["value"].max()]
+        (line,) = axis.step(*ends, where="post", color="grey", lw=1, zorder=1, label="frontier")
         lines.append(line)
         least, most = cost[cost > 0].min(), cost.max()
-        # logarithmic, but with a place for zero
-        axis.set_xscale("symlog", linthresh=least, linscale=0.3)
-        axis.set(xlabel=label, ylabel=_averaged(table), xlim=(-0.1 * least, 1.3 * most))
-        steps = [step * 10**power for power in range(1, 15) for step in (1, 2, 5)]
-        axis.set_xticks([0, *([step for step in steps if least <= step <= 1.3 * most] or [most])])
-        axis.xaxis.set_major_formatter(EngFormatter(places=0, sep=""))
+        margin = max(1.05, (most / least) ** 0.15)
+        # logarithmic, but a fifth of the axis is for zero
+        axis.set_xscale("symlog", linthresh=least, linscale=0.2 * np.log10(margin * most / least))
+        low, high = (-0.1 * least if free else least / margin), margin * most
+        axis.set(xlabel=label, ylabel=_averaged(table), xlim=(low, high))
+        axis.set_xticks([0] * free + _ticks(least if free else low, high))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.xaxis.set_minor_formatter(NullFormatter())
     figure.tight_layout()
     for axis, column, line in zip(axes, labels, lines, strict=True):
         _name(axis, rows, spent[column], line)
+    said = f" Named: the main arms, and {_LEAST} for fewer tokens." if len(rows) > MANY else ""
+    place = " with a place for 0" if free else ""
     caption(
         figure,
-        f"n = {int(rows['n'].iloc[0])} problems, {samples}; bars: 95 % intervals. Tokens of one "
-        "training seed. Grey: the best accuracy for so many tokens or fewer.",
+        f"n = {int(rows['n'].iloc[0]):,} problems, {samples}; bars: 95 % intervals. Tokens of one training seed; their "
+        f"axes are logarithmic{place}. Grey: the best accuracy for so many tokens or fewer.{said}",
     )
     return figure
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Three round numbers or more from ``low`` to ``high``, for a logarithmic axis that may hold no power of ten."""
+    for steps in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), np.arange(1, 10, 0.5), np.arange(1, 10, 0.1)):
+        found = [float(step * 10**power) for power in range(15) for step in steps if low <= step * 10**power <= high]
+        if len(found) >= 3:
+            break
+    return found
 
 
 def beside(table: pd.DataFrame) -> plt.Figure | None:
@@ -485,7 +577,7 @@ def beside(table: pd.DataFrame) -> plt.Figure | None:
     figure.tight_layout()
     figure.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, ncols=2)
     counts = sorted({int(n) for n in table[table["source"] == HERE]["n"]})
-    each = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+    each = f"{counts[0]:,} to {counts[-1]:,}" if len(counts) > 1 else f"{counts[0]:,}"
     caption(
         figure,
         f"n = {each} problems, traces or pairs of this study; lines: 95 % intervals over them. The paper has none; "
@@ -530,7 +622,7 @@ def claims(ledger: pd.DataFrame) -> plt.Figure | None:
     figure.legend(handles=list(legend.values()), **place, frameon=False, ncols=3, fontsize="small")
     caption(
         figure,
-        f"n = {int(rows['n'].max())} problems of this study, paired; lines: 95 % intervals. The paper's students, "
+        f"n = {int(rows['n'].max()):,} problems of this study, paired; lines: 95 % intervals. The paper's students, "
         "problems and budgets are others.",
     )
     return figure

@@ -28,13 +28,15 @@ def trace_lengths(lengths: pd.DataFrame, budgets: list[int]) -> plt.Figure:
     sns.histplot(tokens, bins=30, color=COLOURBLIND[0], ax=axis)
     for budget in budgets:
         axis.axvline(budget, ls="--", lw=1, color="black")
-        words = f"{budget} tokens:\n{100 * (tokens < budget).mean():.0f} % fit"
+        words = f"{budget:,} tokens:\n{100 * (tokens < budget).mean():.0f} % fit"
         axis.annotate(words, (budget, 1), (-4, -4), xycoords=("data", "axes fraction"), textcoords="offset points")
         axis.texts[-1].set(ha="right", va="top", fontsize="small", backgroundcolor="white")
     axis.set(xlabel="length of a trace (student's tokens)", ylabel="traces", xlim=(0, None))
     axis.set_ylim(top=1.3 * axis.get_ylim()[1])  # the words stand above the bars
     figure.tight_layout()
-    caption(figure, f"n = {len(tokens)} traces. Dashed: the response budgets, and the traces that fit into them whole.")
+    caption(
+        figure, f"n = {len(tokens):,} traces. Dashed: the response budgets, and the traces that fit into them whole."
+    )
     return figure
 
 
@@ -73,7 +75,7 @@ def success(prefixes: pd.DataFrame, pairs: pd.DataFrame) -> plt.Figure | None:
         axis.set(xlabel=label, ylabel="right (%)", xlim=(-0.6, len(counts) - 0.4), ylim=(-3, 103))
     axes[0][0].legend(loc="lower left", fontsize="small")
     figure.tight_layout()
-    words = f"n = {len(table)} prefixes; above each panel: how many there are. Bars: 95 % intervals over prefixes."
+    words = f"n = {len(table):,} prefixes; above each panel: how many there are. Bars: 95 % intervals over prefixes."
     caption(figure, words)
     return figure
 
@@ -94,14 +96,14 @@ def losses(table: pd.DataFrame, arm: str) -> plt.Figure | None:
         return nothing()
     figure, axis = plt.subplots(figsize=SIZE)
     sns.lineplot(table, x="step", y="loss", color=COLOURS[arm], ax=axis)
-    axis.set(xlabel="update", ylabel="loss (nats a token)", ylim=(0, None))
+    axis.set(xlabel="update", ylabel="loss (nats per token)", ylim=(0, None))
     figure.tight_layout()
-    caption(figure, f"n = {len(table)} logged updates of {arm}, one training run.")
+    caption(figure, f"n = {len(table):,} logged updates of {arm}, one training run.")
     return figure
 
 
 def benchmarks(table: pd.DataFrame) -> plt.Figure:
-    """One arm's accuracy on each benchmark and their mean, one panel a metric; ``table`` of ``tables.accuracy``."""
+    """One arm's accuracy on each benchmark and their mean, one panel per metric; ``table`` of ``tables.accuracy``."""
     theme()
     table = table[table["benchmark"] != POOLED]
     metrics, names = list(table["metric"].unique()), list(table["benchmark"].unique())
@@ -114,7 +116,7 @@ def benchmarks(table: pd.DataFrame) -> plt.Figure:
             rows = table[(table["metric"] == metric) & (table["budget"] == budget)]
             at = [names.index(name) + 0.25 * (k - (len(budgets) - 1) / 2) for name in rows["benchmark"]]
             look = {"fmt": "o", "ms": 5, "capsize": 3, "color": colour, "mfc": "white" if k else colour}
-            axis.errorbar(100 * rows["value"], at, xerr=spread(rows), label=f"{budget} tokens", **look)
+            axis.errorbar(100 * rows["value"], at, xerr=spread(rows), label=f"{budget:,} tokens", **look)
         if AVERAGE in names:
             axis.axhline(names.index(AVERAGE) - 0.5, lw=0.8, color="grey")
         axis.set(title=metric.capitalize(), xlabel="right (%)", xlim=(-2, 102))
@@ -125,7 +127,7 @@ def benchmarks(table: pd.DataFrame) -> plt.Figure:
         place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": len(budgets)}
         figure.legend(marks, words, **place, frameon=False, title="response budget")
     sizes = table[table["benchmark"] != AVERAGE].drop_duplicates("benchmark")
-    problems = ", ".join(f"{row.benchmark} {row.n}" for row in sizes.itertuples())
+    problems = ", ".join(f"{row.benchmark} {row.n:,}" for row in sizes.itertuples())
     caption(figure, f"Problems: {problems}. Bars: 95 % intervals over problems.")
     return figure
 
@@ -156,6 +158,6 @@ def response_lengths(grades: pd.DataFrame, budgets: list[int]) -> plt.Figure | N
     sns.move_legend(axis, "upper right", title=None, fontsize="small")
     axis.set(xlabel="length of a response (tokens)", ylabel="responses", xlim=(0, 1.02 * budgets[0]))
     figure.tight_layout()
-    stated = " and ".join(map(str, budgets))
-    caption(figure, f"n = {len(grades)} answered responses. Dashed: the response budgets, {stated} tokens.")
+    stated = " and ".join(f"{budget:,}" for budget in budgets)
+    caption(figure, f"n = {len(grades):,} answered responses. Dashed: the response budgets, {stated} tokens.")
     return figure

@@ -42,7 +42,7 @@ def prefix_ratios(prefixes: pd.DataFrame) -> plt.Figure | None:
     sns.move_legend(axis, "lower right", title=None)
     axis.set(xlabel="prefix (% of the trace's sentences)", ylabel="traces (%)", xlim=(0, 100), ylim=(0, 102))
     figure.tight_layout()
-    caption(figure, f"n = {len(good)} traces. The curve's height: traces whose prefix is at most so long.")
+    caption(figure, f"n = {len(good):,} traces. The curve's height: traces whose prefix is at most so long.")
     return figure
 
 
@@ -70,7 +70,7 @@ def judge(verdicts: pd.DataFrame) -> plt.Figure | None:
     figure.tight_layout()
     caption(
         figure,
-        f"n = {len(valid)} verdicts, all that the search asked for. Bars: 95 % Wilson intervals.\n"
+        f"n = {len(valid):,} verdicts, all that the search asked for. Bars: 95 % Wilson intervals.\n"
         "Dashed: the oracle's end.",
     )
     return figure
@@ -101,7 +101,7 @@ def monotone(by_share: pd.DataFrame, per_trace: pd.DataFrame) -> plt.Figure | No
     turning = int((per_trace["turns"] > 0).sum())
     caption(
         figure,
-        f"n = {len(per_trace)} traces, all their prefixes judged; on {turning} of them an ENOUGH is followed by a "
+        f"n = {len(per_trace):,} traces, all their prefixes judged; on {turning} of them an ENOUGH is followed by a "
         "NOT_ENOUGH.\nBars: 95 % intervals over traces, in tenths of the trace.",
     )
     return figure
@@ -122,8 +122,8 @@ def reliability(table: pd.DataFrame) -> plt.Figure | None:
     figure.tight_layout()
     caption(
         figure,
-        f"n = {int(table['prefixes'].sum())} continued prefixes, in bins of ten points.\nBars: 95 % intervals over the "
-        "bin's traces.",
+        f"n = {int(table['prefixes'].sum()):,} continued prefixes, in bins of ten points.\nBars: 95 % intervals over "
+        "the bin's traces.",
     )
     return figure
 
@@ -145,7 +145,7 @@ def reads(table: pd.DataFrame) -> plt.Figure | None:
     figure.tight_layout()
     caption(
         figure,
-        f"n = {int(rows['n'].iloc[0])} traces. Bars: 95 % intervals over traces. Dashed: trace and question once.",
+        f"n = {int(rows['n'].iloc[0]):,} traces. Bars: 95 % intervals over traces. Dashed: trace and question once.",
     )
     return figure
 
@@ -161,12 +161,12 @@ def entropy(table: pd.DataFrame) -> plt.Figure | None:
     axis.errorbar(range(1, len(rows) + 1), rows["value"], yerr=bars, fmt="o-", ms=5, capsize=3)
     mean = table.loc["trace", "value"]
     axis.axhline(mean, ls="--", lw=1, color="grey", label=f"mean over the trace, {mean:.2f}")
-    axis.set(xlabel="tenth of the trace's tokens", ylabel="entropy (nats a token)", xticks=range(1, len(rows) + 1))
+    axis.set(xlabel="tenth of the trace's tokens", ylabel="entropy (nats per token)", xticks=range(1, len(rows) + 1))
     axis.set_ylim(bottom=0)
     axis.legend(frameon=False, fontsize="small")
     figure.tight_layout()
     caption(
-        figure, f"n = {int(rows['n'].iloc[0])} traces, read by the untrained student. Bars: 95 % intervals over them."
+        figure, f"n = {int(rows['n'].iloc[0]):,} traces, read by the untrained student. Bars: 95 % intervals over them."
     )
     return figure
 
