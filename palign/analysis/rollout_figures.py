@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import re
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
@@ -13,9 +15,39 @@ import seaborn as sns
 from .style import caption, spread, theme
 
 COLOURS = dict(zip(("right", "wrong"), sns.color_palette("colorblind", 2), strict=True))
-OVER = "Bars: 95 % over traces."
+OVER = "Bars: 95 % intervals over traces."
 ENDS = {"value": "", "low": "_low", "high": "_high"}
 """The columns of an estimate, and how those of ``by_share`` end."""
+
+
+SEARCHES = {"equation7": "Equation 7"}
+"""Searches whose name is not what a reader calls them."""
+RECORDED_TRACE = re.compile(r"(llama|qwen)-(\d+)b/(?:in)?correct/(\d+)")
+RECORDED_MODEL = re.compile(r"deepseek-r1-distill-(llama|qwen)-(\d+)b")
+
+
+def trace_name(name: str) -> str:
+    """A recorded trace by its model and problem; another file's trace has the name that the file gives it.
+
+    >>> trace_name("llama-8b/correct/6596")
+    'Llama-8B, problem 6596'
+    """
+    return RECORDED_TRACE.sub(lambda found: f"{found[1].title()}-{found[2]}B, problem {found[3]}", name)
+
+
+def model_name(name: str) -> str:
+    """
+    >>> model_name("deepseek-r1-distill-llama-8b")
+    'DeepSeek-R1-Distill-Llama-8B'
+    """
+    return RECORDED_MODEL.sub(lambda found: f"DeepSeek-R1-Distill-{found[1].title()}-{found[2]}B", name)
+
+
+def _above(figure: plt.Figure, axis: plt.Axes, columns: int) -> None:
+    """The panels' common legend, above them: the caption stands below."""
+    figure.tight_layout()
+    handles, words = axis.get_legend_handles_labels()
+    figure.legend(handles, words, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, ncols=columns)
 
 
 def _answers(table: pd.DataFrame) -> list[str]:
@@ -49,7 +81,7 @@ def drops(rows: pd.DataFrame) -> plt.Figure:
     """The largest fall of each trace; ``rows``: :func:`palign.analysis.rollouts.monotone`."""
     theme()
     rows = rows.sort_values(["right", "drop"]).reset_index(drop=True)
-    figure, axis = plt.subplots(figsize=(6.4, 0.17 * len(rows) + 1.2))
+    figure, axis = plt.subplots(figsize=(6.4, 0.21 * len(rows) + 1.2))
     for name in _answers(rows):
         own = rows[rows["right"] == (name == "right")]
         bars = spread(own.assign(value=own["drop"]))
@@ -57,10 +89,14 @@ def drops(rows: pd.DataFrame) -> plt.Figure:
         axis.errorbar(100 * own["drop"], own.index, xerr=bars, fmt="o", ms=4, lw=1, color=COLOURS[name], label=label)
     axis.plot(100 * rows["by_chance"], rows.index, "|", color="black", ms=7, label="by chance, if it never fell")
     axis.set(yticks=rows.index, xlabel="largest fall of success (points)", xlim=(-3, 103))
-    axis.set_yticklabels(rows["trace"], fontsize="xx-small")
+    axis.set_yticklabels(rows["trace"].map(trace_name), fontsize="x-small")
+    axis.margins(y=0.01)
     figure.tight_layout()
     axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    caption(figure, "Bars: 95 % for the true fall, allowing for the recorded one having been picked as the largest.")
+    caption(
+        figure,
+        "Bars: 95 % intervals of the true fall, allowing for the recorded one having been picked as the largest.",
+    )
     return figure
 
 
@@ -73,23 +109,28 @@ def landings(rows: pd.DataFrame) -> plt.Figure | None:
     if rows.empty:
         return None
     theme()
-    kinds = sorted(rows["samples"].unique())
-    figure, axes = plt.subplots(1, len(kinds), figsize=(2.5 * len(kinds) + 0.8, 3.2), sharey=True, squeeze=False)
+    kinds, thresholds = sorted(rows["samples"].unique()), sorted(rows["threshold"].unique())
+    widths = [0.5 if samples == 1 else 1 for samples in kinds]
+    figure, axes = plt.subplots(
+        1, len(kinds), figsize=(2.5 * sum(widths) + 0.8, 3.2), sharey=True, squeeze=False, width_ratios=widths
+    )
     searches = list(rows["search"].unique())
     for axis, samples in zip(axes[0], kinds, strict=True):
         for i, (name, colour) in enumerate(zip(searches, sns.color_palette("colorblind", len(searches)), strict=True)):
             own = rows[(rows["samples"] == samples) & (rows["search"] == name)]
+            if samples == 1:
+                own = own[own["threshold"] == thresholds[0]]  # one continuation is right or not, whatever the threshold
             at = 100 * own["threshold"] + 2 * (i - (len(searches) - 1) / 2)
-            axis.errorbar(at, 100 * own["value"], yerr=spread(own), fmt="o", ms=4, lw=1, color=colour, label=name)
-        title = f"{samples} continuation{'s' if samples > 1 else ''}" if samples else "recorded share"
-        axis.set(
-            title=title, xlabel="ENOUGH from (% right)", xticks=[100 * t for t in sorted(rows["threshold"].unique())]
-        )
+            label = SEARCHES.get(name, name)
+            axis.errorbar(at, 100 * own["value"], yerr=spread(own), fmt="o", ms=4, lw=1, color=colour, label=label)
+        axis.set_title(f"{samples} continuation{'s' if samples > 1 else ''}" if samples else "recorded share")
+        if samples == 1:
+            axis.set(xlabel="ENOUGH if right", xticks=[])
+        else:
+            axis.set(xlabel="ENOUGH from (% right)", xticks=[100 * t for t in thresholds])
     axes[0][0].set(ylabel="kept (% of sentences)", ylim=(-3, 103))
-    handles, words = axes[0][0].get_legend_handles_labels()
-    figure.tight_layout()
-    figure.legend(handles, words, loc="upper center", bbox_to_anchor=(0.5, 0.0), frameon=False, ncols=len(searches))
-    figure.text(0.01, -0.12, f"n = {rows['n'].max()} right traces. {OVER}", fontsize="small", va="top")
+    _above(figure, axes[0][0], len(searches))
+    caption(figure, f"n = {rows['n'].max()} right traces. {OVER}")
     return figure
 
 
@@ -116,10 +157,8 @@ def frontier(rows: pd.DataFrame, printed: float = 0.97) -> plt.Figure | None:
             )
         axis.set(title=f"{name} traces, n = {own['n'].max()}", xlabel="prefix where it ends (% of sentences)")
     axes[0][0].set(ylabel="pairs kept (%)", ylim=(-3, 103))
-    handles, words = axes[0][0].get_legend_handles_labels()
-    figure.tight_layout()
-    figure.legend(handles, words, loc="upper center", bbox_to_anchor=(0.5, 0.0), frameon=False, ncols=3)
-    figure.text(0.01, -0.17, f"{OVER} Dashed: the paper's retention, {printed:.0%}.", fontsize="small", va="top")
+    _above(figure, axes[0][0], 3)
+    caption(figure, f"{OVER} Dashed: the share of pairs that the paper's filter keeps, {100 * printed:.0f} %.")
     return figure
 
 
@@ -137,7 +176,7 @@ def tags(rows: pd.DataFrame) -> plt.Figure | None:
         at = [shift - order.index(tag) for tag in own["tag"]]
         axis.errorbar(100 * own["value"], at, xerr=spread(own), fmt="o", ms=4, lw=1, color=colour, label=where)
     axis.set(yticks=[-i for i in range(len(order))], yticklabels=[tag.replace("_", " ") for tag in order])
-    axis.set(xlabel="share of the sentences (%)", xlim=(0, None))
+    axis.set(xlabel="share of the sentences (%)", xlim=(-0.02 * axis.get_xlim()[1], None))  # a point on 0 is whole
     figure.tight_layout()
     axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), title="point of enough")
     caption(figure, f"n = {rows['n'].max()} right traces. {OVER}")
@@ -153,16 +192,22 @@ def positions(rows: pd.DataFrame, rare: float = 0.05) -> plt.Figure | None:
     if not order:
         return None
     theme()
-    figure, axes = plt.subplots(1, len(order), figsize=(1.6 * len(order) + 0.8, 2.4), sharey=True, squeeze=False)
-    for axis, tag in zip(axes[0], order, strict=True):
+    columns = min(len(order), 4)
+    down = -(-len(order) // columns)
+    size = (2.1 * columns + 0.8, 2.1 * down + 0.5)
+    figure, axes = plt.subplots(down, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
+    for axis in axes.flat[len(order) :]:
+        axis.set_visible(False)
+    for axis, tag in zip(axes.flat, order, strict=False):
         own = rows[rows["tag"] == tag]
         axis.errorbar(100 * own["share"], 100 * own["value"], yerr=spread(own), fmt="o-", ms=3, lw=1)
-        axis.set_title(tag.replace("_", " ").replace(" ", "\n", 1), fontsize="small")
+        axis.set_title(tag.replace("_", " "), fontsize="medium")
         axis.set(xlim=(0, 100))
-    axes[0][0].set(ylabel="of the sentences (%)", ylim=(0, None))
+    axes[0][0].set(ylim=(0, None))
+    figure.supylabel("share of the sentences (%)", fontsize="small")
     figure.supxlabel("position in the trace (% of sentences)", fontsize="small")
     figure.tight_layout()
-    left = f"Tags below {rare:.0%} everywhere are left out. " if len(order) < rows["tag"].nunique() else ""
+    left = f"Tags below {100 * rare:.0f} % everywhere are left out. " if len(order) < rows["tag"].nunique() else ""
     caption(figure, f"n = {rows['n'].max()} right traces. {left}{OVER}")
     return figure
 

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
@@ -76,6 +76,17 @@ class Rollouts(Strict):
         return pocket if pocket.exists() else None
 
     @property
+    def source(self) -> Literal["recorded", "study", "own"]:
+        """Whose rollouts these are: recorded by others, a study's (in the folder of its report), or a file's."""
+        if self.path == RECORDED:
+            return "recorded"
+        return "study" if self.path.resolve().parent == self.folder.resolve() else "own"
+
+    @property
+    def of_pocket(self) -> bool:
+        return _of_pocket(self.path)
+
+    @property
     def folder(self) -> Path:
         """Where the report goes; a file of one's own has a folder of its own."""
         return root() / "reports" / ("recorded-rollouts" if self.rollouts is None else f"rollouts-{self.path.stem}")
@@ -83,7 +94,11 @@ class Rollouts(Strict):
 
 def title(path: Path) -> str:
     """What a table is called beside another one."""
-    return "recorded" if path == RECORDED else path.stem
+    return "recorded, real models" if path == RECORDED else "pocket study" if _of_pocket(path) else path.stem
+
+
+def _of_pocket(path: Path) -> bool:
+    return path.resolve() == (root() / POCKET).resolve()
 
 
 class RolloutError(OneLine, ValueError):
@@ -615,7 +630,7 @@ def tags_around(table: pd.DataFrame, threshold: float = 0.9) -> pd.DataFrame:
     have sentences on both sides.
 
     ``value``, ``low``, ``high``, ``n``: the mean over traces of the tag's share of the sentences there; ``where`` is
-    ``before``, ``behind``, or ``difference`` (behind less before, paired). Empty where the file has no tags.
+    ``before``, ``behind``, or ``difference`` (behind minus before, paired). Empty where the file has no tags.
     """
     import pandas as pd
 

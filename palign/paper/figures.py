@@ -14,7 +14,8 @@ import seaborn as sns
 from matplotlib.ticker import MaxNLocator
 
 from ..analysis.style import caption, theme
-from .printed import named
+from .gains import POOLED
+from .printed import AVERAGE, named
 
 
 def samples(table: pd.DataFrame) -> plt.Figure:
@@ -24,7 +25,7 @@ def samples(table: pd.DataFrame) -> plt.Figure:
     cell, number = sns.color_palette("colorblind", 2)
     axis.plot(table["samples"], 100 * table["any_number"], color=number, label="any number of two decimals")
     axis.plot(table["samples"], 100 * table["cells"], "o", ms=4, color=cell, label="the cells that are not k/83")
-    axis.set(xlabel="samples a problem, s", ylabel="attainable as k/(83 s) (%)", ylim=(-3, 103), xlim=(0, None))
+    axis.set(xlabel="samples per problem, s", ylabel="attainable as k/(83 s) (%)", ylim=(-3, 103), xlim=(0, None))
     axis.legend(frameon=False, loc="lower right")
     figure.tight_layout()
     caption(figure, f"n = {table['n'].iloc[0]} distinct Pass@1 cells on AMC12, Tables 1, 2, 6, 8 and 9.")
@@ -64,7 +65,13 @@ def forest(table: pd.DataFrame, scopes: Sequence[str]) -> plt.Figure:
             label.set(fontstyle="normal" if metric else "italic", color="black" if metric else "grey")
     handles, words = axes[0][0].get_legend_handles_labels()
     figure.tight_layout()
-    figure.legend(handles, words, loc="upper center", bbox_to_anchor=(0.5, 0.0), frameon=False, ncols=3)
+    figure.legend(handles, words, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, ncols=3)
+    weights = {
+        AVERAGE: "The average gives each benchmark the same weight.",
+        POOLED: "Pooled gives each problem the same weight.",
+    }
+    said = ["P-ALIGN minus each named arm, as printed. n: problems.", *(weights[s] for s in scopes if s in weights)]
+    caption(figure, " ".join(said))
     return figure
 
 

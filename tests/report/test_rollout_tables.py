@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from palign.analysis import rollouts
-from palign.analysis.rollouts import RECORDED, load
+from palign.analysis.rollouts import RECORDED, Rollouts, load
 from palign.report import rollout_tables
 
 
@@ -33,7 +33,7 @@ def test_an_estimate_has_its_unit_and_no_bounds_that_are_none():
 
 def test_success_by_share_stands_with_its_bounds(table):
     shown = rollout_tables.means(rollouts.by_share(table)).frame
-    assert shown.loc[("wrong traces", "100 %"), "gain over no prefix, points"] == "-61 [-76, -46]"
+    assert shown.loc[("wrong traces", "100\N{NO-BREAK SPACE}%"), "gain over no prefix, points"] == "-61 [-76, -46]"
     assert shown["traces"].tolist() == ["19"] * 12
 
 
@@ -51,7 +51,7 @@ def test_a_verdict_of_one_continuation_stands_once_whatever_the_threshold(table)
 
 
 def test_the_headline_says_what_the_findings_say(table):
-    text = headline(table)
+    text = headline(table).replace("\N{NO-BREAK SPACE}", " ")
     assert "rises by 21 [11, 31] points to 88 % [82, 93] with 30 % of the sentences" in text
     assert "62 % [48, 75] of a right trace" in text and "in 63 % [41, 81] of right traces" in text
     assert text.endswith(
@@ -65,6 +65,17 @@ def test_the_headline_says_what_the_findings_say(table):
 def test_a_file_of_one_kind_of_trace_has_a_headline_of_it(table, right, said, not_said):
     text = headline(table[table["right"] == right])
     assert said in text and not_said not in text
+
+
+@pytest.mark.parametrize("where", ["reports/rollouts-pocket-prefixes/pocket-prefixes.csv", "mine.csv"])
+def test_a_table_that_others_did_not_record_is_not_said_to_be_theirs(table, project, where):
+    """The page of the pocket student's own rollouts spoke of real models, Bogdan et al. and two problems of theirs."""
+    own = table.head(200)
+    for params, said in ((Rollouts(), True), (Rollouts(rollouts=str(project / where)), False)):
+        text = " ".join(part(params, own) for part in (rollout_tables.source, rollout_tables.limits))
+        text += rollout_tables.gaps(params, own)
+        assert [word in text for word in ("Bogdan", "MATH", "Llama-8B")] == [said] * 3
+        assert ("pocket world" in text) == (params.of_pocket)
 
 
 def test_a_file_without_right_traces_has_nothing_beside():
