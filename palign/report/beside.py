@@ -110,7 +110,7 @@ FORMS = {
     ),
     "table5": Form(
         "Table 5: calls of the judge",
-        "verdicts a trace, mean",
+        "verdicts per trace, mean",
         {"judge_calls_linear_scan_mean": "linear scan", "judge_calls_binary_search_mean": "binary search"},
         _calls,
     ),

@@ -30,11 +30,12 @@ from .texts import cell
 
 REPRODUCED, CONTRADICTED, OPEN = "reproduced", "contradicted", "not distinguishable"
 STAND_INS = {
-    "p-align-deepseek-judge": ("p-align-other-judge", "p-align-oracle"),
-    "p-align-glm-judge": ("p-align-other-judge", "p-align-oracle"),
+    "p-align-deepseek-judge": "p-align-other-judge",
+    "p-align-glm-judge": "p-align-other-judge",
 }
-"""Published arms that a study names otherwise, or replaces: the first of these that the study has. It stands for one of
-them only: a second row with the same comparison would count one result twice.
+"""Published arms -> the arm of a study that stands for them. It stands for one of them only: a second row with the same
+comparison would count one result twice. The oracle stands for none: a judge that is never wrong cannot refute a claim
+about a judge that errs.
 """
 COLUMNS = ["claim", "where", "metric", "printed", "value", "low", "high", "unit", "n", "p_holm", "detectable"]
 
@@ -89,8 +90,12 @@ def table(study: Results) -> pd.DataFrame:
 
 
 def shown(ledger: pd.DataFrame) -> Table:
-    """The ledger for a reader, by the table or figure of the paper; a claim is named in its first row."""
+    """The ledger for a reader, by the table or figure of the paper; a claim is named in its first row. Tested claims
+    come first, the others stand behind a click.
+    """
     rows, index = [], []
+    ledger = ledger.sort_values("verdict", key=lambda verdicts: verdicts == UNTESTED, kind="stable")
+    tested = int((ledger["verdict"] != UNTESTED).sum())
     for row in ledger.itertuples():
         signed = row.unit in ("points", "verdicts", "tokens")
         here = cell(row.value, row.low, row.high, "{:+.1f}" if signed else "{:.3g}")
@@ -98,11 +103,11 @@ def shown(ledger: pd.DataFrame) -> Table:
         united = pd.isna(row.unit) or row.unit in metric.lower().split()
         rows.append(
             {
+                "verdict": row.verdict,
                 "measure": metric if united else f"{metric}, {row.unit}",
                 "printed": "" if pd.isna(row.printed) else f"{row.printed:+.1f}",
                 "here": here,
                 "detectable": "" if pd.isna(row.detectable) else f"{row.detectable:.1f}",
-                "verdict": row.verdict,
                 "remark": row.note if isinstance(row.note, str) else "",
             }
         )
@@ -111,16 +116,18 @@ def shown(ledger: pd.DataFrame) -> Table:
     spans = {"printed": "gain", "here": "gain", "detectable": "gain"}
     frame = pd.DataFrame(rows, pd.MultiIndex.from_tuples(index, names=["where", "claim"]))
     frame.columns = pd.MultiIndex.from_tuples([(spans[c], c) if c in spans else (c, "") for c in frame])
-    return display.table(frame)
+    return display.table(frame, first=tested or None)
 
 
 def text(ledger: pd.DataFrame) -> str:
-    """How many rows got which verdict, and what not distinguishable means."""
-    counts = ledger["verdict"].value_counts()
-    parts = [f"{counts[name]} {name}" for name in (REPRODUCED, CONTRADICTED, OPEN, UNTESTED) if name in counts]
+    """How many claims are tested, in how many comparisons, and how many of these got which verdict."""
+    tested = ledger[ledger["verdict"] != UNTESTED]
+    counts = tested["verdict"].value_counts()
+    parts = [f"{counts[name]} {name}" for name in (REPRODUCED, CONTRADICTED, OPEN) if name in counts]
+    found = f" in {len(tested)} comparisons, a metric each: {', '.join(parts)}" if parts else ""
     return (
-        f"Of {len(ledger)} claims by metric: {', '.join(parts)}. This says what holds in this study's world, for its "
-        "student, teacher and budget."
+        f"This study tests {tested['claim'].nunique()} of the paper's {ledger['claim'].nunique()} claims{found}. This "
+        "says what holds in this study's world, for its student, teacher and budget."
     )
 
 
@@ -136,8 +143,8 @@ def _found(claim: Claim, study: Results, stands_for: dict[str, str]) -> list[Fou
         return "asks for other students: a study of its own each"
     if TEACHER not in claim.teachers:
         return "asks for other teachers: a study of its own each"
-    worse = next((arm for arm in STAND_INS.get(claim.worse, (claim.worse,)) if arm in study.arms), None)
-    missing = [arm for arm, has in ((claim.better, claim.better in study.arms), (claim.worse, worse)) if not has]
+    worse = STAND_INS.get(claim.worse, claim.worse)
+    missing = [arm for arm in (claim.better, worse) if arm not in study.arms]
     if missing:
         return f"the study has no {' and no '.join(missing)}"
     note = ""
@@ -185,7 +192,7 @@ def _calls(study: Results) -> list[Found | str] | str:
     if "binary search" not in calls:
         return "the study has no binary search"
     saved = calls["linear scan"] - calls["binary search"]
-    return [_mean_of("verdicts a trace", saved, "verdicts", "linear scan less binary search")]
+    return [_mean_of("verdicts per trace", saved, "verdicts", "linear scan minus binary search")]
 
 
 def _lengths(study: Results) -> list[Found | str] | str:
@@ -195,7 +202,9 @@ def _lengths(study: Results) -> list[Found | str] | str:
         return missing
     less = tables.tokens_less(study, "sft-long-cot", "p-align")
     return [
-        Found("tokens a response", less.value, less.low, less.high, "tokens", less.n, note="whole traces less P-ALIGN")
+        Found(
+            "tokens per response", less.value, less.low, less.high, "tokens", less.n, note="whole traces minus P-ALIGN"
+        )
     ]
 
 
@@ -216,13 +225,13 @@ def _retention(study: Results) -> list[Found | str] | str:
         return f"{100 * missing:.1f} % of the continuations are missing"
     kept = tables.kept(study)
     points = [100 * (x - 0.9) for x in (kept.value, kept.low, kept.high)]
-    return [Found("share kept", *points, "points", kept.n, note=f"{100 * kept.value:.1f} % kept, less 90 %")]
+    return [Found("share kept", *points, "points", kept.n, note=f"{100 * kept.value:.1f} % kept, minus 90 %")]
 
 
 def _one_turn(study: Results) -> list[Found | str] | str:
     judged = sufficiency.per_trace(study.judged)
     if judged.empty:
-        return "judged_traces is 0"
+        return "the study judges all prefixes of no trace"
     back = statistics.interval((judged["turns"] > 0).astype(float))
     note = f"{100 * back.value:.1f} % of traces turn back; one is enough to contradict it"
     return [
@@ -237,7 +246,7 @@ def _segments(study: Results) -> list[Found | str] | str:
     if "segment-prefix" not in study.arms or not others:
         return "the study has no arms of thirds"
     return [
-        _missing(study, "segment-prefix", arm) or _difference(study, "segment-prefix", arm, "pass@1", f"less {arm}")
+        _missing(study, "segment-prefix", arm) or _difference(study, "segment-prefix", arm, "pass@1", f"minus {arm}")
         for arm in others
     ]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,10 +16,14 @@ import pandas as pd
 from ..analysis import preference
 from ..arms import ARMS
 from ..engines.base import NEVER_ANSWERED
+from ..params import Params, is_pocket
 from ..tasks.store import visible
 from ..traces import REPEATED
 from . import tables
 from .results import Results
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
 
 pd.set_option("display.max_colwidth", None)  # pandas would cut sentences in tables at 50 characters
 pd.set_option("display.max_rows", 250)  # and of 60 rows, as the costs of many arms have, show the first and last five
@@ -65,13 +70,40 @@ def one_seed(study: Results) -> str:
 
 
 def finding(study: Results, accuracies: pd.DataFrame, differences: pd.DataFrame) -> str:
-    """What the accuracy table says at the main budget, in three short sentences that claim only what an interval and a
-    corrected test support. Before them what is missing, behind them what the intervals leave out and which rows are
-    whole traces by fallback.
+    """What the accuracy table says at the main budget, in a few short sentences that claim only what an interval and a
+    corrected test support. Before them what the study varies and what is missing, behind them what the intervals leave
+    out.
     """
     told = " ".join(filter(None, (_reached(study, accuracies), _best(accuracies), _against_first(study, differences))))
-    warnings = " ".join(filter(None, (one_seed(study), fallbacks(study))))
-    return "\n\n".join(part for part in (missing(study), told, warnings) if part)
+    return "\n\n".join(part for part in (varied(study.params), missing(study), told, one_seed(study)) if part)
+
+
+VARIED = {
+    "student": "student",
+    "training_data": "training data",
+    "seed": "seed of sampling",
+    "num_train_epochs": "epochs",
+    "own_samples": "continuations per problem",
+    "max_new_tokens": "response budget in tokens",
+}
+"""Keys by which studies of the pocket world differ from the pocket study, in words."""
+
+
+def varied(params: Params) -> str:
+    """What a study of the pocket world varies beside arms and training seeds; empty if nothing, or of another world."""
+    pocket = Params()
+    changed = {key: getattr(params, key) for key in VARIED if getattr(params, key) != getattr(pocket, key)}
+    if not changed or not is_pocket(params.student):
+        return ""
+    parts = [
+        f"{VARIED[key]} {_short(value)} instead of {_short(getattr(pocket, key))}" for key, value in changed.items()
+    ]
+    return f"**Unlike the pocket study**: {'; '.join(parts)}."
+
+
+def _short(value: str | float) -> str:
+    """A number, or the last part of a path."""
+    return value.rpartition("/")[2] if isinstance(value, str) else f"{value:g}"
 
 
 def _reached(study: Results, accuracies: pd.DataFrame, arm: str = "p-align", other: str = "sft-long-cot") -> str:
@@ -80,22 +112,21 @@ def _reached(study: Results, accuracies: pd.DataFrame, arm: str = "p-align", oth
     rows = rows[rows["benchmark"] == tables.single(accuracies)].dropna(subset="value")
     if rows.empty:
         return ""
-    reached = " and ".join(
-        f"{percent(row).replace(' ', ' % ', 1)} in {row.metric.capitalize()}" for row in rows.itertuples()
-    )
-    text = f"In {study.budget} tokens `{arm}` reaches {reached}"
-    if other not in study.arms:
-        return f"{text}."
-    less = tables.differences(study, other).query("arm == @arm and budget == @study.budget")
-    less = less[less["test"] != tables.UNTESTED]
-    if less.empty:
-        return f"{text}."
-    parts = [
-        f"{100 * abs(row.value):.1f} points {'above' if row.value > 0 else 'below'}"
-        + ("" if row.clear else " (not clear)")
-        for row in less.itertuples()
-    ]
-    return f"{text}, {' and '.join(parts)} training on whole traces (`{other}`)."
+    less = pd.DataFrame()
+    if other in study.arms:
+        less = tables.differences(study, other).query("arm == @arm and budget == @study.budget")
+        less = less[less["test"] != tables.UNTESTED].set_index("metric")
+    sentences = []
+    for row in rows.itertuples():
+        begin = "Its" if sentences else f"In {study.budget} tokens `{arm}` reaches a"
+        text = f"{begin} {row.metric.capitalize()}{' is' if sentences else ' of'} {percent(row).replace(' ', ' % ', 1)}"
+        if row.metric in less.index:
+            difference = less.loc[row.metric]
+            text += f", {100 * abs(difference['value']):.1f} points {'above' if difference['value'] > 0 else 'below'}"
+            text += "" if sentences else f" training on whole traces (`{other}`)"
+            text += "" if difference["clear"] else ", which is not clear"
+        sentences.append(f"{text}.")
+    return " ".join(sentences)
 
 
 def _best(accuracies: pd.DataFrame) -> str:
@@ -136,8 +167,25 @@ def fallbacks(study: Results) -> str:
     shares = []
     for arm in (arm for arm in study.arms if ARMS[arm].fallback):
         facts = study.plan.finetuning(arm).require().manifest()
-        shares.append(f"{arm} {100 * facts['rows_fallback'] / facts['rows']:.0f}")
-    return f"Rows that are whole traces by fallback, %: {', '.join(shares)}." if shares else ""
+        shares.append(f"`{arm}` {100 * facts['rows_fallback'] / facts['rows']:.0f}")
+    return f"Whole traces by fallback, % of an arm's training rows: {', '.join(shares)}." if shares else ""
+
+
+def successes(study: Results) -> str:
+    """What the tables of success by prefix show; empty where there are no pairs of adaptive prefixes."""
+    pairs = study.pairs()
+    if pairs.empty:
+        return ""
+    measured = pairs["success_rate"].notna().any()
+    text = "Sufficiency as the student sees it: its success rate over further continuations of the same prefix."
+    return text if measured else "How many pairs the filter kept, by the share of the trace that their prefix holds:"
+
+
+def paragraph(text: str) -> Markdown | None:
+    """A notebook's output; none for no text, so that a page leaves out a section that has nothing else."""
+    from IPython.display import Markdown
+
+    return Markdown(text) if text else None
 
 
 def samples(study: Results) -> str:
@@ -170,7 +218,7 @@ def limits(study: Results) -> str:
         "problems, samples and training runs.",
         f"The response budget ({' and '.join(map(str, study.budgets))} tokens) decides how long answers fare; "
         "another budget may rank the arms otherwise.",
-        *(["Three samples a problem: Pass@3 has no averaging over samples."] if params.n_samples == 3 else []),
+        *(["Three samples per problem: Pass@3 has no averaging over samples."] if params.n_samples == 3 else []),
         "Equal updates are not equal tokens: see the cost table."
         if params.equal_updates
         else "Arms with fewer rows took fewer updates: see the cost table.",
@@ -214,9 +262,11 @@ def training(manifest: dict) -> pd.DataFrame:
 
 
 def preferred(study: Results, table: pd.DataFrame) -> str:
-    """What the judge preferred, in a sentence that names the judge; ``table`` of ``preference.table``."""
+    """What the judge preferred, in a sentence that names the judge and says what it saw; empty without a judge.
+    ``table`` of ``preference.table``.
+    """
     if table.empty:
-        return "This study asks no judge which response it prefers."
+        return ""
     rows = table[table["measure"] == "win less loss"]
     clear = rows[(rows["low"] > 0) | (rows["high"] < 0)]
     parts = [
@@ -247,12 +297,12 @@ def worked_case(study: Results) -> dict:
 
 
 def case(study: Results) -> str:
-    """The worked case as Markdown; all data are in code blocks, so that nothing in them is read as markup."""
-    if not study.plan.is_adaptive:
-        return "No arm of this study uses adaptive prefixes."
+    """The worked case as Markdown; all data are in code blocks, so that nothing in them is read as markup. Empty where
+    no pair with one continuation of an adaptive prefix was kept.
+    """
     case = worked_case(study)
     if not case:
-        return "This study kept no pair with one continuation of an adaptive prefix."
+        return ""
     probes = ", ".join(f"{p}: {label}" for p, label, _ in case["verdicts"])
     oracle = f" (the oracle: {case['oracle_sentences']:.0f})" if pd.notna(case["oracle_sentences"]) else ""
     parts = {
@@ -269,9 +319,10 @@ def case(study: Results) -> str:
 def answers(study: Results, arm: str = "p-align", other: str = "sft-long-cot") -> str:
     """Two test problems as Markdown, with the first response of either arm's first training seed (Tables 10 and 11).
     Only ``arm`` solves one and only ``other`` solves the other; each is the first of its kind by the problem's id.
+    Empty where the study lacks one of the two arms.
     """
     if not {arm, other} <= set(study.arms):
-        return f"This study has no {arm} or no {other}."
+        return ""
     seed, grades = study.params.training_seeds[0], study.grades
     grades = grades[(grades["sample"] == 0) & (grades["seed"] == seed)].set_index(["arm", "id"])["right"]
     texts = {name: study.responses(name, seed).set_index("id")["text"] for name in (arm, other)}

@@ -32,12 +32,11 @@ def metric_name(metric: str) -> str:
     return NAMES.get(metric, metric)
 
 
-def _grouped(frame: pd.DataFrame, values: pd.Series | None = None) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The rows of arms as figures have them: by group, the highest of ``values`` first or in their own order; and each
-    arm's group, of which one alone needs no name.
+def _grouped(frame: pd.DataFrame, values: pd.Series) -> tuple[pd.DataFrame, dict[str, str]]:
+    """The rows of arms as figures have them: by group, the highest of ``values`` first; and each arm's group, of which
+    one alone needs no name.
     """
-    order = pd.Series(range(len(frame), 0, -1), frame.index) if values is None else values.reindex(frame.index)
-    groups = arranged(order)
+    groups = arranged(values.reindex(frame.index))
     named = {arm: group for group, arms in groups.items() for arm in arms}
     return frame.loc[list(named)], named if len(groups) > 1 else {}
 
@@ -65,7 +64,7 @@ def lead(accuracies: pd.DataFrame, differences: pd.DataFrame, responses: pd.Data
     for metric, group in rows.groupby("metric", sort=False):
         found[f"{metric_name(metric)}, %"] = pd.Series([percent(row) for row in group.itertuples()], group["arm"])
     best = list(found)
-    found["tokens a response"] = responses["tokens_mean"].map("{:,.0f}".format).replace("nan", "")
+    found["tokens per response"] = responses["tokens_mean"].map("{:,.0f}".format).replace("nan", "")
     against = tables.main(differences)
     if len(against):
         found[f"beside {against['reference'].iloc[0]}"] = pd.Series(
@@ -88,21 +87,25 @@ def _side(row) -> str:
     return "not clear" if not row.clear else "above" if row.value > 0 else "below"
 
 
-def accuracy(accuracies: pd.DataFrame) -> Table:
+def accuracy(accuracies: pd.DataFrame, metric: str | None = None) -> Table:
     """One row per arm, one column per metric and benchmark: percent with intervals, at the main budget; then the
-    summary of the first metric at the second one.
+    summary of the first metric at the second one. ``metric``: only that one, since many arms have long names and a page
+    is too narrow for two; empty without it.
 
     Where responses are missing, further columns say how many, and between which bounds the summary would lie if all
     of them were wrong, or right.
     """
     main, name = accuracies["budget"].max(), tables.single(accuracies)
+    first = accuracies["metric"].iloc[0]
     rows = accuracies.assign(cell=[percent(row) for row in accuracies.itertuples()])
+    rows = rows if metric is None else rows[rows["metric"] == metric]
+    if rows.empty:
+        return table(rows)
     at_main = rows[rows["budget"] == main]
     wide = at_main.pivot(index="arm", columns=["metric", "benchmark"], values="cell")
     columns = at_main.set_index(["metric", "benchmark"]).index.unique()
     wide = wide.reindex(index=at_main["arm"].unique(), columns=columns).rename_axis("arm")
     labels = {metric: f"{metric_name(metric)} in {main} tokens, %" for metric in at_main["metric"].unique()}
-    first = rows["metric"].iloc[0]
     others = rows[(rows["budget"] != main) & (rows["benchmark"] == name) & (rows["metric"] == first)]
     for budget, group in others.groupby("budget"):
         wide[f"{metric_name(first)} in {budget}, %", name] = group.set_index("arm")["cell"]
@@ -162,8 +165,8 @@ def seeds(spread: pd.DataFrame) -> Table:
     return table(frame, groups=groups)
 
 
-def responses(found: pd.DataFrame) -> Table:
-    """How the arms' responses behaved; the count of missing ones where there are any."""
+def responses(found: pd.DataFrame, averages: pd.Series) -> Table:
+    """How the arms' responses behaved; the count of missing ones where there are any. Arms as in :func:`accuracy`."""
     tokens, shares = "tokens", "% of the responses"
     columns = {
         "missing": ("missing", ""),
@@ -187,12 +190,12 @@ def responses(found: pd.DataFrame) -> Table:
     for name in (*ratios, "doubts_per_1000"):
         frame[name] = frame[name].map("{:.1f}".format).replace("nan", "")  # 0.0 in a column of whole numbers too
     frame.columns = pd.MultiIndex.from_tuples(columns.values())
-    frame, groups = _grouped(frame.rename_axis("arm"))
+    frame, groups = _grouped(frame.rename_axis("arm"), averages)
     return table(frame, groups=groups)
 
 
-def spent(found: pd.DataFrame) -> Table:
-    """What each arm costs until it is trained."""
+def spent(found: pd.DataFrame, averages: pd.Series) -> Table:
+    """What each arm costs until it is trained. Arms as in :func:`accuracy`."""
     titles = {
         "judged": "to find prefixes",
         "continued": "to complete them",
@@ -201,13 +204,14 @@ def spent(found: pd.DataFrame) -> Table:
     }
     frame = found[list(titles)].copy()
     frame.columns = pd.MultiIndex.from_product([["tokens of the student"], titles.values()])
-    frame, groups = _grouped(frame)
+    frame, groups = _grouped(frame, averages)
     return table(frame, groups=groups)
 
 
 def preferences(found: pd.DataFrame) -> Table:
     """One row per pair of arms, one column per measure: percent with intervals; ``found`` of ``preference.table``."""
-    cells = [percent(row, "{:.0f}") for row in found.itertuples()]
+    signed = {"win less loss": "{:+.0f}"}
+    cells = [percent(row, signed.get(row.measure, "{:.0f}")) for row in found.itertuples()]
     rows = found.assign(cell=cells, pair=found["arm"] + " over " + found["against"])
     order = list(dict.fromkeys(rows["pair"])), list(dict.fromkeys(rows["measure"]))
     wide = rows.pivot(index="pair", columns="measure", values="cell").reindex(index=order[0], columns=order[1])
@@ -219,6 +223,7 @@ def preferences(found: pd.DataFrame) -> Table:
 # Prefixes and the judge
 
 FACTS = {
+    "judge calls a trace, mean": "verdicts per trace, mean",
     "prefix ratio, median": "prefix, % of the trace's tokens, median",
     "retention": "kept, % of the answered",
     "share ENOUGH": "ENOUGH, % of the verdicts",
@@ -228,15 +233,16 @@ FACTS = {
     "cut exactly at the oracle": "traces cut exactly at the oracle, %",
     "cut before the oracle": "traces cut before the oracle, %",
 }
-"""Shares of the tables of one column -> the same in percent."""
+"""Names in the tables of one column -> what a reader sees, a share in percent."""
 SEARCHES = {"released": "the released search", "equation7": "Equation 7's search", "linear": "a linear search"}
+VERDICTS = {"compare": "the likelier of the two labels", "decode": "decoded as text"}
 
 
 def facts(found: pd.DataFrame) -> Table:
     """A table of one column, ``value``: counts, means, and shares in percent."""
 
     def text(name: str, value: float) -> str:
-        if name in FACTS:
+        if "%" in FACTS.get(name, ""):
             return f"{100 * value:.1f}"
         return f"{value:,.0f}" if float(value).is_integer() else f"{value:.3f}" if value < 1 else f"{value:,.1f}"
 
@@ -247,26 +253,41 @@ def facts(found: pd.DataFrame) -> Table:
 
 
 def strategies(found: pd.DataFrame) -> Table:
-    """Every way to find a prefix, by name, with what it costs and what its pairs are worth."""
-    prefixes, verdicts, pairs = "prefixes", "verdicts", "pairs"
+    """Every way to find a prefix, by name, with its prefixes and what finding them costs."""
+    prefixes, verdicts = "prefixes", "verdicts"
     columns = {
         "prefixes": (prefixes, "found", 1),
         "left out": (prefixes, "left out", 1),
         "share of sentences, median": (prefixes, "% of the sentences, median", 100),
         "prefix tokens, mean": (prefixes, "tokens, mean", 1),
         "shorter than the oracle": (prefixes, "shorter than the oracle, %", 100),
-        "verdicts a trace": (verdicts, "a trace, mean", 1),
-        "tokens read a trace": (verdicts, "tokens read a trace", 1),
+        "verdicts a trace": (verdicts, "per trace, mean", 1),
+        "tokens read a trace": (verdicts, "tokens read per trace", 1),
         "of them without a label": (verdicts, "without a label, %", 100),
-        "continuations a problem": (pairs, "continuations a problem", 1),
-        "retention": (pairs, "kept, %", 100),
-        "problems with a kept pair": (pairs, "problems with a kept one, %", 100),
-        "chosen": (pairs, "chosen from", None),
+    }
+    return _of_strategies(found, columns)
+
+
+def pairs(found: pd.DataFrame) -> Table:
+    """What the pairs of every way to find a prefix are worth, and the arms trained on them; ``found`` as above."""
+    columns = {
+        "continuations a problem": ("continuations per problem", "", 1),
+        "retention": ("kept, %", "", 100),
+        "problems with a kept pair": ("problems with a kept one, %", "", 100),
+        "chosen": ("chosen from", "", None),
         "arms": ("arms", "", None),
     }
-    columns = {name: to for name, to in columns.items() if name in found}
-    frame = pd.DataFrame({to[:2]: found[n] if to[2] is None else to[2] * found[n] for n, to in columns.items()})
-    return table(frame) if len(found) else table(found)
+    return _of_strategies(found, columns)
+
+
+def _of_strategies(found: pd.DataFrame, columns: Mapping[str, tuple]) -> Table:
+    """These columns (name -> heading, name below it, factor) and the strategies that have one of their numbers."""
+    numbers = [name for name, (*_, factor) in columns.items() if factor and name in found]
+    shown = found.dropna(subset=numbers, how="all").dropna(axis="columns", how="all") if len(found) else found
+    if shown.empty:
+        return table(shown)
+    kept = {name: to for name, to in columns.items() if name in shown}
+    return table(pd.DataFrame({to[:2]: shown[n] if to[2] is None else to[2] * shown[n] for n, to in kept.items()}))
 
 
 def success(found: pd.DataFrame) -> Table:
@@ -277,6 +298,7 @@ def success(found: pd.DataFrame) -> Table:
 
     if found.empty:
         return table(found)
+    found = found.dropna(axis="columns", how="all")  # success that was not measured
     shares = [column for column in found if column != "prefixes"]
     frame = found.assign(**{column: 100 * found[column] for column in shares}).rename(index=name)
     titles = {"prefix ratio": "prefix, of the trace's tokens", "success rate": "success, %", "kept": "kept, %"}
@@ -289,12 +311,14 @@ def monotone(found: pd.DataFrame) -> Table:
         return table(found)
     rows = {}
     for name, row in zip(found.index, found.to_dict("records"), strict=True):
-        plain = name.startswith(("AUC", "expected")) or "(sentences)" in name
+        plain = name.startswith("AUC") or "(sentences)" in name
         title = re.sub(r" \((?:share )?(.*?)\)", r", % \1", name) if not plain else name.replace(" (", ", ").rstrip(")")
-        title = title.replace("% share", "%").strip() + ("" if plain or "%" in title else ", %")
+        unit = "points" if name.startswith("expected") else "%"
+        title = title.replace("% share", "%").strip() + ("" if plain or "%" in title else f", {unit}")
         title = re.sub(r"^(released|equation7|linear)\b", lambda found: SEARCHES[found[0]], title)
-        number, scale = ("{:.2f}", 1) if plain else ("{:.1f}", 100)
-        rows[title] = {"": _cells(pd.DataFrame([row]), scale, number)[0], "traces": int(row["n"])}
+        title = re.sub(r"^(.* search)(?= from )", r"distance of \1", title)
+        number, scale = ("{:.3f}" if name.startswith("AUC") else "{:.2f}", 1) if plain else ("{:.1f}", 100)
+        rows[title] = {"value": _cells(pd.DataFrame([row]), scale, number)[0], "traces": int(row["n"])}
     return table(pd.DataFrame.from_dict(rows, orient="index"))
 
 
@@ -302,17 +326,18 @@ def entropy(found: pd.DataFrame) -> Table:
     """Mean token entropy of each tenth of a trace."""
     if found.empty:
         return table(found)
-    rows = found.reset_index()
-    frame = pd.DataFrame({"entropy, nats": _cells(rows, 1, "{:.3f}"), "traces": rows["n"]}, rows["chunk"])
-    return table(frame.rename_axis("tenth of the trace"))
+    change = found.index == "last less first"
+    cells = np.where(change, _cells(found, 1, "{:+.3f}"), _cells(found, 1, "{:.3f}"))
+    frame = pd.DataFrame({"entropy, nats": cells, "traces": found["n"].to_numpy()}, found.index)
+    return table(frame.rename({"last less first": "last minus first"}).rename_axis("tenth of the trace"))
 
 
 # The study
 
 
-def arms(found: pd.DataFrame) -> Table:
-    """The arms' definitions, by group."""
-    frame, groups = _grouped(found)
+def arms(found: pd.DataFrame, averages: pd.Series) -> Table:
+    """The arms' definitions. Arms as in :func:`accuracy`."""
+    frame, groups = _grouped(found, averages)
     return table(frame, groups=groups)
 
 
@@ -324,13 +349,15 @@ def setting(study: Results) -> Table:
         "training problems": len(study.traces),
         "training questions left out": left_out(study),
         "benchmarks": ", ".join(f"{b.name} ({b.problems})" for b in params.benchmarks),
-        "search, verdict": f"{params.search}, {params.verdict}",
-        "responses": f"{params.protocol} protocol: {params.n_samples} a problem, T={params.temperature}, "
+        "search for the prefix": SEARCHES[params.search],
+        "verdicts": VERDICTS[params.verdict],
+        "responses": f"{params.protocol} protocol: {params.n_samples} per problem, T={params.temperature}, "
         f"top-p {params.top_p}, repetition penalty {params.repetition_penalty}",
         "response budgets, tokens": " and ".join(map(str, study.budgets)),
         "fine-tuning": f"LoRA r={params.lora_r}, alpha={params.lora_alpha}, learning rate {params.learning_rate:g}, "
         f"{params.num_train_epochs:g} epochs, " + ("equal updates" if params.equal_updates else "own updates"),
-        "seed, training seeds": f"{params.seed}, {' '.join(map(str, params.training_seeds))}",
+        "seed of sampling": params.seed,
+        "training seeds": ", ".join(map(str, params.training_seeds)),
     }
     return table(pd.Series(rows, name="").to_frame())
 
@@ -348,15 +375,15 @@ def power(found: pd.DataFrame) -> Table:
     return table(frame)
 
 
-def grading(found: pd.DataFrame) -> Table:
-    """How responses were graded, in counts of them."""
+def grading(found: pd.DataFrame, averages: pd.Series) -> Table:
+    """How responses were graded, in counts of them. Arms as in :func:`accuracy`."""
     spans = {"right (strict: last box)": ("right", "strict: last box"), "timed out": ("not right", "timed out")}
     spans |= {"right (lenient: whole text)": ("right", "lenient: whole text")}
     spans |= {name: ("right", name) for name in ("only strict", "only lenient")}
     spans |= {name: ("not right", name) for name in ("no box", "unparseable")}
     frame = found.copy()
     frame.columns = pd.MultiIndex.from_tuples([spans.get(name, (name, "")) for name in found])
-    frame, groups = _grouped(frame.rename_axis("responses"))
+    frame, groups = _grouped(frame.rename_axis("responses"), averages)
     return table(frame, groups=groups)
 
 
@@ -418,12 +445,47 @@ def rates(found: pd.DataFrame) -> Table:
 
     frame = found[list(titles)].map(text).rename(columns=titles)
     frame["expected / measured"] = found["ratio"].map(lambda value: "" if pd.isna(value) else f"{value:.2f}")
-    frame.index = ["`{}`{}".format(*re.match(r"(\w+)(.*)", name).groups()) for name in found.index]
-    return table(frame.rename_axis("quantity"), first=FIRST)
+    off = np.log(found["ratio"].where(found["ratio"] > 0)).abs().dropna()
+    furthest = set(off.nlargest(FIRST, keep="first").index)
+    frame.index = [_quantity(name) for name in found.index]
+    return table(frame.rename_axis("quantity"), first=[_quantity(name) for name in furthest])
+
+
+QUANTITIES = {
+    "training_problems": "training problems",
+    "question_tokens": "tokens of a question",
+    "instruction_tokens": "tokens of an instruction",
+    "verdict_tokens": "tokens read for one more verdict",
+    "trace_tokens": "tokens of a trace",
+    "trace_spread": "spread of the logarithm of a trace's tokens",
+    "sentence_tokens": "tokens of a sentence",
+    "judge_calls": "verdicts of a search",
+    "prefix_share": "prefix, share of the trace's tokens",
+    "read_share": "share of the trace that a search reads",
+    "answer_tokens": "tokens of a boxed answer",
+    "marks_tokens": "tokens of the marks around a prefix",
+    "continuation_tokens": "tokens of a continuation",
+    "retention": "share kept by the filter",
+    "student_right": "share right without a prefix",
+    "response_tokens": "tokens of a response",
+    "read_tokens_per_second": "tokens read per second",
+    "generate_tokens_per_second": "tokens generated per second",
+    "train_tokens_per_second": "tokens trained on per second",
+    "peak_gb": "peak memory, GB",
+}
+"""Lengths and rates as ``costs`` name them -> what a reader sees."""
+
+
+def _quantity(name: str) -> str:
+    key, _, of = name.partition(", ")
+    return QUANTITIES.get(key, key) + (f", {of}" if of else "")
 
 
 def reads(found: pd.DataFrame) -> Table:
-    """Tokens read for a trace's verdicts, per token of it and its question."""
+    """Tokens read for a trace's verdicts, per token of it and its question; two rows have units of their own."""
     if found.empty:
         return table(found)
-    return table(pd.DataFrame({"": _cells(found, 1, "{:.2f}"), "traces": found["n"]}, found.index))
+    names = {"tokens of instruction and labels, a verdict": "instruction and labels, tokens per verdict"}
+    rows = found.index.to_series().replace(names | {"verdicts a trace": "verdicts per trace"})
+    frame = pd.DataFrame({"value": _cells(found, 1, "{:.2f}"), "traces": found["n"].to_numpy()}, rows)
+    return table(frame.rename_axis("tokens read per token of the trace and its question"))

@@ -43,9 +43,25 @@ def test_what_the_study_lacks_is_not_tested_and_says_what(study):
 
 
 def test_the_published_judges_are_stood_in_for_by_name(study):
-    table = ledger.table(study(SIZES, {"p-align": 0.8, "p-align-oracle": 0.8})).set_index("claim")
+    table = ledger.table(study(SIZES, {"p-align": 0.8, "p-align-other-judge": 0.8})).set_index("claim")
     rows = table.loc["The student judges better than DeepSeek-R1"]
-    assert set(rows["note"]) == {"p-align-oracle stands for p-align-deepseek-judge"}
+    assert set(rows["note"]) == {"p-align-other-judge stands for p-align-deepseek-judge"}
+
+
+def test_a_judge_that_is_never_wrong_refutes_no_claim_about_one_that_errs(study):
+    table = ledger.table(study(SIZES, {"p-align": 0.4, "p-align-oracle": 0.8})).set_index("claim")
+    assert table.loc["The student judges better than DeepSeek-R1", "verdict"] == ledger.UNTESTED
+
+
+def test_claims_that_are_not_tested_stand_behind_a_click_and_are_counted(study):
+    table = ledger.table(study(SIZES, {"p-align": 0.8, "sft-long-cot": 0.4}))
+    open_ = ledger.shown(table).html.partition("<details>")[0]
+    assert OVER_LONG in open_ and ledger.UNTESTED not in open_
+    tested = table[table["verdict"] != ledger.UNTESTED]
+    assert ledger.text(table).startswith(
+        f"This study tests {tested['claim'].nunique()} of the paper's {table['claim'].nunique()} claims in "
+        f"{len(tested)} comparisons"
+    )
 
 
 def test_one_other_judge_stands_for_one_published_judge(study):

@@ -27,8 +27,18 @@ def study():
     return Results(Params(arms=ARMS))
 
 
-def test_a_study_without_a_judge_says_so(study):
-    assert "asks no judge" in texts.preferred(study, preference.table([], ARMS))
+def test_a_section_of_what_the_study_lacks_shows_nothing(study):
+    """It said "asks no judge" above the description of the judge; the page names the sections that it leaves out."""
+    assert texts.paragraph(texts.preferred(study, preference.table([], ARMS))) is None
+    assert texts.paragraph(texts.answers(study)) is None
+
+
+def test_a_study_of_the_pocket_world_says_what_it_varies(study):
+    """Ten reports had one title and one lead, whatever they varied."""
+    assert texts.varied(study.params) == texts.varied(Params(study="mine", training_seeds=[0, 1, 2])) == ""
+    text = texts.varied(Params(student="palign/pocket/student-deep", num_train_epochs=12.0))
+    assert text == "**Unlike the pocket study**: student student-deep instead of student; epochs 12 instead of 3."
+    assert texts.varied(Params(student="hub/other", num_train_epochs=1.0)) == ""
 
 
 def test_a_preference_is_told_with_its_judge_and_its_problems(study):

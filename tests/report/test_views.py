@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from palign.arms import ARMS
+from palign.params import root
 from palign.report import display, ledger, tables, texts, views
 
 from .test_texts import preferences
@@ -24,8 +25,8 @@ def lead(made):
 
 def test_the_finding_says_what_p_align_reaches_and_how_far_it_is_from_whole_traces(study):
     text = finding(study(SIZES, SKILLS))
-    assert re.search(r"`p-align` reaches \d+\.\d % \[.*\] in Pass@1 and \d+\.\d % \[.*\] in Pass@3", text)
-    above = re.search(r"(\d+\.\d) points above and \d+\.\d points above .*training on whole traces", text)
+    above = re.search(r"reaches a Pass@1 of \d+\.\d % \[[^]]*\], (\d+\.\d) points above training on whole traces", text)
+    assert re.search(r"Its Pass@3 is \d+\.\d % \[[^]]*\], \d+\.\d points above\.", text)
     assert 20 < float(above[1]) < 40
     assert text.count("is that of `p-align`") == 1
     assert "Clearly above zero-shot: `sft-long-cot`, `p-align`." in text
@@ -37,7 +38,7 @@ def test_p_align_below_whole_traces_is_said_to_be_below(study):
 
 
 def test_a_difference_to_whole_traces_that_is_not_clear_says_so(study):
-    assert "(not clear)" in finding(study(SIZES, SKILLS | {"sft-long-cot": 0.9}))
+    assert ", which is not clear" in finding(study(SIZES, SKILLS | {"sft-long-cot": 0.9}))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_an_untested_arm_has_no_side_and_no_distance(study):
 def test_the_first_table_has_a_row_for_each_arm_the_best_first(study):
     found = lead(study(SIZES, SKILLS)).frame
     assert list(found.index) == ["p-align", "sft-long-cot", "zero-shot"]
-    assert list(found) == ["Pass@1, %", "Pass@3, %", "tokens a response", "beside zero-shot", "trained on"]
+    assert list(found) == ["Pass@1, %", "Pass@3, %", "tokens per response", "beside zero-shot", "trained on"]
     assert found["trained on"].to_dict()["zero-shot"] == "nothing"
 
 
@@ -103,7 +104,7 @@ def test_a_claim_is_named_once_and_its_unit_stands_beside_its_measure(study, mon
     names = [claim for _, claim in shown.index if claim]
     assert len(names) == len(set(names)) < len(shown)
     measures = set(shown["measure", ""])
-    assert {"Pass@1, points", "Tokens a response"} <= measures
+    assert {"Pass@1, points", "Tokens per response"} <= measures
 
 
 def test_shares_of_the_judge_are_percent_and_areas_are_not():
@@ -116,13 +117,81 @@ def test_shares_of_the_judge_are_percent_and_areas_are_not():
             "released from the first ENOUGH (sentences)",
         ],
     ).assign(n=60)
-    shown = views.monotone(found).frame[""]
+    shown = views.monotone(found).frame["value"]
     assert shown.to_dict() == {
         "steps that turn back, %": "5.0 [1.0, 10.0]",
         "Equation 7's search lands on the oracle, %": "50.0 [40.0, 60.0]",
-        "AUC of the margin, oracle": "0.99 [0.90, 1.00]",
-        "the released search from the first ENOUGH, sentences": "0.10",
+        "AUC of the margin, oracle": "0.990 [0.900, 1.000]",
+        "distance of the released search from the first ENOUGH, sentences": "0.10",
     }
+
+
+def test_the_tables_of_arms_have_one_order(study):
+    """Responses and costs stood in the order of the params file, accuracies by value."""
+    made = study(SIZES, SKILLS | {"sft-label": 0.7, "rft": 0.5})
+    accuracies = tables.accuracy(made)
+    averages = tables.averages(accuracies)["value"]
+    order = list(views.accuracy(accuracies).frame.index)
+    assert order == ["p-align", "sft-label", "sft-long-cot", "zero-shot", "rft"]
+    for shown in (
+        views.responses(tables.responses(made), averages),
+        views.arms(tables.arms(made), averages),
+        views.grading(tables.grading(made), averages),
+    ):
+        assert list(shown.frame.index) == order
+
+
+def test_accuracies_of_one_metric_alone_and_of_an_absent_one_none(study):
+    accuracies = tables.accuracy(study(SIZES, SKILLS))
+    alone = views.accuracy(accuracies, "pass@3")
+    assert set(alone.frame.columns.get_level_values(0)) == {"pass@3"}
+    without = accuracies[accuracies["metric"] == "pass@1"]
+    assert not views.accuracy(without, "pass@3").html
+
+
+def test_each_tenth_of_a_trace_has_its_number_of_traces():
+    """The column stood empty: its Series had an index of its own."""
+    found = pd.DataFrame(
+        {"value": [0.2, 0.042], "low": [0.1, 0.029], "high": [0.3, 0.056], "n": [200, 200]},
+        pd.Index(["1", "last less first"], name="chunk"),
+    )
+    shown = views.entropy(found).frame
+    assert shown["traces"].tolist() == ["200", "200"]
+    assert shown.loc["last minus first", "entropy, nats"] == "+0.042 [+0.029, +0.056]"
+
+
+def test_success_that_was_not_measured_has_no_column():
+    found = pd.DataFrame(
+        {"prefixes": [3, 4], "success rate": [float("nan")] * 2, "kept": [0.5, 0.7]},
+        pd.IntervalIndex.from_breaks([0, 0.2, 0.4], name="prefix ratio"),
+    )
+    assert list(views.success(found).frame) == ["prefixes", "kept"]
+
+
+def test_strategies_show_their_prefixes_and_their_pairs_each_where_there_are_any():
+    """One table of both was wider than a page."""
+    found = pd.DataFrame(
+        {"arms": ["rft", "p-align", "essence-50"], "prefixes": [float("nan"), 320, 320]}
+        | {"chosen": [None] * 3, "retention": [0.3, 0.7, float("nan")]},
+        ["empty", "adaptive", "tokens-50"],
+    )
+    assert list(views.strategies(found).frame.index) == ["adaptive", "tokens-50"]
+    pairs = views.pairs(found).frame
+    assert list(pairs.index) == ["empty", "adaptive"] and ("chosen from", "") not in pairs
+
+
+def test_the_rates_furthest_from_what_was_expected_stand_open():
+    names = [f"response_tokens, {arm}" for arm in ARMS][:20]
+    ratio = pd.Series(1.0, ["hours", *names])
+    ratio[["hours", names[-1]]] = 0.3, 3.0
+    found = pd.DataFrame({"predicted": ratio, "measured": 1.0, "ratio": ratio})
+    open_ = views.rates(found).html.partition("<details>")[0]
+    assert ">hours<" in open_ and f">tokens of a {names[-1].replace('_tokens', '')}<" in open_
+
+
+def test_every_length_and_rate_that_a_report_measures_has_a_name():
+    rows = {re.sub(r",.*", "", name) for name in pd.read_csv(root() / "reports/pocket/tables/rates.csv")["quantity"]}
+    assert rows - {"hours"} <= set(views.QUANTITIES)
 
 
 def test_an_empty_table_shows_nothing():
