@@ -28,6 +28,8 @@ NAME = re.compile(r"<code>(?=[\w-]{1,32}</code>)")
 """The beginning of a short name, such as an arm's, which is not broken at its hyphens."""
 REPORT = "../report.html"
 """The report, as a notebook's page links it."""
+REPORTS = "](../reports/"
+"""How a notebook links a report; a page lies among the reports itself."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 LARGEST = 300_000
 """Bytes of a drawing: a larger one, of thousands of points, is smaller as a PNG."""
@@ -69,6 +71,9 @@ def render(notebook: Path, target: Path, pages: Sequence[tuple[str, str]] = ()) 
 
     executed = nbformat.read(notebook, as_version=4)
     report = target.parent.parent if pages else target.parent
+    for cell in executed.cells:
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace(REPORTS, "](../../" if pages else "](../")
     if pages:
         executed.cells = _of_reader(executed.cells, [address for _, address in pages])
     lead, *sections = _sections(executed.cells, report)

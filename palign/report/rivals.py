@@ -35,7 +35,8 @@ WORLDS = {
 }
 PALIGN = "p-align"
 CHEAPEST = "rft-k-fallback"
-"""The control that any judge must beat: no judge, no prefix."""
+"""The control that any judge must beat."""
+CONTROL = f"{CHEAPEST} (the student's own right answer, else the whole trace: no judge, no prefix)"
 EQUAL = "p-align-k"
 """P-ALIGN with several continuations of its prefix."""
 MANY = "pocket-beyond-16"
@@ -45,28 +46,34 @@ EXTENSIONS = (
     *("success-prefix", "success-prefix-first", "success-prefix-last", "p-align-hard"),
 )
 """The arms that may take the lead from P-ALIGN: ways of this study to use a prefix."""
-MOST, FIRST = 3, 8
-"""So many arms are named in a sentence, and stand open in a table."""
+MOST = 3
+"""So many arms are named in a sentence, and lead a table."""
+BESIDE = (PALIGN, CHEAPEST, "sft-long-cot", "zero-shot")
+"""The arms that the best ones stand beside in the first table."""
 
 QUESTIONS = (
-    ("Are the dropped problems' traces worth a row?", "p-align-fallback", PALIGN),
-    ("More than traces of any problems?", "p-align-fallback", "p-align-fallback-random"),
-    ("Are the marks worth it, for P-ALIGN?", PALIGN, "p-align-unmarked"),
-    ("And beside whole traces?", "p-align-fallback", "p-align-fallback-unmarked"),
-    ("Is a prompt of their own better?", "p-align-fallback-prompt", "p-align-fallback"),
-    ("Does a fallback need a judge?", "p-align-fallback", CHEAPEST),
-    ("Is a longer prefix worth more than another sample?", "p-align-backoff", EQUAL),
-    ("Does back-off need a judge?", "p-align-backoff", "backoff"),
-    ("Is back-off better than the fallback?", "p-align-backoff", "p-align-fallback"),
-    ("Is the student's success a better judge?", "success-prefix", PALIGN),
-    ("Searched from the front?", "success-prefix-first", "success-prefix"),
-    ("Searched from the end?", "success-prefix-last", "success-prefix"),
-    ("Is a calibrated threshold better?", "p-align-calibrated", PALIGN),
-    ("Are more samples of one prefix better?", EQUAL, PALIGN),
-    ("Is weight on hard problems better?", "p-align-hard", PALIGN),
-    ("More than on any problems?", "p-align-hard", "p-align-hard-random"),
-    ("Is the likeliest candidate better?", "select-likely", PALIGN),
-    ("Is the one of the lowest rank-surprisal ratio?", "select-rsr", PALIGN),
+    ("Do whole traces of the problems that the filter drops help?", "p-align-fallback", PALIGN),
+    (
+        "Do the dropped problems' traces help more than those of random ones?",
+        "p-align-fallback",
+        "p-align-fallback-random",
+    ),
+    ("Do the marks around the prefix help P-ALIGN?", PALIGN, "p-align-unmarked"),
+    ("Do the marks help where whole traces are added?", "p-align-fallback", "p-align-fallback-unmarked"),
+    ("Is a prompt of their own better for the added traces?", "p-align-fallback-prompt", "p-align-fallback"),
+    ("Is a fallback to the trace better with a judged prefix than without?", "p-align-fallback", CHEAPEST),
+    ("After a wrong continuation, is a longer prefix better than another try?", "p-align-backoff", EQUAL),
+    ("Is back-off to longer prefixes better with a judge than without?", "p-align-backoff", "backoff"),
+    ("Is back-off to longer prefixes better than a fallback to the trace?", "p-align-backoff", "p-align-fallback"),
+    ("Is the student's success a better judge than its verdict?", "success-prefix", PALIGN),
+    ("By success, is a scan from the front better than a binary search?", "success-prefix-first", "success-prefix"),
+    ("By success, is a scan from the end better than a binary search?", "success-prefix-last", "success-prefix"),
+    ("Is a calibrated threshold of the verdict better?", "p-align-calibrated", PALIGN),
+    ("Are several continuations of one prefix better than one?", EQUAL, PALIGN),
+    ("Does more weight on hard problems help?", "p-align-hard", PALIGN),
+    ("Does weight on hard problems help more than on random ones?", "p-align-hard", "p-align-hard-random"),
+    ("Of several right responses, is the likeliest better?", "select-likely", PALIGN),
+    ("Of several right responses, is that of the lowest rank-surprisal ratio better?", "select-rsr", PALIGN),
 )
 """(the question, an arm, what it is compared with): the arm minus the other."""
 
@@ -270,6 +277,15 @@ POLICIES = {
 """Strategies of the main study, and the policy that is nearest to each on recorded rollouts (its ``family`` and name in
 the table of policies that ``palign rollouts`` keeps).
 """
+STRATEGIES = {
+    "fixed-30": "the first 30 % of the trace",
+    "fixed-50": "the first 50 % of the trace",
+    "empty": "no prefix",
+    "adaptive-k": "adaptive, up to K continuations",
+    "backoff": "longer after each wrong continuation",
+    "success-binary": "searched by success",
+}
+"""What a reader reads for each of :data:`POLICIES`."""
 
 
 def policies(study: Study, recorded: Path) -> pd.DataFrame:
@@ -322,17 +338,44 @@ def arms_shown(table: pd.DataFrame) -> Table:
         text["clear", ""] = _yes(table["clear"])
     tokens = {"judged": "to find prefixes", "continued": "to complete them", "trained": "in training"}
     for name, title in tokens.items():
-        text["tokens of the student, thousands", title] = (table[name] / 1000).round().astype(int)
-    text["tokens a response", ""] = table["response"].round().astype(int)
+        text["student's tokens, thousands", title] = (table[name] / 1000).round().astype(int)
+    text["tokens per response", ""] = table["response"].round().astype(int)
     return display.table(text, best=[(title, "") for name, title in titles.items() if name.startswith("pass@")])
 
 
 def leaders(table: pd.DataFrame) -> Table:
-    """The first rows of :func:`arms_shown`, its first columns, and what each arm is trained on."""
+    """The first rows of :func:`arms` and those of :data:`BESIDE`, and what each arm is trained on."""
+    rows = table[[i < MOST or arm in BESIDE for i, arm in enumerate(table.index)]]
     names = [name for name in ("pass@1", "pass@3", f"over {PALIGN}") if name in table]
-    text = points(table, {name: _title(name) for name in names})
-    text["trained on"] = [views.trained_on(arm) for arm in table.index]
-    return display.table(text, best=[_title(name) for name in names if name.startswith("pass@")], first=FIRST)
+    text = points(rows, {name: _title(name) for name in names})
+    text["trained on"] = [views.trained_on(arm) for arm in rows.index]
+    return display.table(text, best=[_title(name) for name in names if name.startswith("pass@")])
+
+
+def defined(table: pd.DataFrame) -> Table:
+    """What each arm of :func:`arms` is trained on."""
+    return display.table(pd.DataFrame({"trained on": map(views.trained_on, table.index)}, table.index))
+
+
+def tries(study: Study) -> str:
+    """How many continuations an arm may draw per problem: what K and k are in the arms' descriptions."""
+    params = study.params
+    return (
+        f"K is the number of continuations that an arm may draw per problem: {params.own_samples} (`own_samples`); "
+        f"back-off may draw {params.backoff_tries} (`backoff_tries`). Where an arm's prefix is found by success, K "
+        f"continuations of each prefix are drawn and k of them must be right: {params.success_needed} of "
+        f"{params.success_samples} (`success_needed`, `success_samples`)."
+    )
+
+
+def samples(study: Study) -> str:
+    """What an accuracy averages over, for captions."""
+    params = study.params
+    problems = sum(benchmark.problems for benchmark in params.benchmarks)
+    return (
+        f"n = {problems:,} test problems in {len(params.benchmarks)} benchmarks, {params.n_samples} responses each of "
+        f"{len(params.training_seeds)} training seeds"
+    )
 
 
 def _title(name: str) -> str:
@@ -354,9 +397,9 @@ def finding(table: pd.DataFrame) -> str:
     below = int((clear & (table[f"over {PALIGN}"] < 0)).sum())
     more = f" and {len(above) - MOST} others" if len(above) > MOST else ""
     found = f"Clearly above it, in points: {', '.join(above[:MOST])}{more}" if above else "No arm lies clearly above it"
-    own = own.replace(" ", " % ", 1)
-    least = f"clearly below it: {below} of {len(table) - 1} arms"
-    return f"P-ALIGN answers {own} of the test problems rightly. {found}; {least}."
+    own = own.replace(" ", "\N{NO-BREAK SPACE}% ", 1)
+    least = f"clearly below it: {below} of the {len(table) - 1} other arms"
+    return f"P-ALIGN's Pass@1, the share of right responses, is {own}. {found}; {least}."
 
 
 def questions_shown(rows: pd.DataFrame) -> Table:
@@ -370,7 +413,7 @@ def more_shown(rows: pd.DataFrame) -> Table:
     """:func:`more_samples` for a reader."""
     if rows.empty:
         return display.table(rows)
-    text = points(rows, {"": "16 continuations a problem minus 4, points of Pass@1"}).assign(problems=rows["n"])
+    text = points(rows, {"": "K = 16 minus K = 4, points of Pass@1"}).assign(clear=_yes(rows["clear"]))
     return display.table(text.set_index(rows["arm"]))
 
 
@@ -380,6 +423,7 @@ def by(rows: pd.DataFrame, column: str, estimate: str, title: str) -> Table:
 
     ``estimate``: the beginning of its names, see :func:`points`.
     """
+    rows = rows.dropna(subset=estimate or "value") if len(rows) else rows  # P-ALIGN has no difference to itself
     if rows.empty:
         return display.table(rows)
     text = rows[["arm", column]].assign(text=points(rows, {estimate: title})[title])
@@ -410,17 +454,31 @@ def policies_shown(rows: pd.DataFrame) -> Table:
     """:func:`policies` for a reader: shares in percent."""
     if rows.empty:
         return display.table(rows)
+    kept, drawn = "right pair, %", "continuations"
     found = {
-        ("here", "kept, %"): 100 * rows["kept"],
-        ("here", "continuations"): rows["continuations"].map("{:.1f}".format),
-        ("nearest policy", ""): rows["policy"],
+        ("in the main study", kept): 100 * rows["kept"],
+        ("in the main study", drawn): rows["continuations"].map("{:.1f}".format),
+        ("nearest policy on recorded rollouts", ""): rows["policy"].str.replace("%", "\N{NO-BREAK SPACE}%"),
     }
     for kind in ("right", "wrong"):
-        found[f"on {kind} recorded traces", "kept, %"] = 100 * rows[f"kept, {kind} traces"]
-        found[f"on {kind} recorded traces", "continuations"] = rows[f"continuations, {kind} traces"].map(
-            "{:.1f}".format
-        )
-    return display.table(pd.DataFrame(found))
+        found[f"that policy on {kind} traces", kept] = 100 * rows[f"kept, {kind} traces"]
+        found[f"that policy on {kind} traces", drawn] = rows[f"continuations, {kind} traces"].map("{:.1f}".format)
+    return display.table(pd.DataFrame(found), labels=STRATEGIES | {"strategy": "prefix"})
+
+
+def leads_shown(table: pd.DataFrame) -> Table:
+    """:func:`leads` for a reader."""
+    if table.empty:
+        return display.table(table)
+    titles = {
+        "at every update budget": ("at every number of updates", "clearly above P-ALIGN"),
+        "above the cheapest control": ("at every number of updates", f"above {CHEAPEST}"),
+        "at equal generation": ("with as many continuations", f"above {EQUAL} and {CHEAPEST}"),
+        "leads": ("takes the lead", ""),
+    }
+    text = table.astype(object).where(table.notna(), "not tested")
+    text.columns = pd.MultiIndex.from_tuples([titles[name] for name in table])
+    return display.table(text)
 
 
 def verdict(table: pd.DataFrame, rows: pd.DataFrame) -> str:
@@ -436,10 +494,11 @@ def verdict(table: pd.DataFrame, rows: pd.DataFrame) -> str:
         )
     if not found:
         return (
-            "No extension meets all conditions: none lies clearly above P-ALIGN and the cheapest control at every "
-            "number of updates, and above both where they are allowed as many continuations."
+            f"No extension takes the lead: none lies clearly above P-ALIGN and above the cheapest control, {CONTROL}, "
+            "at every number of updates, and above both where they may draw as many continuations per problem."
         )
     return (
-        "Above P-ALIGN and the cheapest control at every number of updates, and above both at equal generation: "
-        f"{' and '.join(found)}."
+        f"{' and '.join(found)} {'takes' if len(found) == 1 else 'take'} the lead: clearly above P-ALIGN and above the "
+        f"cheapest control, {CONTROL}, at every number of updates from {run[0]} to {run[-1]}, and above both where "
+        "they may draw as many continuations per problem."
     )

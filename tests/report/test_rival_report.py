@@ -3,13 +3,16 @@ only where every condition holds.
 """
 
 import dataclasses
+import re
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 
 from palign.arms import ARMS
-from palign.report import compare, rival_figures, rivals, tables
+from palign.report import compare, page, rival_figures, rivals, tables
+from palign.report.figures import COLOURS
 from palign.report.results import right_in
 from palign.study.cli import main
 from tests.conftest import PROJECT
@@ -80,8 +83,8 @@ def test_the_curve_takes_the_numbers_of_updates_from_the_reports(reports):
 @pytest.mark.parametrize(
     ("better", "of", "said"),
     [
-        (("backoff",), {}, "above both at equal generation: backoff."),
-        (("backoff", "p-align-fallback"), {}, "at equal generation: p-align-fallback and backoff."),
+        (("backoff",), {}, "backoff takes the lead"),
+        (("backoff", "p-align-fallback"), {}, "p-align-fallback and backoff take the lead"),
         ((), {}, "none lies clearly above"),
         (("backoff",), {"pocket_beyond_480": ()}, "none lies clearly above"),
         (("backoff", "rft-k-fallback"), {}, "none lies clearly above"),
@@ -178,24 +181,88 @@ def test_figures_are_drawn_of_every_table(reports):
     studies = reports(("backoff",))
     table = rivals.arms(studies[rivals.MAIN])
     errors = pd.DataFrame({"arm": ["backoff"], "error": ["doubt"], "value": [0.2]})
+    said = rivals.samples(studies[rivals.MAIN])
     for figure in (
-        rival_figures.ranks(table),
-        rival_figures.curve(rivals.curve(studies)),
-        rival_figures.worlds(rivals.worlds(studies)),
-        rival_figures.errors(errors, list(table.index)),
+        rival_figures.ranks(table, rivals.curve(studies), said),
+        rival_figures.curve(rivals.curve(studies), said),
+        rival_figures.worlds(rivals.worlds(studies), said),
+        rival_figures.errors(errors, list(table.index), said),
     ):
-        assert figure.axes
+        assert figure.axes and "n = 120 test problems" in figure.texts[-1].get_text()
         rival_figures.plt.close(figure)
-    assert rival_figures.curve(pd.DataFrame()) is None and rival_figures.worlds(pd.DataFrame()) is None
+    assert rival_figures.curve(pd.DataFrame(), said) is None and rival_figures.worlds(pd.DataFrame(), said) is None
+    rival_figures.plt.close(rival_figures.ranks(table, pd.DataFrame(), said))
+
+
+def test_p_align_has_the_colour_that_the_studies_reports_give_it(reports):
+    """It was blue in one figure and orange in the next, where its pink was another arm's."""
+    studies = reports()
+    curve = rivals.curve(studies)
+    for figure in (rival_figures.ranks(rivals.arms(studies[rivals.MAIN]), curve, ""), rival_figures.curve(curve, "")):
+        drawn = {line.get_color() for line in figure.axes[0].lines}
+        assert {COLOURS[arm] for arm in curve["arm"]} <= drawn
+        rival_figures.plt.close(figure)
+
+
+def test_the_figure_of_all_arms_fits_a_telephone(reports):
+    """At 400 pixels it showed names and an almost empty frame; the points were scrolled off."""
+    figure = rival_figures.ranks(rivals.arms(reports()[rivals.MAIN]), pd.DataFrame(), "")
+    assert figure.get_figwidth() * 96 < 400 - 21  # the page's margins
+    rival_figures.plt.close(figure)
+
+
+def test_the_worlds_share_their_axis(reports):
+    """Zero stood at another place in each panel."""
+    figure = rival_figures.worlds(rivals.worlds(reports(("backoff",), pocket_mending=())), "")
+    assert len({axis.get_xlim() for axis in figure.axes}) == 1 < len(figure.axes)
+    rival_figures.plt.close(figure)
+
+
+def test_the_first_table_has_p_align_and_what_it_is_measured_against(reports):
+    """Its open rows were the eight best arms, and P-ALIGN was not among them."""
+    table = rivals.arms(reports(("backoff", "p-align-fallback", "p-align-k"))[rivals.MAIN])
+    shown = rivals.leaders(table)
+    assert set(shown.frame.index) == set(ARMS_OF) and "<details" not in shown.html
+    assert list(shown.frame.index[:3]) == list(table.index[:3])
+
+
+def test_a_table_of_differences_has_no_empty_row_of_p_align(reports):
+    curve = rivals.curve(reports())
+    assert "p-align" not in rivals.by(curve, "updates", "over", "minus p-align, points").frame.index
+    assert "p-align" in rivals.by(curve, "updates", "", "Pass@1, %").frame.index
+
+
+def test_what_takes_the_lead_is_said_in_words(reports, tmp_path):
+    """The columns were the code's, and a condition that was never tested an empty cell."""
+    studies = reports(("p-align-fallback",))
+    main = tmp_path / rivals.MAIN / "tables" / "strategies.csv"
+    main.write_text(main.read_text().replace("3.0", "5.0"))
+    shown = rivals.leads_shown(rivals.leads(studies))
+    assert (
+        (shown.frame == "not tested").any(axis=None)
+        and "takes the lead" in shown.html
+        and "at every update budget" not in shown.html
+    )
+    assert set(shown.frame.to_numpy().ravel()) <= {"yes", "no", "not tested"}
+    assert rivals.leads_shown(pd.DataFrame()).html == ""
+
+
+def test_the_page_says_what_k_is_and_what_the_cheapest_control_is(reports):
+    studies = reports(("backoff",))
+    said = rivals.tries(studies[rivals.MAIN])
+    assert "4 (`own_samples`)" in said and "2 of 4 (`success_needed`, `success_samples`)" in said
+    lead = rivals.verdict(rivals.leads(studies), rivals.curve(studies))
+    assert "the student's own right answer, else the whole trace: no judge, no prefix" in lead
+    assert "the share of right responses" in rivals.finding(rivals.arms(studies[rivals.MAIN]))
 
 
 @pytest.mark.model
 def test_the_notebook_reads_the_reports_alone(reports, tmp_path, project, capsys):
     reports(("backoff",))
     assert main(["rivals", "--reports", str(tmp_path)]) == 0
-    page = (project / "reports" / "rivals" / "report.html").read_text(encoding="utf-8")
-    assert "Clearly above it, in points: backoff" in page and "above both at equal generation: backoff." in page
-    assert str(tmp_path) not in page
+    shown = (project / "reports" / "rivals" / "report.html").read_text(encoding="utf-8")
+    assert "Clearly above it, in points: backoff" in shown and "backoff takes the lead" in shown
+    assert str(tmp_path) not in shown
     kept = {path.stem for path in (project / "reports" / "rivals" / "tables").glob("*.csv")}
     assert kept == {"arms", "questions", "curve", "worlds", "leads"}
 
@@ -211,3 +278,17 @@ def test_a_damaged_report_is_said_in_one_line(reports, tmp_path):
     (tmp_path / rivals.MAIN / "headline.json").unlink()
     with pytest.raises(compare.CompareError, match="not a study's report folder"):
         rivals.load(tmp_path)
+
+
+def test_a_link_to_a_report_works_in_the_notebook_and_on_its_page(tmp_path):
+    """The notebook's links were those of its page, and dead when it was opened itself."""
+    path = PROJECT / "notebooks" / "rivals.ipynb"
+    notebook = nbformat.read(path, 4)
+    notebook.cells = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+    links = re.findall(r"\]\((\.\.[^)]*)\)", "\n".join(cell.source for cell in notebook.cells))
+    assert links and all((path.parent / link).is_file() for link in links)
+    nbformat.write(notebook, tmp_path / "rivals.ipynb")
+    page.render(tmp_path / "rivals.ipynb", tmp_path / "rivals" / "report.html")
+    html = (tmp_path / "rivals" / "report.html").read_text(encoding="utf-8")
+    found = re.findall(r'href="(\.\.[^"]*)"', html)
+    assert found and all((PROJECT / "reports" / "rivals" / link).resolve().is_file() for link in found)
