@@ -255,7 +255,7 @@ On problems of the probe split ({problems} a benchmark), which are neither train
 {skills}
 
 Its habits (answering at once, skipping steps) and its half-knowledge (rare keys met seldom and mostly wrong in
-{misremembered} of 10 cells) are set in `palign/pocket/curriculum.py` and are the study's room to improve. The judge
+{misremembered} of ten cells) are set in `palign/pocket/curriculum.py` and are the study's room to improve. The judge
 was taught with a coin that shows the student's own chance of success from the prefix: it is right more often than not,
 and no more than that.
 
