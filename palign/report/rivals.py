@@ -63,7 +63,7 @@ QUESTIONS = (
     ("Is a prompt of their own better for the added traces?", "p-align-fallback-prompt", "p-align-fallback"),
     ("Is a fallback to the trace better with a judged prefix than without?", "p-align-fallback", CHEAPEST),
     ("After a wrong continuation, is a longer prefix better than another try?", "p-align-backoff", EQUAL),
-    ("Is back-off to longer prefixes better with a judge than without?", "p-align-backoff", "backoff"),
+    ("Is back-off better from the judge's prefix than from a short start?", "p-align-backoff", "backoff"),
     ("Is back-off to longer prefixes better than a fallback to the trace?", "p-align-backoff", "p-align-fallback"),
     ("Is the student's success a better judge than its verdict?", "success-prefix", PALIGN),
     ("By success, is a scan from the front better than a binary search?", "success-prefix-first", "success-prefix"),
