@@ -1,4 +1,4 @@
-"""The answers of notebooks 01 to 05 in a sentence or two, from the tables that stand below them.
+"""The answers of notebooks 01 to 05 in a sentence or two, from the records behind the tables below them.
 
 Functions return Markdown; empty where the study has no such data.
 
@@ -20,10 +20,8 @@ def lengths(found: pd.DataFrame, budgets: Sequence[int]) -> str:
     """01: how long the traces (``tables.lengths``) are, and how many fit into the response budgets (tokens)."""
     if found.empty:
         return ""
-    middle, fits = (
-        found.median(),
-        [f"{(found['tokens'] < budget).sum():,} into {budget:,} tokens" for budget in budgets],
-    )
+    middle = found.median()
+    fits = [f"{(found['tokens'] < budget).sum():,} into {budget:,} tokens" for budget in budgets]
     return (
         f"The median trace has {middle['tokens']:,.0f} tokens in {middle['sentences']:,.0f} sentences. Of "
         f"{len(found):,} traces, these fit whole into a response: {', '.join(fits)}."
