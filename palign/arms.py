@@ -167,6 +167,13 @@ ARMS |= {
             "without a judge: from a short share of the trace, longer after each wrong continuation",
             "ours; `backoff_start`, `backoff_step`, `backoff_tries`",
         ),
+        Arm(
+            "backoff-30",
+            PAIR,
+            "backoff-30",
+            "control: as backoff, from 30 % of the trace, about where the judge's prefixes end",
+            "ours; `backoff_step`, `backoff_tries`",
+        ),
         *(
             Arm(
                 f"success-prefix{ending}",

@@ -39,6 +39,9 @@ SEARCHES: dict[str, Callable[[int], Search]] = {
 }
 """How the shortest prefix of enough successes is looked for."""
 
+BACK_OFF_FROM = {"backoff": None, "backoff-30": 0.3}
+"""Back-off without a judge: the share of the sentences that it begins with; ``None``: ``backoff_start``."""
+
 
 def every(number: int) -> Attempts:
     """``number`` continuations without a prefix; all are kept as records (RFT, arXiv 2308.01825)."""
@@ -105,8 +108,9 @@ def start(strategy: str, settings: Alignment, of: int, room: int, found: int = 0
         return until_right(0, 1)
     if strategy == "adaptive-k":
         return until_right(found, settings.own_samples)
-    if strategy in ("adaptive-backoff", "backoff"):
-        first = found or min(max(1, round(settings.backoff_start * of)), room)
+    if strategy in ("adaptive-backoff", *BACK_OFF_FROM):
+        share = BACK_OFF_FROM.get(strategy) or settings.backoff_start
+        first = found or min(max(1, round(share * of)), room)
         return back_off(first, max(1, round(settings.backoff_step * of)), room, settings.backoff_tries)
     return success(SEARCHES[strategy](room), room, settings.success_samples, settings.success_needed)
 

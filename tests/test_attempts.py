@@ -101,6 +101,8 @@ def test_own_answers_are_all_kept_and_one_prefix_is_drawn_until_right():
 def test_back_off_begins_and_grows_by_shares_of_the_trace_that_are_at_least_one_sentence():
     settings_of = Alignment(backoff_start=0.3, backoff_step=0.1, backoff_tries=99)
     wrong = {"right": lambda p, number: False}
+    other = Alignment(backoff_start=0.9, backoff_step=0.1, backoff_tries=99)
+    assert [p for p, _ in asked(start("backoff-30", other, 20, 20), **wrong)[0]] == [6, 8, 10, 12, 14, 16, 18, 20]
     assert [p for p, _ in asked(start("backoff", settings_of, 20, 20), **wrong)[0]] == [6, 8, 10, 12, 14, 16, 18, 20]
     assert [p for p, _ in asked(start("backoff", settings_of, 3, 3), **wrong)[0]] == [1, 2, 3]
     # of 20 sentences 12 fit the context

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..arms import ARMS
+from ..attempts import BACK_OFF_FROM
 from ..params import Alignment, Costs, FineTuning, Params, Truncation
 from ..supervision import LONG_SHARE
 from ..tasks.plan import ATTEMPTS, CANDIDATES, SELECTED
@@ -136,8 +137,9 @@ class Expected:
             return Tries(a.own_samples, 0, 1 - wrong(c.student_right, a.own_samples), 0)
         if strategy == "adaptive-k":
             return self._until_right([c.prefix_share] * a.own_samples)
-        if strategy in ("adaptive-backoff", "backoff"):
-            start = c.prefix_share if strategy == "adaptive-backoff" else max(a.backoff_start, 1 / self.sentences)
+        if strategy in ("adaptive-backoff", *BACK_OFF_FROM):
+            share = BACK_OFF_FROM.get(strategy) or a.backoff_start
+            start = c.prefix_share if strategy == "adaptive-backoff" else max(share, 1 / self.sentences)
             return self._until_right(growing(start, max(a.backoff_step, 1 / self.sentences), a.backoff_tries))
         if strategy.startswith("success-"):
             return self._by_success(strategy.removeprefix("success-"))

@@ -76,6 +76,7 @@ ATTEMPTS = {
     "adaptive-k": (*ALIGNMENT, "own_samples"),
     "adaptive-backoff": BACK_OFF,
     "backoff": (*BACK_OFF, "backoff_start"),
+    "backoff-30": BACK_OFF,
     "success-binary": SUCCESS,
     "success-first": SUCCESS,
     "success-last": SUCCESS,

@@ -272,8 +272,8 @@ OWN = {"rft-k", "shortest-of-k", "rft-k-fallback"}
     ("values", "arms"),
     [
         ({"backoff_start": 0.3}, {"backoff"}),
-        ({"backoff_step": 0.3}, {"backoff", "p-align-backoff"}),
-        ({"backoff_tries": 3}, {"backoff", "p-align-backoff"}),
+        ({"backoff_step": 0.3}, {"backoff", "backoff-30", "p-align-backoff"}),
+        ({"backoff_tries": 3}, {"backoff", "backoff-30", "p-align-backoff"}),
         ({"own_samples": 9}, OWN | HARD | {"p-align-k"}),
         ({"success_samples": 9}, SUCCESS),
         ({"success_needed": 3}, SUCCESS),
