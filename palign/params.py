@@ -149,8 +149,9 @@ class Costs(Strict):
     the trace's tokens) and ``sentence_tokens``. ``read_share``: the trace's share that a binary search reads.
     ``answer_tokens``: of a boxed answer or a decoded verdict, with the token that ends it, as in every length of a
     response; ``marks_tokens``: of the marks around a prefix.
-    ``retention``: share kept by the filter; ``student_right``: the same without a prefix. ``response_tokens``: mean
-    length of a test response, by arm; ``zero-shot`` is also used for the student's own answers to training problems.
+    ``retention``: share kept by the filter; ``student_right``: the same without a prefix; ``rewrite_right``: the same
+    of traces that the student rewrites, ``null`` for ``retention``. ``response_tokens``: mean length of a test
+    response, by arm; ``zero-shot`` is also used for the student's own answers to training problems.
     ``start_seconds``: time from a notebook's start until its engine runs.
     ``device``: the machine that the rates describe. ``process_gb``: resident memory of a process that trains, without
     its model, in 10^9 bytes (``null``: not known); ``gpu_memory_gb``: the GPU's memory, ``null`` where there is none.
@@ -173,6 +174,7 @@ class Costs(Strict):
     continuation_tokens: Positive
     retention: Fraction
     student_right: Fraction
+    rewrite_right: Fraction | None = None
     response_tokens: dict[str, Positive]
     read_tokens_per_second: Positive
     generate_tokens_per_second: Positive
@@ -216,6 +218,7 @@ POCKET_COSTS = {
     "continuation_tokens": 31,
     "retention": 0.75,
     "student_right": 0.36,
+    "rewrite_right": 0.19,
     "response_tokens": {"zero-shot": 21},
     "read_tokens_per_second": 18000,
     "generate_tokens_per_second": 8000,

@@ -128,10 +128,7 @@ class Expected:
         return c.student_right + (c.retention - c.student_right) * grown
 
     def tries(self, strategy: str) -> Tries:
-        """The continuations of a strategy that makes its own.
-
-        Rewriting is taken to succeed as often as continuing a prefix does.
-        """
+        """The continuations of a strategy that makes its own."""
         c, a = self.costs, self.alignment
         if strategy == "own-k":
             return Tries(a.own_samples, 0, 1 - wrong(c.student_right, a.own_samples), 0)
@@ -144,7 +141,7 @@ class Expected:
         if strategy.startswith("success-"):
             return self._by_success(strategy.removeprefix("success-"))
         if strategy == "rewrite":
-            return Tries(1, 1, c.retention, 0)
+            return Tries(1, 1, c.retention if c.rewrite_right is None else c.rewrite_right, 0)
         share = self.prefix(strategy) / c.trace_tokens
         return Tries(1, share, c.student_right if strategy == "empty" else c.retention, share)
 

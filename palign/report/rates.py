@@ -77,6 +77,8 @@ def _lengths(study: Results) -> dict[str, float]:
     own = next((strategy for strategy in ("empty", "own-k") if strategy in study.plan.strategies), None)
     if own:
         found["student_right"] = study.pairs(own)["kept"].mean()
+    if "rewrite" in study.plan.strategies:
+        found["rewrite_right"] = study.pairs("rewrite")["kept"].mean()
     responses = answered(study.grades).groupby("arm")["new_tokens"].mean()
     return found | {f"response_tokens, {arm}": responses.get(arm, np.nan) for arm in study.arms}
 

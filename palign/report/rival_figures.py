@@ -25,9 +25,12 @@ NOTES = {
     "sft-long-cot": "whole traces",
     PALIGN: "the paper's method",
     "p-align-fallback": "dropped problems: the whole trace",
+    "p-align-fallback-prompt": "the trace under another prompt",
     "p-align-backoff": "dropped problems: a longer prefix",
     CHEAPEST: "own right answer, else the trace",
     "backoff": "a longer and longer prefix",
+    "backoff-30": "the same, from 30 % on",
+    "select-likely": "the likeliest of right responses",
 }
 """What the arms of the curve are, in a few words."""
 

@@ -42,8 +42,8 @@ EQUAL = "p-align-k"
 MANY = "pocket-beyond-16"
 """The study in which it and the control are allowed more."""
 EXTENSIONS = (
-    *("p-align-fallback", "p-align-fallback-prompt", "p-align-backoff", "backoff", "p-align-calibrated"),
-    *("success-prefix", "success-prefix-first", "success-prefix-last", "p-align-hard"),
+    *("p-align-fallback", "p-align-fallback-prompt", "p-align-backoff", "backoff", "backoff-30"),
+    *("p-align-calibrated", "success-prefix", "success-prefix-first", "success-prefix-last", "p-align-hard"),
 )
 """The arms that may take the lead from P-ALIGN: ways of this study to use a prefix."""
 MOST = 3
@@ -64,6 +64,7 @@ QUESTIONS = (
     ("Is a fallback to the trace better with a judged prefix than without?", "p-align-fallback", CHEAPEST),
     ("After a wrong continuation, is a longer prefix better than another try?", "p-align-backoff", EQUAL),
     ("Is back-off better from the judge's prefix than from a short start?", "p-align-backoff", "backoff"),
+    ("Is back-off better from the judge's prefix than from 30 % of the trace?", "p-align-backoff", "backoff-30"),
     ("Is back-off to longer prefixes better than a fallback to the trace?", "p-align-backoff", "p-align-fallback"),
     ("Is the student's success a better judge than its verdict?", "success-prefix", PALIGN),
     ("By success, is a scan from the front better than a binary search?", "success-prefix-first", "success-prefix"),
@@ -104,18 +105,17 @@ def load(folder: Path, names: Iterable[str] = (*CURVE, *WORLDS, MANY)) -> dict[s
 def arms(study: Study) -> pd.DataFrame:
     """One row per arm: its averages over benchmarks, with 95 % intervals, and what it costs.
 
-    ``pass@1`` and ``pass@3`` at the main budget, and ``pass@1 in N tokens`` at the second one, each with ``_low`` and
-    ``_high`` (fractions); ``over p-align``: the difference in Pass@1 at the main budget, with ``_low``, ``_high`` and
-    ``clear`` (Holm over the arms); ``judged``, ``continued`` and ``trained``: tokens of the student; ``response``: mean
-    tokens of a test response.
+    ``pass@1`` and ``pass@3`` at the main budget, ``pass@1 in N tokens`` and ``pass@3 in N tokens`` at the second one,
+    each with ``_low`` and ``_high`` (fractions); ``over p-align``: the difference in Pass@1 at the main budget, with
+    ``_low``, ``_high`` and ``clear`` (Holm over the arms); ``judged``, ``continued`` and ``trained``: tokens of the
+    student; ``response``: mean tokens of a test response.
     """
     accuracy = tables.accuracy(study)
     accuracy = accuracy[accuracy["benchmark"] == tables.single(accuracy)]
     found: dict[str, pd.Series] = {}
     for (metric, budget), rows in accuracy.groupby(["metric", "budget"], sort=False):
         name = metric if budget == study.budgets[0] else f"{metric} in {budget} tokens"
-        if budget == study.budgets[0] or metric == "pass@1":
-            found |= _bounds(rows.set_index("arm"), name)
+        found |= _bounds(rows.set_index("arm"), name)
     if PALIGN in study.arms:
         found |= _bounds(tables.main(tables.differences(study, PALIGN)).set_index("arm"), f"over {PALIGN}", "clear")
     table = pd.DataFrame(found).reindex(study.arms).rename_axis("arm")
@@ -331,16 +331,17 @@ def points(rows: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
 def arms_shown(table: pd.DataFrame) -> Table:
     """:func:`arms` for a reader: percent and points with intervals, tokens in thousands."""
     names = [name for name in table if name.startswith(("pass@", "over")) and not name.endswith(("_low", "_high"))]
-    titles = {name: _title(name) for name in names}
-    text = points(table, titles)
-    text.columns = pd.MultiIndex.from_product([text.columns, [""]])
+    text = points(table, {name: _title(name) for name in names})
+    spans = {name: name.partition(" in ")[::2] for name in names}  # a second budget's columns stand together
+    titles = {name: (f"in {n}", _title(of)) if n else (_title(of), "") for name, (of, n) in spans.items()}
+    text.columns = pd.MultiIndex.from_tuples(list(titles.values()))
     if "clear" in table:
         text["clear", ""] = _yes(table["clear"])
     tokens = {"judged": "to find prefixes", "continued": "to complete them", "trained": "in training"}
     for name, title in tokens.items():
         text["student's tokens, thousands", title] = (table[name] / 1000).round().astype(int)
     text["tokens per response", ""] = table["response"].round().astype(int)
-    return display.table(text, best=[(title, "") for name, title in titles.items() if name.startswith("pass@")])
+    return display.table(text, best=[title for name, title in titles.items() if name.startswith("pass@")])
 
 
 def leaders(table: pd.DataFrame) -> Table:

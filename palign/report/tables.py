@@ -35,7 +35,7 @@ def collect(study: Results) -> dict[str, pd.DataFrame]:
     kept = {"accuracy": accuracy(study), "differences": differences(study), "responses": responses(study)}
     kept |= {"power": power(study), "grading": grading(study), "overlap": overlap(study)}
     kept |= {"costs": costs(study), "arms": arms(study), "spent": spent(study), "problems": study.outcomes.counts}
-    kept |= {"strategies": strategies(study), "seeds": seeds(study, kept["accuracy"])}
+    kept |= {"strategies": strategies(study), "choices": choices(study), "seeds": seeds(study, kept["accuracy"])}
     kept |= {"truncation": truncation(study), "judge": judge(study), "reads": reads(study)}
     kept["monotone"] = sufficiency.summary(study.judged, study.cuts).rename_axis("measure")
     kept["reliability"] = sufficiency.reliability(study.cuts)
@@ -333,7 +333,7 @@ def strategies(study: Results) -> pd.DataFrame:
     A scan's look-ahead, verdicts on the same trace that it asked for and did not need, costs tokens and no verdicts.
     The prefixes of a strategy that makes them as it continues are those that its problems end with. Where a strategy
     continues more than once: ``continuations a problem``, and the share of ``problems with a kept pair``; where it
-    chooses among pairs: how many are ``chosen`` from which strategy.
+    chooses among pairs: how many are ``chosen`` from which strategy (:func:`choices` has their lengths).
     """
     rows = []
     for strategy in dict.fromkeys((*study.plan.strategies, *study.plan.cuts)):
@@ -386,6 +386,23 @@ def _continued(study: Results, strategy: str) -> dict[str, float | str]:
         found["continuations a problem"] = pairs.groupby(of)["tries"].first().mean()
         found["problems with a kept pair"] = answered(pairs)["kept"].groupby(of).any().mean()
     return found | {"retention": answered(pairs)["kept"].mean()}
+
+
+def choices(study: Results) -> pd.DataFrame:
+    """What each selection chose from and what it chose, by source: how many responses, and their mean ``tokens``.
+
+    One row per ``strategy`` and ``source``. Both scores depend on a response's length and on who wrote it, so a gain of
+    a selection may be one of either. Empty without a selection.
+    """
+    rows = []
+    for strategy in (name for name in study.plan.strategies if name in SELECTED):
+        manifest = study.plan.alignment(strategy).folder.manifest()
+        for source, offered in manifest["offered"].items():
+            chosen = manifest["chosen"].get(source, {"count": 0, "mean_tokens": None})
+            row = {"strategy": strategy, "source": source}
+            row |= {"offered": offered["count"], "offered tokens": offered["mean_tokens"]}
+            rows.append(row | {"chosen": chosen["count"], "chosen tokens": chosen["mean_tokens"]})
+    return pd.DataFrame(rows)
 
 
 def truncation(study: Results) -> pd.DataFrame:

@@ -280,6 +280,15 @@ def pairs(found: pd.DataFrame) -> Table:
     return _of_strategies(found, columns)
 
 
+def choices(found: pd.DataFrame) -> Table:
+    """What a selection chose from, and what it chose; ``found`` of ``tables.choices``."""
+    if found.empty:
+        return table(found)
+    frame = found.set_index(["strategy", "source"])
+    frame.columns = pd.MultiIndex.from_product([["offered", "chosen"], ["responses", "tokens, mean"]])
+    return table(frame)
+
+
 def _of_strategies(found: pd.DataFrame, columns: Mapping[str, tuple]) -> Table:
     """These columns (name -> heading, name below it, factor) and the strategies that have one of their numbers."""
     numbers = [name for name, (*_, factor) in columns.items() if factor and name in found]
@@ -467,6 +476,7 @@ QUANTITIES = {
     "continuation_tokens": "tokens of a continuation",
     "retention": "share kept by the filter",
     "student_right": "share right without a prefix",
+    "rewrite_right": "share of rewritten traces that are right",
     "response_tokens": "tokens of a response",
     "read_tokens_per_second": "tokens read per second",
     "generate_tokens_per_second": "tokens generated per second",

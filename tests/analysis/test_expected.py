@@ -131,7 +131,9 @@ def test_rows_of_arms_that_mix_targets_by_hand():
     assert not EXPECTED.parts("essence-50")[0].answers and EXPECTED.parts("prune-entropy")[0].answers
     hard = (pytest.approx(0.75 * (1 + 2 * wrong(0.36, 4))), pytest.approx(pair))
     assert parts("p-align-hard") == parts("p-align-hard-random") == [hard]
-    assert parts("self-rewrite") == [(0.75, 21), (0.25, 140)]
+    assert parts("self-rewrite") == [(0.19, 21), (0.81, 140)]
+    unknown = POCKET.model_copy(update={"costs": COSTS.model_copy(update={"rewrite_right": None})})
+    assert [part.rows for part in Expected.of(unknown).parts("self-rewrite")] == [0.75, 0.25]
     one = Estimates(POCKET.model_copy(update={"equal_updates": False, "arms": ["rft-k"]})).table()
     assert one.loc["finetuning/rft-k", "tokens_trained"] == round(320 * 1.44) * 3 * 66
 

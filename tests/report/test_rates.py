@@ -107,6 +107,7 @@ def test_the_predicted_values_are_those_that_the_estimate_uses(finished):
     table, costs, estimates = rates.table(study), study.params.costs, Estimates(study.params)
     shown = set(table.index)
     kept_apart = {"device", "start_seconds", "process_gb", "gpu_memory_gb", "teacher"}
+    kept_apart |= {"rewrite_right"}  # of an arm that this study has not
     kept_apart |= {"parameters_billion", "layers", "heads", "kv_heads", "head_dim", "hidden_size"}
     assert set(dict(costs)) - kept_apart - {"intermediate_size", "vocabulary", "response_tokens"} <= shown
     assert table.loc["trace_tokens", "predicted"] == 140 and table.loc["judge_calls", "predicted"] == 4.8
@@ -143,6 +144,11 @@ def test_memory_is_that_of_the_largest_process_or_of_training_on_a_gpu(finished)
     gpu = finished(costs=params.POCKET_COSTS | {"gpu_memory_gb": 16.0})
     training = Estimates(gpu.params).table()["memory_gb"].filter(like="finetuning/").max()
     assert rates.table(gpu).loc["peak_gb", "predicted"] == training < 1.1
+
+
+def test_the_share_of_right_rewritings_is_stated_and_measured_where_a_study_rewrites(finished):
+    row = rates.table(finished(arms=["zero-shot", "self-rewrite"])).loc["rewrite_right"]
+    assert row["predicted"] == params.POCKET_COSTS["rewrite_right"] == 0.19 and row["measured"] == 0.75
 
 
 def test_what_a_study_does_not_measure_is_empty(finished):

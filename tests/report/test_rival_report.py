@@ -70,6 +70,9 @@ def test_an_arm_is_compared_with_p_align_as_the_studys_own_table_does(reports):
     assert table.loc["backoff", "over p-align"] == own.loc["backoff", "value"]
     assert table.loc["backoff", "clear"] and np.isnan(table.loc["p-align", "over p-align"])
     assert table.loc["backoff", "pass@1"] == 1 and table.loc["backoff", "pass@1 in 128 tokens"] < 1
+    assert table.loc["backoff", "pass@3"] == 1 and table.loc["backoff", "pass@3 in 128 tokens"] < 1
+    shown = rivals.arms_shown(table).frame
+    assert {("in 128 tokens", "Pass@1, %"), ("in 128 tokens", "Pass@3, %"), ("Pass@3, %", "")} <= set(shown.columns)
     asked = rivals.questions(study).set_index(["arm", "other"])
     assert ("p-align-fallback", "rft-k-fallback") in asked.index and ("select-rsr", "p-align") not in asked.index
 

@@ -1,11 +1,14 @@
 """The report of arms without prefixes, with several continuations a problem, with a choice, without continuations."""
 
+import math
+
 import pytest
 
 from palign.arms import ARMS
 from palign.params import Params
 from palign.report import beside, door, ledger, rates, tables, texts
 from palign.tasks.plan import Task
+from palign.tasks.store import RunFolder
 
 SENTENCES = ["One is first.", "Two comes next.", "Three is last.", r"\boxed{3}."]
 TRACE = " ".join(SENTENCES)
@@ -97,6 +100,21 @@ def test_every_strategy_has_its_row_with_what_it_has(rivals):
     assert table.loc["adaptive", "arms"] == "p-align-fallback, p-align-hard"
     assert set(tables.retention(study).index) == set(study.plan.strategies)
     assert tables.retention(study).loc["own-k", ["pairs", "right", "wrong"]].tolist() == [16, 3, 13]
+
+
+def test_a_selection_says_what_it_was_offered_and_chose_by_source_and_length(rivals, monkeypatch):
+    """Both scores favour some lengths and some writers; a source that was never chosen has no length."""
+    facts = {
+        "offered": {"empty": {"count": 3, "mean_tokens": 20.5}, "trace": {"count": 4, "mean_tokens": 140.0}},
+        "chosen": {"trace": {"count": 4, "mean_tokens": 140.0}},
+    }
+    monkeypatch.setattr(RunFolder, "manifest", lambda folder: facts)
+    study = rivals(["zero-shot", "p-align", "select-likely"])
+    table = tables.choices(study).set_index(["strategy", "source"])
+    assert table.loc[("likely", "trace")].tolist() == [4, 140.0, 4, 140.0]
+    assert table.loc[("likely", "empty"), ["offered", "offered tokens", "chosen"]].tolist() == [3, 20.5, 0]
+    assert math.isnan(table.loc[("likely", "empty"), "chosen tokens"]) and len(table) == 2
+    assert tables.choices(rivals(["zero-shot", "p-align"])).empty
 
 
 def test_a_study_of_the_papers_arms_has_no_columns_of_the_rivals(rivals):
