@@ -74,6 +74,7 @@ QUESTIONS = (
     ("Does more weight on hard problems help?", "p-align-hard", PALIGN),
     ("Does weight on hard problems help more than on random ones?", "p-align-hard", "p-align-hard-random"),
     ("Of several right responses, is the likeliest better?", "select-likely", PALIGN),
+    ("Is a fallback to the trace better than the likeliest response?", "p-align-fallback", "select-likely"),
     ("Of several right responses, is that of the lowest rank-surprisal ratio better?", "select-rsr", PALIGN),
 )
 """(the question, an arm, what it is compared with): the arm minus the other."""
