@@ -37,6 +37,8 @@ PALIGN = "p-align"
 CHEAPEST = "rft-k-fallback"
 """The control that any judge must beat."""
 CONTROL = f"{CHEAPEST} (the student's own right answer, else the whole trace: no judge, no prefix)"
+LEADER = "p-align-fallback"
+"""The extension that the others on the curve stand beside."""
 EQUAL = "p-align-k"
 """P-ALIGN with several continuations of its prefix."""
 MANY = "pocket-beyond-16"
@@ -151,18 +153,18 @@ def updates(study: Study) -> int:
     return int((trained["updates"] / trained.get("seeds", 1)).max())
 
 
-def curve(studies: Mapping[str, Study]) -> pd.DataFrame:
+def curve(studies: Mapping[str, Study], base: str = PALIGN) -> pd.DataFrame:
     """Pass@1 at the main budget by number of ``updates``: one row per number and arm that every such study has. Empty
     where there is one number only.
 
-    ``value``, ``low``, ``high``; ``over``: the difference to P-ALIGN at the same number, with ``over_low`` and
+    ``value``, ``low``, ``high``; ``over``: the difference to the arm ``base`` at the same number, with ``over_low`` and
     ``over_high``, and ``clear`` (Holm over the arms of one number).
     """
     chosen = [studies[name] for name in CURVE if name in studies]
     if len(chosen) < 2:
         return pd.DataFrame()
     common = [arm for arm in chosen[0].arms if all(arm in study.arms for study in chosen)]
-    return pd.concat([_against(study, common).assign(updates=updates(study)) for study in chosen]).reset_index()
+    return pd.concat([_against(study, common, base).assign(updates=updates(study)) for study in chosen]).reset_index()
 
 
 def worlds(studies: Mapping[str, Study]) -> pd.DataFrame:
@@ -178,12 +180,12 @@ def worlds(studies: Mapping[str, Study]) -> pd.DataFrame:
     return pd.concat([_against(chosen[name], arms).assign(world=name) for name, arms in found.items()]).reset_index()
 
 
-def _against(study: Study, names: Sequence[str]) -> pd.DataFrame:
-    """Each arm's average Pass@1, and how far it lies above P-ALIGN's."""
+def _against(study: Study, names: Sequence[str], base: str = PALIGN) -> pd.DataFrame:
+    """Each arm's average Pass@1, and how far it lies above that of ``base``."""
     own = tables.averages(tables.accuracy(study)).loc[names, ["value", "low", "high"]]
     rows = []
-    for arm in (arm for arm in names if arm != PALIGN and PALIGN in names):
-        pair = study.outcomes.pair(arm, PALIGN, "pass@1", study.budgets[0])
+    for arm in (arm for arm in names if arm != base and base in names):
+        pair = study.outcomes.pair(arm, base, "pass@1", study.budgets[0])
         rows.append({"arm": arm} | tables.compared(*pair))
     if not rows:
         return own
@@ -504,3 +506,16 @@ def verdict(table: pd.DataFrame, rows: pd.DataFrame) -> str:
         f"cheapest control, {CONTROL}, at every number of updates from {run[0]} to {run[-1]}, and above both where "
         "they may draw as many continuations per problem."
     )
+
+
+def as_good(beside: pd.DataFrame, leads: pd.DataFrame) -> str:
+    """Which arms of :func:`curve` beside :data:`LEADER` cannot be told from it at some number of updates, in a
+    sentence; those that lead themselves are left out. Empty where there are none, or where it does not lead.
+    """
+    if leads.empty or not leads["leads"].get(LEADER, False):
+        return ""
+    rows = beside[beside["clear"] == False]  # noqa: E712  it has no difference to itself
+    found = rows[~rows["arm"].isin(leads.index[leads["leads"]])].groupby("arm", sort=False).size()
+    numbers = beside["updates"].nunique()
+    named = [f"{arm} (at {count} of {numbers} numbers of updates)" for arm, count in found.items()]
+    return f"Not distinguishable from {LEADER}: {', '.join(named)}." if named else ""

@@ -111,6 +111,22 @@ def test_an_extension_leads_only_where_every_condition_holds(reports, better, of
     assert said in rivals.verdict(rivals.leads(studies), rivals.curve(studies))
 
 
+@pytest.mark.parametrize(
+    ("better", "at_480", "said"),
+    [
+        (("p-align-fallback",), ("sft-long-cot",), "sft-long-cot (at 1 of 4 numbers of updates)."),
+        (("p-align-fallback",), (), ""),
+        ((), (), ""),
+    ],
+    ids=["one", "none", "nobody leads"],
+)
+def test_an_arm_that_is_as_good_as_the_leader_is_named_beside_it(reports, better, at_480, said):
+    """A published rival cannot lead, and was as good as the arm that did; the page did not say so."""
+    studies = reports(better, pocket_beyond_480=(*better, *at_480))
+    found = rivals.as_good(rivals.curve(studies, rivals.LEADER), rivals.leads(studies))
+    assert found == (said and f"Not distinguishable from p-align-fallback: {said}")
+
+
 def test_more_samples_are_compared_on_the_same_test_problems(reports, tmp_path):
     report(tmp_path / rivals.MANY, ("p-align-k",))
     rows = rivals.more_samples(reports(("backoff",))).set_index("arm")
@@ -267,7 +283,7 @@ def test_the_notebook_reads_the_reports_alone(reports, tmp_path, project, capsys
     assert "Clearly above it, in points: backoff" in shown and "backoff takes the lead" in shown
     assert str(tmp_path) not in shown
     kept = {path.stem for path in (project / "reports" / "rivals" / "tables").glob("*.csv")}
-    assert kept == {"arms", "questions", "curve", "worlds", "leads"}
+    assert kept == {"arms", "questions", "curve", "curve-of-the-leader", "worlds", "leads"}
 
 
 def test_without_the_main_report_the_command_says_what_to_run(tmp_path, project, capsys):
