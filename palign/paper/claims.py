@@ -59,7 +59,7 @@ CLAIMS = (
         "table2",
         "p-align",
         "p-align-no-adaptive-read",
-        caveat="One average of the compared arm does not add up (part 1); the test uses the four cells.",
+        caveat="One average of the compared arm does not add up (see: Cells and averages); the test uses the cells.",
     ),
     Claim(
         "search-keeps-accuracy",
@@ -79,7 +79,7 @@ CLAIMS = (
         "zero-shot",
         metrics=("pass@1",),
         teachers=("QwQ-32B", "DeepSeek-R1-Distill-Qwen-7B"),
-        caveat="P-ALIGN's rows repeat Table 1's (part 2).",
+        caveat="P-ALIGN's rows repeat those of Table 1 (see: Rows that repeat).",
     ),
     Claim(
         "teachers-over-long-cot",
@@ -89,7 +89,7 @@ CLAIMS = (
         "sft-long-cot",
         metrics=("pass@1",),
         teachers=("QwQ-32B", "DeepSeek-R1-Distill-Qwen-7B"),
-        caveat="P-ALIGN's rows repeat Table 1's (part 2).",
+        caveat="P-ALIGN's rows repeat those of Table 1 (see: Rows that repeat).",
     ),
     Claim(
         "students-over-zero-shot",

@@ -51,8 +51,8 @@ def forest(table: pd.DataFrame, scopes: Sequence[str]) -> plt.Figure:
         rows = table[table["scope"] == scope]
         at = [lines.index(key) for key in rows[["student", "metric", "worse"]].itertuples(index=False, name=None)]
         axis.axvline(0, color="grey", lw=1)
-        axis.hlines(at, rows["low"], rows["high"], color=pale, lw=1.5, label="95 %, arms independent")
-        axis.hlines(at, rows["best_low"], rows["best_high"], color=dark, lw=4, label="95 %, best pairing")
+        axis.hlines(at, rows["low"], rows["high"], color=pale, lw=1.5, label="95 % interval, arms independent")
+        axis.hlines(at, rows["best_low"], rows["best_high"], color=dark, lw=4, label="95 % interval, best pairing")
         axis.plot(rows["gain"], at, "o", ms=4, color="black", label="printed difference")
         sizes = " or ".join(str(n) for n in sorted(rows["problems"].unique()))
         axis.set_title(f"{scope}, n = {sizes}", fontsize="medium")
@@ -70,7 +70,8 @@ def forest(table: pd.DataFrame, scopes: Sequence[str]) -> plt.Figure:
         AVERAGE: "The average gives each benchmark the same weight.",
         POOLED: "Pooled gives each problem the same weight.",
     }
-    said = ["P-ALIGN minus each named arm, as printed. n: problems.", *(weights[s] for s in scopes if s in weights)]
+    said = ["P-ALIGN minus each named arm, as printed. n: problems; intervals: over problems."]
+    said += [weights[scope] for scope in scopes if scope in weights]
     caption(figure, " ".join(said))
     return figure
 
@@ -87,10 +88,11 @@ def released_lengths(table: pd.DataFrame, budget: int) -> plt.Figure:
     colours = sns.color_palette("colorblind", len(order))
     sns.ecdfplot(table, x="chars", hue="block", hue_order=order, stat="count", ax=axis, palette=colours)
     axis.axvline(4 * budget, color="grey", ls="--", lw=1)
-    axis.set(xscale="log", xlabel="length of a response (characters)", ylabel="responses up to this length")
+    axis.set(xscale="log", xlabel="characters per response", ylabel="responses up to this length")
     axis.set_ylim(0, 1.05 * table["block"].value_counts().max())
     sns.move_legend(axis, "upper left", title=None, frameon=False)
     figure.tight_layout()
-    counts = ", ".join(f"{(table['block'] == name).sum()} {name}" for name in order)
-    caption(figure, f"n = {len(table)} responses: {counts}. Dashed: {budget:,} tokens of 4 characters.")
+    closed = int(table["closed"].sum())
+    counts = f"{closed} close the prefix block and {len(table) - closed} never do"
+    caption(figure, f"n = {len(table)} responses: {counts}. Dashed: {budget:,} tokens of 4 characters each.")
     return figure

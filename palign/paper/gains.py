@@ -189,7 +189,7 @@ def gains_text(table: pd.DataFrame) -> str:
     lead = main(table).query("scope == @AVERAGE")
     return (
         "; ".join(lines).capitalize() + f". Over SFT(Long-CoT) and UPFT in Table 1 the average gains are "
-        f"{lead['gain'].min():.1f} to {lead['gain'].max():.1f} points. To settle gains of this size takes "
+        f"{lead['gain'].min():+.1f} to {lead['gain'].max():+.1f} points. To settle gains of this size takes "
         f"{lead['needed'].min():,.0f} to {lead['needed'].max():,.0f} problems under independence and "
         f"{lead['needed_best'].min():,.0f} to {lead['needed_best'].max():,.0f} at best pairing. The benchmarks hold "
         f"{lead['problems'].max()}."
@@ -208,17 +208,17 @@ def worked() -> str:
         row = rows.loc[name]
         lines.append(
             f"- {name}: {p:.2f} [{bounds[0]:.2f}, {bounds[1]:.2f}] and {q:.2f} [{bounds[2]:.2f}, {bounds[3]:.2f}] by "
-            f"Wilson with n = {n}; gain {row.gain:.2f}, reaching down by "
+            f"Wilson with n = {n}; gain {row.gain:+.2f}, reaching down by "
             f"√(({p:.2f} - {bounds[0]:.2f})² + ({bounds[3]:.2f} - {q:.2f})²) = {row.gain - row.low:.2f} and up by "
             f"√(({bounds[1]:.2f} - {p:.2f})² + ({q:.2f} - {bounds[2]:.2f})²) = {row.high - row.gain:.2f}"
         )
     average, m = rows.loc[AVERAGE], len(better)
     gain, down, up = (rows.loc[better.index, name] for name in ("gain", "low", "high"))
     lines.append(
-        f"- average: gain ({' + '.join(map('{:.2f}'.format, gain))}) / {m} = {average.gain:.2f}, reaching down by "
+        f"- average: gain ({' + '.join(map('{:.2f}'.format, gain))}) / {m} = {average.gain:+.2f}, reaching down by "
         f"√({' + '.join(map('{:.2f}²'.format, gain - down))}) / {m} = {average.gain - average.low:.2f} and up by "
         f"√({' + '.join(map('{:.2f}²'.format, up - gain))}) / {m} = {average.high - average.gain:.2f}: "
-        f"**{average.gain:.2f} [{average.low:.2f}, {average.high:.2f}]**"
+        f"**{average.gain:+.2f} [{average.low:+.2f}, {average.high:+.2f}]**"
     )
     net = [(round((better[name] - worse[name]) * SIZES[name] / 100), SIZES[name]) for name in better.index]
     parts = " + ".join(f"{k}/{n} × {n - k}/{n} / {n}" for k, n in net)
@@ -226,7 +226,7 @@ def worked() -> str:
     lines.append(
         f"- at best pairing, {', '.join(f'{k} of {n}' for k, n in net)} problems are won and none is lost: reaching "
         f"{Z:.2f} √({parts}) / {m}, about {average.best_high - average.gain:.2f} points, to both sides: "
-        f"**{average.gain:.2f} [{average.best_low:.2f}, {average.best_high:.2f}]**; "
+        f"**{average.gain:+.2f} [{average.best_low:+.2f}, {average.best_high:+.2f}]**; "
         f"exact p = 2 / 2^{won} = {average.p_best:.3f}"
     )
     return "\n".join(lines)

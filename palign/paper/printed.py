@@ -102,7 +102,7 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 class Audit(Strict):
     """The parameters of the audit's notebook."""
 
-    released: str | None = Field(None, description="released outputs: local JSONL or hub id; None leaves part 4 empty")
+    released: str | None = Field(None, description="released outputs: local JSONL or hub id; None leaves them out")
     released_split: str = Field("train", description="split of a hub data set (local files: ignored)")
     released_benchmark: str = Field("AIME24", description="benchmark they answer", pattern=f"^({'|'.join(SIZES)})$")
     released_student: str = Field(

@@ -21,7 +21,7 @@ from .. import behaviour
 from ..grading import grade_all
 from ..params import is_empty, resolve
 from ..problems import DataError, gold_answer, load_rows
-from . import figures, printed
+from . import figures, printed, verdicts
 
 if TYPE_CHECKING:
     import matplotlib.pyplot as plt
@@ -138,13 +138,35 @@ def _opening(text: str) -> int:
     return len(text) - len(text.lstrip()) + start.end() if start else 0
 
 
-def about(released: Released | None) -> str:
-    """What was read, or how to name outputs where none are given."""
+def finding(released: Released | None) -> str:
+    """What the outputs show, for the first screen."""
     if released is None:
-        return (
-            "No released outputs were given, so this part is empty. `palign audit --released outputs.jsonl` (or a hub "
-            "id) fills it."
-        )
+        return ""
+    table = released.responses
+    right, unboxed = _without_box(table)
+    problems = table["problem"].max()
+    return (
+        f"The released outputs hold {len(table)} responses to {problems} problem{'' if problems == 1 else 's'} of "
+        f"{released.benchmark}. By a grade that asks for no box, {_agree(table)} of {len(table)} get the label "
+        f"that was released with them. Of the {right} labelled right, {unboxed} have no final answer in a box. "
+        f"Of all {len(table)}, {(~table['closed']).sum()} never close the prefix block, the draft before the solution."
+    )
+
+
+def _agree(table: pd.DataFrame) -> int:
+    """How many responses have the released label by lenient grade too."""
+    return int((table["label"] == (table["lenient"] == "right")).sum())
+
+
+def _without_box(table: pd.DataFrame) -> tuple[int, int]:
+    """How many responses are labelled right, and how many of these have no box."""
+    return int(table["label"].sum()), int((table["label"] & (table["strict"] == "no box")).sum())
+
+
+def about(released: Released | None) -> str:
+    """What was read."""
+    if released is None:
+        return ""
     table = released.responses
     return (
         f"{released.source}: {table['problem'].max()} problems (of {printed.SIZES[released.benchmark]} in "
@@ -181,14 +203,14 @@ def accuracy_text(released: Released | None) -> str:
     if released is None:
         return ""
     shown, table = accuracy(released), released.responses
-    same = int((table["label"] == (table["lenient"] == "right")).sum())
     one = shown.drop(index=["any of them", "mean of them"])
     hits = [name for name in one.index if abs(one.loc[name, "released label"] - one.loc[name, "printed"]) < 0.01]
     mean = shown.loc["mean of them"]
     return (
-        f"The lenient grade equals the released label in {same} of {len(table)} responses. By the labels, "
-        f"{' and '.join(hits) if hits else 'no single sample'} gives the printed Pass@1 of {mean['printed']}; the mean "
-        f"is {mean['released label']:.2f}, and {mean['strict']:.2f} if a response must box its answer."
+        f"The lenient grade equals the released label in {_agree(table)} of {len(table)} responses. By the labels, "
+        f"{' and '.join(hits) if hits else 'no single sample'} {'each give' if len(hits) > 1 else 'gives'} the printed "
+        f"Pass@1 of {mean['printed']:.2f} %; the mean is {mean['released label']:.2f} %, and {mean['strict']:.2f} % if "
+        "a response must box its answer."
     )
 
 
@@ -209,11 +231,10 @@ def labels_text(released: Released | None) -> str:
     """How many responses labelled right have no final answer."""
     if released is None:
         return ""
-    table = released.responses
-    unboxed = table[table["label"] & (table["strict"] == "no box")]
+    right, unboxed = _without_box(released.responses)
     return (
-        f"{len(unboxed)} of the {table['label'].sum()} responses labelled right have no final answer in a box: "
-        "the grader took a number from the running text."
+        f"{unboxed} of the {right} responses labelled right have no final answer in a box: a grader that counts them "
+        "takes a number from the running text."
     )
 
 
@@ -258,9 +279,21 @@ def form_text(released: Released | None) -> str:
     closed = table[table["closed"]]
     return (
         f"Of {len(table)} responses {markers}; {len(closed)} close it ({100 * table['closed'].mean():.0f} %, 95 % "
-        f"[{100 * low:.0f}, {100 * high:.0f}] if responses were independent). {(table['doubled'] > 0).sum()} hold "
-        f"doubled full stops, {table['doubled'].sum():,} in all (ellipses not counted); where the block is closed, "
-        f"{closed['doubled_after'].sum():,} of {closed['doubled'].sum():,} stand after it."
+        f"interval [{100 * low:.0f}, {100 * high:.0f}] if responses were independent). "
+        f"{(table['doubled'] > 0).sum()} hold doubled full stops, {table['doubled'].sum():,} in all (ellipses not "
+        f"counted); where the block is closed, {closed['doubled_after'].sum():,} of {closed['doubled'].sum():,} stand "
+        f"after it.{_draft(released)}"
+    )
+
+
+def _draft(released: Released) -> str:
+    """The draft's share of the responses that close it, beside the prefix's share of what the paper trains on."""
+    share = released.responses["draft"].median()
+    if pd.isna(share):
+        return ""
+    return (
+        f" The draft makes up {100 * share:.1f} % of such a response in the median; in Table 4 the prefix makes up "
+        f"{verdicts.lengths().loc[released.student, 'prefix_of_target']:.1f} % of the training target."
     )
 
 
@@ -271,13 +304,13 @@ def budget(released: Released | None) -> pd.DataFrame | None:
     chars = released.responses["chars"]
     rows = [
         {
-            "characters a token": k,
+            "characters per token": k,
             f"{BUDGET:,} tokens hold": f"{k * BUDGET:,} characters",
             "longer responses": int((chars > k * BUDGET).sum()),
         }
         for k in (3, 4, 6, 8, 12, 24)
     ]
-    table = pd.DataFrame(rows).set_index("characters a token")
+    table = pd.DataFrame(rows).set_index("characters per token")
     return table.assign(**{"share (%)": (100 * table["longer responses"] / len(chars)).round(1)})
 
 
@@ -287,9 +320,10 @@ def budget_text(released: Released | None) -> str:
         return ""
     chars = released.responses["chars"]
     return (
-        f"The median response has {chars.median():,.0f} characters, the longest {chars.max():,}. The longest fits "
-        f"into {BUDGET:,} tokens only if a token holds {chars.max():,} / {BUDGET:,} = {chars.max() / BUDGET:.1f} "
-        f"characters. {(chars > 100_000).sum()} responses exceed 100,000 characters."
+        f"The released script allows {BUDGET:,} tokens per response. The median response has {chars.median():,.0f} "
+        f"characters, the longest {chars.max():,}. The longest fits into {BUDGET:,} tokens only if a token holds "
+        f"{chars.max():,} / {BUDGET:,} = {chars.max() / BUDGET:.1f} characters. {(chars > 100_000).sum()} responses "
+        "exceed 100,000 characters."
     )
 
 

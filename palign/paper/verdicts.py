@@ -183,16 +183,16 @@ def _why(claim: Claim, part: pd.DataFrame) -> str:
     if claim.rule == "calls":
         table = calls()
         return (
-            f"{table['linear_scan'].min():.0f} to {table['linear_scan'].max():.0f} verdicts a trace against "
+            f"{table['linear_scan'].min():.0f} to {table['linear_scan'].max():.0f} verdicts per trace against "
             f"{table['binary_search'].max():.1f}, over the same traces. Ten verdicts suffice for 1,023 sentences."
         )
     if claim.rule == "retention":
-        return f"95 % intervals of the share kept: {' and '.join(intervals(part['low'], part['high']))} percent."
+        return f"95 % intervals of the share kept: {' and '.join(intervals(part['low'], part['high']))} %."
     found = []
     for word, kind in (("Above", SUPPORTED), ("Below", CONTRADICTED)):
         rows = part[part["verdict"] == kind]
         if 0 < len(rows) < len(part):  # the counts suffice where it is none or all
-            found.append(f"{word} zero: {'; '.join(named(rows) + ', ' + rows['metric'])}.")
+            found.append(f"{word} zero: {'; '.join(named(rows) + ', ' + rows['metric'].str.replace('pass', 'Pass'))}.")
     return " ".join(found)
 
 
@@ -201,9 +201,11 @@ def verdicts_text(table: pd.DataFrame) -> str:
     claims = table.groupby("claim")
     found = claims["verdict"].agg(overall)
     best = claims["pairing"].agg(lambda group: (group == SUPPORTED).all())
-    counts = ", ".join(f"{(found == name).sum()} {name}" for name in (SUPPORTED, OPEN, CONTRADICTED, UNTESTABLE))
+    counts = {name: (found == name).sum() or "none" for name in (SUPPORTED, OPEN, CONTRADICTED, UNTESTABLE)}
     return (
-        f"Of {len(found)} claims: {counts}. Of the {(found == OPEN).sum()} not distinguishable, "
-        f"{(best & (found == OPEN)).sum()} would be supported in every setting at best pairing. The outcomes per "
-        "problem, which are not published, could settle these either way."
+        f"Of the paper's {len(found)} claims, its printed numbers support {counts[SUPPORTED]} and contradict "
+        f"{counts[CONTRADICTED]}; {counts[OPEN]} are not distinguishable from no effect, and {counts[UNTESTABLE]} are "
+        f"not testable. Of the {counts[OPEN]} not distinguishable, {(best & (found == OPEN)).sum()} would be supported "
+        "in every setting at best pairing: if, of two arms, the same one is right on every problem on which they "
+        "differ. The outcomes per problem, which are not published, could settle these either way."
     )

@@ -12,8 +12,12 @@ from pathlib import Path
 
 from ..paper import released
 from ..paper.printed import SIZES, Audit
-from ..params import ParamsError, near, validate
+from ..params import ParamsError, near, root, validate
+from ..report import page
 from . import single
+
+TITLE = "The paper audit with released outputs: do their labels hold, and what do the printed numbers support?"
+"""The title of a page with released outputs; the notebook's own is that of one without."""
 
 
 def run(**values: str) -> Path:
@@ -30,4 +34,19 @@ def run(**values: str) -> Path:
     audit = validate(values, "audit", Audit)
     if audit.released is not None:
         released.read(audit)  # a file that cannot be read stops here, before the notebook starts
-    return single.report("paper_audit", values, audit.folder)
+    target = single.report("paper_audit", values, audit.folder)
+    if audit.released is not None:
+        executed = root() / "runs" / audit.folder.name / "paper_audit.ipynb"
+        _retitle(executed)
+        page.render(executed, target)
+    return target
+
+
+def _retitle(executed: Path) -> None:
+    """Give an executed notebook :data:`TITLE`: a notebook's title does not depend on its parameters."""
+    import nbformat
+
+    notebook = nbformat.read(executed, as_version=4)
+    _, _, text = notebook.cells[0].source.partition("\n")
+    notebook.cells[0].source = f"# {TITLE}\n{text}"
+    nbformat.write(notebook, executed)

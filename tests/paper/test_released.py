@@ -46,6 +46,13 @@ def test_accuracy_is_given_sample_by_sample_beside_the_printed(outputs):
     assert table["printed"].tolist() == [16.67] * 4 + [26.67]
 
 
+def test_two_samples_that_give_the_printed_number_are_a_plural(tmp_path):
+    """ "Sample 2 and sample 3 gives the printed Pass@1." """
+    rows = [{"answer": "1", "output": [f"\\boxed{{{k}}}"] * 2, "label": [k == 1] * 2} for k in range(1, 7)]
+    found = released.load(printed.Audit(released=str(write_jsonl(tmp_path / "o.jsonl", rows))))
+    assert "sample 1 and sample 2 each give the printed Pass@1 of 16.67 %" in released.accuracy_text(found)
+
+
 def test_only_a_files_name_and_hash_are_kept_never_its_path(outputs, tmp_path_factory):
     assert outputs.source.startswith("outputs.jsonl, sha256 ")
     assert str(tmp_path_factory.getbasetemp()) not in released.about(outputs)

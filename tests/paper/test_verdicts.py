@@ -27,7 +27,8 @@ def test_every_claim_has_a_verdict_and_a_source():
     counts = shown["verdict"].value_counts().to_dict()
     assert counts == {"supported": 3, "not distinguishable": 16, "not testable": 4}
     assert verdicts.verdicts_text(table).startswith(
-        "Of 23 claims: 3 supported, 16 not distinguishable, 0 contradicted, 4 not"
+        "Of the paper's 23 claims, its printed numbers support 3 and contradict none; 16 are not distinguishable from "
+        "no effect, and 4 are not testable."
     )
 
 

@@ -4,10 +4,12 @@ import shutil
 
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 
 from palign.paper.printed import Audit
+from palign.study.audit import TITLE
 from palign.study.cli import main
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, write_jsonl
 from tests.report.test_readable import faults
 
 pytestmark = pytest.mark.model
@@ -34,9 +36,8 @@ def test_its_page_is_for_a_reader(audited):
 
 def test_the_notebook_runs_from_the_published_numbers_alone(audited):
     page = (audited / "report.html").read_text(encoding="utf-8")
-    assert "No released outputs were given, so this part is empty." in page
     assert "11 of 20 AMC12 cells are not k/83" in page
-    assert "<h2>What this does not show</h2>" in page and "Left out" not in page
+    assert "<h2>What this does not show</h2>" in page
     assert {path.stem for path in audited.glob("tables/*.csv")} == {
         *("cells", "averages", "repeats", "samples", "gains", "verdicts", "claims")
     }
@@ -45,6 +46,30 @@ def test_the_notebook_runs_from_the_published_numbers_alone(audited):
         for name in ("samples", "gains", "gains-by-benchmark", "gains-elsewhere")
         for kind in ("svg", "png")
     }
+
+
+def test_an_audit_without_released_outputs_says_only_that_it_has_none(audited):
+    """It had a heading, an entry of the contents and a sentence for a part that was empty."""
+    page = BeautifulSoup((audited / "report.html").read_text(encoding="utf-8"), "html.parser")
+    assert [p.text for p in page.select("p") if "released" in p.text.lower()] == [
+        "Left out, since this study has no such data: The released outputs."
+    ]
+    assert not any("released" in part.text for part in page.select("h2, nav"))
+
+
+def test_an_audit_with_released_outputs_begins_with_them(tmp_path, monkeypatch):
+    """Its page had the title and the first screen of an audit without them."""
+    shutil.copytree(PROJECT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    (tmp_path / "params").mkdir()
+    monkeypatch.chdir(tmp_path)
+    row = {"answer": "4", "output": ["\\boxed{4}", "It is 4."], "label": [1, 1]}
+    assert main(["audit", "--released", str(write_jsonl(tmp_path / "outputs.jsonl", [row]))]) == 0
+    path = tmp_path / "reports" / "paper-audit-released" / "report.html"
+    page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+    assert not faults(path)
+    assert page.h1.text == TITLE
+    assert page.select_one("main > p").text.startswith("The released outputs hold 2 responses to 1 problem of AIME24")
+    assert "The released outputs" in [heading.text for heading in page.select("h2")]
 
 
 def test_an_audit_without_released_outputs_keeps_what_one_with_them_wrote(audited):
