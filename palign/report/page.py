@@ -5,7 +5,8 @@ the first section, then lists the sections. What a notebook says to it:
 
 - a heading with the tag ``folded`` begins a section that opens when it is clicked;
 - ``kept["NAME"]`` in a cell, or its metadata key ``csv``, a list of names, links ``tables/NAME.csv``;
-- ``shown["NAME"]`` takes the drawing from ``figures/NAME.svg``, and the metadata key ``alt`` is its alternative text;
+- ``shown["NAME"]`` takes the drawing from ``figures/NAME.svg``, another figure from the SVG in the cell's output, and
+  the metadata key ``alt`` is its alternative text;
 - the notebook's own metadata key ``command`` is the command that makes the page, a Jinja template of its parameters.
 """
 
@@ -175,22 +176,22 @@ def _shown(output: dict, cell: dict, title: str, folder: Path) -> dict | None:
     if "text/markdown" in data:
         return {"kind": "markdown", "text": data["text/markdown"]}
     if "image/png" in data:
-        return {"kind": "figure", **_figure(data["image/png"], cell, title, folder)}
+        return {"kind": "figure", **_figure(data, cell, title, folder)}
     return {"kind": "text", "text": data.get("text/plain", "")}
 
 
-def _figure(png: str, cell: dict, title: str, folder: Path) -> dict[str, str]:
+def _figure(data: dict[str, str], cell: dict, title: str, folder: Path) -> dict[str, str]:
     """The source of a figure's image, its caption, and its alternative text."""
     name = SHOWN.search(cell.source)
     path = folder / "figures" / f"{name[1]}.svg" if name else None
-    source, caption = "data:image/png;base64," + "".join(png.split()), ""
-    if path and path.is_file():
-        drawing, caption = style.parted(path.read_text(encoding="utf-8"))
-        if len(drawing) <= LARGEST:
-            # unlike base64 this keeps a small change of the drawing a small change of the page
-            source = "data:image/svg+xml," + quote(drawing, safe=" '()*+,-./:;=?@[]_~!$&")
+    kept = path and path.is_file()
+    drawing, caption = style.parted(path.read_text(encoding="utf-8") if kept else data.get("image/svg+xml", ""))
     alt = cell.metadata.get("alt") or f"Figure: {title or (name[1] if name else cell.id)}. {caption}".strip()
-    return {"source": source, "caption": caption if "svg" in source[:20] else "", "alt": alt}
+    if 0 < len(drawing) <= LARGEST:
+        # unlike base64 this keeps a small change of the drawing a small change of the page
+        source = "data:image/svg+xml," + quote(drawing, safe=" '()*+,-./:;=?@[]_~!$&")
+        return {"source": source, "caption": caption, "alt": alt}
+    return {"source": "data:image/png;base64," + "".join(data["image/png"].split()), "caption": "", "alt": alt}
 
 
 def _table(html: str) -> str:
