@@ -18,7 +18,7 @@ from ..arms import ARMS
 from ..engines.base import NEVER_ANSWERED
 from ..params import Params, is_pocket
 from ..tasks.store import visible
-from ..traces import REPEATED
+from ..traces import REPEATED, RULES
 from . import tables
 from .results import Results
 
@@ -282,6 +282,12 @@ def preferred(study: Results, table: pd.DataFrame) -> str:
 # Worked cases
 
 
+LONGEST_QUESTION = 170
+"""Characters; a picture shows the beginning of a longer one."""
+MOST_LINES = 45
+"""Sentences of a trace that a picture shows as text; of a longer trace there is only a bar."""
+
+
 def worked_case(study: Results) -> dict:
     """One kept pair whose prefix ratio is the median: trace, verdicts, prefix, continuation. Empty if none was kept."""
     aligned = study.pairs()
@@ -297,22 +303,22 @@ def worked_case(study: Results) -> dict:
 
 
 def case(study: Results) -> str:
-    """The worked case as Markdown; all data are in code blocks, so that nothing in them is read as markup. Empty where
-    no pair with one continuation of an adaptive prefix was kept.
+    """What the picture of the worked case (``prefix_figures.one_search``) has no place for, as Markdown: the student's
+    continuation and the gold answer, and of a long question or trace what the picture cuts. All data are in code
+    blocks, so that nothing in them is read as markup. Empty where no pair with one continuation of an adaptive prefix
+    was kept.
     """
     case = worked_case(study)
     if not case:
         return ""
-    probes = ", ".join(f"{p}: {label}" for p, label, _ in case["verdicts"])
-    oracle = f" (the oracle: {case['oracle_sentences']:.0f})" if pd.notna(case["oracle_sentences"]) else ""
-    parts = {
-        "Question": case["question"],
-        f"Trace ({case['of']} sentences, {case['trace_tokens']} tokens)": case["trace"],
-        "Verdicts (sentences: label)": probes,
-        f"Prefix kept: {case['sentences']} sentences{oracle}": case["prefix"],
-        "Gold answer": case["answer"],
-        "The student's continuation": case["continuation"],
-    }
+    parts = {}
+    if len(case["question"]) > LONGEST_QUESTION:
+        parts["Question"] = case["question"]
+    if case["of"] > MOST_LINES:
+        parts["The last sentences of the prefix"] = "".join(
+            RULES[study.params.sentence_rule].split(case["prefix"])[-3:]
+        )
+    parts |= {"The student continues": case["continuation"], "Gold answer": case["answer"]}
     return "\n\n".join(f"**{title}**\n\n{_block(text)}" for title, text in parts.items())
 
 
