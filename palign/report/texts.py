@@ -123,7 +123,7 @@ def _reached(study: Results, accuracies: pd.DataFrame, arm: str = "p-align", oth
         if row.metric in less.index:
             difference = less.loc[row.metric]
             text += f", {100 * abs(difference['value']):.1f} points {'above' if difference['value'] > 0 else 'below'}"
-            text += "" if sentences else f" training on whole traces (`{other}`)"
+            text += f" `{other}`" if sentences else f" training on whole traces (`{other}`)"
             text += "" if difference["clear"] else ", which is not clear"
         sentences.append(f"{text}.")
     return " ".join(sentences)
@@ -167,8 +167,8 @@ def fallbacks(study: Results) -> str:
     shares = []
     for arm in (arm for arm in study.arms if ARMS[arm].fallback):
         facts = study.plan.finetuning(arm).require().manifest()
-        shares.append(f"`{arm}` {100 * facts['rows_fallback'] / facts['rows']:.0f}")
-    return f"Whole traces by fallback, % of an arm's training rows: {', '.join(shares)}." if shares else ""
+        shares.append(f"`{arm}` {100 * facts['rows_fallback'] / facts['rows']:.0f} %")
+    return f"Of an arm's training rows these are whole traces by fallback: {', '.join(shares)}." if shares else ""
 
 
 def successes(study: Results) -> str:
@@ -177,8 +177,9 @@ def successes(study: Results) -> str:
     if pairs.empty:
         return ""
     measured = pairs["success_rate"].notna().any()
-    text = "Sufficiency as the student sees it: its success rate over further continuations of the same prefix."
-    return text if measured else "How many pairs the filter kept, by the share of the trace that their prefix holds:"
+    if measured:
+        return "Success is the share of further continuations of the same prefix that reach the gold answer."
+    return "The table has the share of pairs that the filter kept, by the share of the trace that their prefix holds."
 
 
 def paragraph(text: str) -> Markdown | None:
@@ -269,14 +270,17 @@ def preferred(study: Results, table: pd.DataFrame) -> str:
         return ""
     rows = table[table["measure"] == "win less loss"]
     clear = rows[(rows["low"] > 0) | (rows["high"] < 0)]
-    parts = [
-        f"{r.arm if r.value > 0 else r.against} over {r.against if r.value > 0 else r.arm} "
-        f"({100 * abs(r.value):.0f} points more wins than losses)"
-        for r in clear.itertuples()
-    ]
     judge = preference.name_of(study.params.preference_judge)
-    text = f"Judge: {judge}; {int(rows['n'].iloc[0])} problems. "
-    return text + ("Preferred beyond chance: " + "; ".join(parts) + "." if parts else "No preference beyond chance.")
+    text = f"The judge ({judge}) saw each pair's responses to {int(rows['n'].iloc[0])} problems."
+    if clear.empty:
+        return f"{text} It has no preference beyond chance."
+    parts = []
+    for arm, own in clear.groupby("arm", sort=False):
+        for words, some in (("{} over {}", own[own["value"] > 0]), ("{1} over {0}", own[own["value"] < 0])):
+            ordered = some.loc[some["value"].abs().sort_values(ascending=False, kind="stable").index]
+            others = ", ".join(f"`{row.against}` ({100 * abs(row.value):.0f})" for row in ordered.itertuples())
+            parts += [words.format(f"`{arm}`", others)] if others else []
+    return f"{text} Beyond chance it prefers {'; '.join(parts)}. In brackets: wins minus losses, points."
 
 
 # Worked cases
@@ -315,7 +319,7 @@ def case(study: Results) -> str:
     if len(case["question"]) > LONGEST_QUESTION:
         parts["Question"] = case["question"]
     if case["of"] > MOST_LINES:
-        parts["The last sentences of the prefix"] = "".join(
+        parts["The last sentences of the prefix"] = " ".join(
             RULES[study.params.sentence_rule].split(case["prefix"])[-3:]
         )
     parts |= {"The student continues": case["continuation"], "Gold answer": case["answer"]}

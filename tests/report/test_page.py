@@ -160,6 +160,12 @@ def test_a_kernel_keeps_a_figure_as_drawing_and_as_pixels(monkeypatch):
         InlineBackend.clear_instance()
 
 
+def test_no_line_ends_in_front_of_a_percent_sign(tmp_path):
+    answer = new_output("display_data", {"text/markdown": "It is 82.6 % right."})
+    html = rendered(tmp_path, new_markdown_cell("# Title\n\nIn 95 % of 3 cells."), new_code_cell("x", outputs=[answer]))
+    assert "82.6\N{NO-BREAK SPACE}% right" in html and "95\N{NO-BREAK SPACE}% of 3" in html
+
+
 def test_a_drawing_of_many_points_is_shown_as_pixels(tmp_path, monkeypatch):
     saved(tmp_path)
     monkeypatch.setattr(page, "LARGEST", 100)
