@@ -148,7 +148,7 @@ TRAINING = {
     "rows_fallback": "rows that are whole traces",
     "longest_row_tokens": "longest row (tokens)",
     "tokens_trained": "tokens trained on",
-    "last_loss": "last loss (nats a token)",
+    "last_loss": "last loss (nats per token)",
     "train_seconds": "training (seconds)",
 }
 

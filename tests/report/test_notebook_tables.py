@@ -43,5 +43,5 @@ def test_a_finetuning_says_what_it_saw():
     names = ("trainer", "rows", "rows_left_out", "rows_cut", "updates", "epochs", "longest_row_tokens")
     facts = dict.fromkeys(names, 3) | {"tokens_trained": 117220, "last_loss": 0.06099, "train_seconds": 95.12}
     shown = notebook_tables.training(facts).frame["value"]
-    assert shown["tokens trained on"] == "117,220" and shown["last loss (nats a token)"] == "0.061"
+    assert shown["tokens trained on"] == "117,220" and shown["last loss (nats per token)"] == "0.061"
     assert shown["training (seconds)"] == "95.1"
