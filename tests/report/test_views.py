@@ -186,7 +186,7 @@ def test_the_rates_furthest_from_what_was_expected_stand_open():
     ratio[["hours", names[-1]]] = 0.3, 3.0
     found = pd.DataFrame({"predicted": ratio, "measured": 1.0, "ratio": ratio})
     open_ = views.rates(found).html.partition("<details>")[0]
-    assert ">hours<" in open_ and f">tokens of a {names[-1].replace('_tokens', '')}<" in open_
+    assert ">hours<" in open_ and f">{names[-1].replace('response_tokens', 'tokens per response')}<" in open_
 
 
 def test_every_length_and_rate_that_a_report_measures_has_a_name():
