@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import html
 import re
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -20,6 +21,14 @@ import seaborn as sns
 NOTHING = "nothing to show: this study has no such data"
 CAPTION = "caption"
 """The id of a figure's caption in its SVG."""
+LINE = re.compile(r"<!-- (.*?) -->")
+"""A line of text, which matplotlib writes as a comment in front of the curves of its letters."""
+WRITTEN = re.compile(
+    rf'<g id="{CAPTION}">\s*<!--.*?-->\s*<g [^>]*translate\(\S+ (\S+)\) scale\((\S+) .*?</g>'
+    r"(\s*<!--.*?-->\s*<g .*?</g>)*",
+    re.DOTALL,
+)
+"""A caption of one line or several, and where its first line stands."""
 
 
 def theme() -> None:
@@ -27,6 +36,12 @@ def theme() -> None:
     sns.set_theme(context="notebook", style="whitegrid", font_scale=0.9)
     # matplotlib makes the ids in an SVG from this salt, otherwise from a random number
     plt.rcParams.update({"svg.hashsalt": "palign", "figure.dpi": 100, "savefig.dpi": 200})
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell:  # a notebook keeps each figure as SVG, too, of which a page is made
+        from matplotlib_inline.config import InlineBackend
+
+        backend = InlineBackend.instance(parent=shell)
+        backend.figure_formats = backend.figure_formats | {"svg"}
 
 
 def save(figure: plt.Figure, folder: Path, name: str) -> list[Path]:
@@ -35,8 +50,7 @@ def save(figure: plt.Figure, folder: Path, name: str) -> list[Path]:
     Returns the paths of both.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    said = " ".join(text.get_text() for text in figure.texts if text.get_gid() == CAPTION).replace("\n", " ") or None
-    paths = {folder / f"{name}.svg": {"Date": None, "Description": said}, folder / f"{name}.png": {"Software": None}}
+    paths = {folder / f"{name}.svg": {"Date": None}, folder / f"{name}.png": {"Software": None}}
     for path, metadata in paths.items():
         figure.savefig(path, metadata=metadata, bbox_inches="tight")
     return list(paths)
@@ -48,18 +62,18 @@ def caption(figure: plt.Figure, text: str) -> None:
 
 
 def parted(svg: str) -> tuple[str, str]:
-    """The drawing in an SVG that :func:`save` wrote, without the caption below it, and the caption's text.
+    """The drawing in an SVG of a figure, without the caption below it, and the caption's text.
 
     A page shows the caption as text of its own, which can be read on a telephone.
     """
-    said = re.search(r"<dc:description>(.*?)</dc:description>", svg, re.DOTALL)
-    svg = re.sub(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    line = re.search(rf'<g id="{CAPTION}">\s*<g [^>]*translate\(\S+ (\S+)\) scale\((\S+) ', svg)
-    if line:
-        baseline, size = float(line[1]), 100 * float(line[2])
+    said = ""
+    if found := WRITTEN.search(svg):
+        said = html.unescape(" ".join(LINE.findall(found[0])))
+        baseline, size = float(found[1]), 100 * float(found[2])
         height = f"{baseline - size:.6g}"  # where its first line begins
         svg = re.sub(r'(<svg [^>]*height=")[^"]*(pt" viewBox="0 0 \S+ )[^"]*', rf"\g<1>{height}\g<2>{height}", svg)
-    return re.sub(r"\s+", " ", svg).replace("> <", "><").strip(), html.unescape(said[1]) if said else ""
+    svg = re.sub(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", svg).replace("> <", "><").strip(), said
 
 
 def spread(rows: pd.DataFrame) -> list[pd.Series]:

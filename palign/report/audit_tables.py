@@ -46,7 +46,7 @@ def unattainable(found: pd.DataFrame) -> Table:
             "nearest k/(3n)": found["nearest k/(3n)"],
             "off, points": found["off"].map("{:.3f}".format),
             "attainable as": found["attainable"],
-            "samples a problem, fewest": found["samples"],
+            "samples per problem, fewest": found["samples"],
         }
     )
     return table(frame)
@@ -111,7 +111,7 @@ def needed(found: pd.DataFrame) -> Table:
     wide = wide.reindex(index=rows.set_index(keys).index.unique(), columns=[*SIZES, *_summaries(rows)])
     wide.columns = pd.MultiIndex.from_product([["problems"], wide.columns])
     samples = rows[rows["scope"] == AVERAGE].set_index(keys)["samples"]
-    wide["samples a problem", AVERAGE] = samples.map(lambda n: "" if math.isnan(n) else f"{n:,.0f}")
+    wide["samples per problem", AVERAGE] = samples.map(lambda n: "" if math.isnan(n) else f"{n:,.0f}")
     return table(wide.rename_axis(index=["setting", "minus"]))
 
 
@@ -162,7 +162,7 @@ def response_lengths(found: pd.DataFrame) -> Table:
     """Figure 3c: tokens of responses."""
     frame = found.copy()
     frame.columns = pd.MultiIndex.from_tuples(
-        [("tokens a response, mean", name) if name != "saved" else ("p-align shorter by, %", "") for name in found]
+        [("tokens per response, mean", name) if name != "saved" else ("p-align shorter by, %", "") for name in found]
     )
     return table(frame)
 

@@ -37,6 +37,10 @@ FAMILIES = {
     (("",), RIVALS): ("*", "Greys"),
 }
 """Beginnings of names, and the arms among which they count -> (marker, hue), the first that fits."""
+BACKOFF = ("p", "light:teal_r")
+"""Marker and hue of the arms ``backoff``, which have no judge. Their steps of the hue of ``p-align-`` stay unused, so
+that the others keep theirs.
+"""
 
 
 def _styles() -> dict[str, tuple]:
@@ -50,6 +54,11 @@ def _styles() -> dict[str, tuple]:
         palest = max(2, len(members) // 2)  # invisible on white
         steps = sns.color_palette(hue, len(members) + palest)[palest:]
         found |= {arm: (colour, marker) for arm, colour in zip(members, steps, strict=True)}
+    marker, hue = BACKOFF
+    members = [arm for arm in ARMS if arm.startswith("backoff")]
+    found |= {
+        arm: (colour, marker) for arm, colour in zip(members, sns.color_palette(hue, len(members) + 1), strict=False)
+    }
     found |= {arm: (colour, "o") for arm, colour in zip(left, sns.color_palette("colorblind", 10), strict=False)}
     return {arm: found[arm] for arm in ARMS}
 
@@ -60,6 +69,7 @@ COLOURBLIND = sns.color_palette("colorblind", 10)
 MANY = 8  # arms; no one tells more colours apart, or reads more names between points
 MOST_PANELS = 6  # side by side
 WIDTH = 7.0  # inches, of a page
+NARROW = 5.0  # of a telephone, which shows it at four fifths of its size
 OURS = "p-align"
 TOP = 10  # above every other arm
 PLATE = {"color": "white", "alpha": 0.7, "lw": 0, "pad": 0.5}
@@ -146,7 +156,7 @@ def accuracy(table: pd.DataFrame, samples: str) -> plt.Figure:
     else:
         lines, panels = len(metrics), [(name, metric) for metric in metrics for name in benchmarks]
         ratios = [2.2, *[1] * (len(benchmarks) - 1)]
-    size = (WIDTH, lines * _height(groups))
+    size = (NARROW if wide else WIDTH, lines * _height(groups))
     shared = {"sharex": "col", "sharey": True, "squeeze": False, "width_ratios": ratios}
     figure, axes = plt.subplots(lines, len(ratios), figsize=size, **shared)
     *_, heights = (_rows(axis, groups) for axis in axes[:, 0])
@@ -167,9 +177,9 @@ def accuracy(table: pd.DataFrame, samples: str) -> plt.Figure:
             axis.axvline(at, ls="--", lw=1, color=COLOURS[OURS], zorder=1)
         large = wide or benchmark == summary
         title = metric.capitalize() if wide else benchmark
-        axis.set(title=title, xlim=(-4, 104), xticks=range(0, 101, 20 if large else 50))
+        axis.set(title=title, xlim=(-4, 104), xticks=range(0, 101, 25 if wide else 20 if large else 50))
         axis.set_xlabel(f"{summary} (%)" if wide else f"{metric.capitalize()} (%)", fontsize=None if large else "small")
-        axis.tick_params(labelbottom=True)
+        axis.tick_params(labelbottom=True, labelsize="small")
     for axis in axes[1:].flat:
         axis.set_title("")
     figure.tight_layout()
@@ -330,11 +340,13 @@ def _shared(boxes: np.ndarray, other: np.ndarray) -> np.ndarray:
     return sides.clip(min=0).prod(axis=1)
 
 
-def response_lengths(grades: pd.DataFrame, budgets: list[int]) -> plt.Figure:
-    """Lengths of answered responses per arm in tokens. ``grades``: a row per response; ``budgets``: the main first."""
+def response_lengths(grades: pd.DataFrame, budgets: list[int], accuracies: pd.Series) -> plt.Figure:
+    """Lengths of answered responses per arm in tokens. ``grades``: a row per response; ``budgets``: the main first;
+    ``accuracies``: the arms' averages, in whose order they stand.
+    """
     theme()
     grades = answered(grades)
-    groups = arranged(grades.groupby("arm", sort=False)["new_tokens"].median())
+    groups = arranged(accuracies[grades["arm"].unique()])
     looks = _look(grades["arm"].unique())
     many = len(looks) > MANY  # then the outliers are thousands of points
     figure, axis = plt.subplots(figsize=(5.6, max(2.2, _height(groups))))

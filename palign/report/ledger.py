@@ -124,10 +124,11 @@ def text(ledger: pd.DataFrame) -> str:
     tested = ledger[ledger["verdict"] != UNTESTED]
     counts = tested["verdict"].value_counts()
     parts = [f"{counts[name]} {name}" for name in (REPRODUCED, CONTRADICTED, OPEN) if name in counts]
-    found = f" in {len(tested)} comparisons, a metric each: {', '.join(parts)}" if parts else ""
+    found = f" in {len(tested)} comparisons: {', '.join(parts)}" if parts else ""
     return (
-        f"This study tests {tested['claim'].nunique()} of the paper's {ledger['claim'].nunique()} claims{found}. This "
-        "says what holds in this study's world, for its student, teacher and budget."
+        f"This study tests {tested['claim'].nunique()} of the paper's {ledger['claim'].nunique()} claims{found}. A "
+        "claim about accuracy has a row for each metric; the claims that are not tested come last, with what the study "
+        "lacks. A verdict says what holds in this study's world, for its student, teacher and budget."
     )
 
 

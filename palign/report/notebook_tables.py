@@ -129,30 +129,6 @@ def pairs(study: Results) -> Table:
     return table(texts.pairs(study).reset_index(drop=True))
 
 
-def sufficiency(summary: pd.DataFrame) -> Table:
-    """Is the judge monotone, and right? ``summary`` of ``palign.analysis.sufficiency``: its words, in percent."""
-    if summary.empty:
-        return table(summary)
-    plain = ("AUC", "expected calibration error")
-
-    def text(row) -> str:
-        if row.Index.endswith("(sentences)"):
-            return texts.cell(row.value, row.low, row.high, "{:.2f}") if pd.notna(row.low) else f"{row.value:.2f}"
-        return texts.cell(row.value, row.low, row.high, "{:.3f}") if row.Index.startswith(plain) else texts.percent(row)
-
-    cells = [text(row) for row in summary.itertuples()]
-    names = [_worded(name) for name in summary.index]
-    return table(pd.DataFrame({"value": cells, "traces": summary["n"].to_numpy()}, names))
-
-
-def _worded(name: str) -> str:
-    """A row of the summary with its unit."""
-    if name.endswith("(sentences)") or name.startswith(("AUC", "expected")):
-        return name
-    words = name.replace(" (share of the trace)", " (% of the trace)").replace(" (share)", " (%)")
-    return words if "%" in words else f"{words} (%)"
-
-
 # 04
 
 
@@ -172,7 +148,7 @@ TRAINING = {
     "rows_fallback": "rows that are whole traces",
     "longest_row_tokens": "longest row (tokens)",
     "tokens_trained": "tokens trained on",
-    "last_loss": "last loss (nats a token)",
+    "last_loss": "last loss (nats per token)",
     "train_seconds": "training (seconds)",
 }
 

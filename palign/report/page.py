@@ -5,14 +5,15 @@ the first section, then lists the sections. What a notebook says to it:
 
 - a heading with the tag ``folded`` begins a section that opens when it is clicked;
 - ``kept["NAME"]`` in a cell, or its metadata key ``csv``, a list of names, links ``tables/NAME.csv``;
-- ``shown["NAME"]`` takes the drawing from ``figures/NAME.svg``, and the metadata key ``alt`` is its alternative text;
+- ``shown["NAME"]`` takes the drawing from ``figures/NAME.svg``, another figure from the SVG in the cell's output, and
+  the metadata key ``alt`` is its alternative text;
 - the notebook's own metadata key ``command`` is the command that makes the page, a Jinja template of its parameters.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -71,12 +72,7 @@ def render(notebook: Path, target: Path, pages: Sequence[tuple[str, str]] = ()) 
 
     executed = nbformat.read(notebook, as_version=4)
     report = target.parent.parent if pages else target.parent
-    for cell in executed.cells:
-        if cell.cell_type == "markdown":
-            cell.source = cell.source.replace(REPORTS, "](../../" if pages else "](../")
-    if pages:
-        executed.cells = _of_reader(executed.cells, [address for _, address in pages])
-    lead, *sections = _sections(executed.cells, report)
+    lead, *sections = _sections(executed.cells, report, {Path(address).stem: address for _, address in pages})
     page = {
         **_made(executed.metadata, report, within=bool(pages)),
         "pages": [(title, "" if address == target.name else address) for title, address in pages],
@@ -89,21 +85,6 @@ def render(notebook: Path, target: Path, pages: Sequence[tuple[str, str]] = ()) 
     exporter = HTMLExporter(template_name="template", extra_template_basedirs=[str(here)], exclude_anchor_links=True)
     body, _ = exporter.from_notebook_node(executed, {"page": page})
     write_atomically(target, visible(NAME.sub('<code class="name">', body)))
-
-
-def _of_reader(cells: list, addresses: Collection[str]) -> list:
-    """The cells of a study's notebook for its page: without Colab's, and without papermill's, which repeats the study's
-    file. Links to notebooks become links to their pages.
-    """
-    pages = {Path(address).stem: address for address in addresses}
-    kept = []
-    for cell in cells:
-        if "cellView" in cell.metadata or "injected-parameters" in cell.metadata.get("tags", []):
-            continue
-        if cell.cell_type == "markdown":
-            cell.source = LINK.sub(lambda found: f"]({pages.get(found[1], REPORT)})", cell.source)
-        kept.append(cell)
-    return kept
 
 
 def _made(metadata: dict, folder: Path, within: bool) -> dict[str, str]:
@@ -140,13 +121,22 @@ def _title(cells: list, whole: bool) -> str:
     return title.removeprefix("# ")
 
 
-def _sections(cells: list, folder: Path) -> list[Section]:
+def _sections(cells: list, folder: Path, pages: Mapping[str, str]) -> list[Section]:
+    """The cells by section. ``pages``: notebook -> address, of a study's notebooks; a page among them is without
+    Colab's cells and without papermill's, which repeats the study's file.
+    """
     sections = [Section()]
     for cell in cells:
         tags = cell.metadata.get("tags", [])
-        if cell.cell_type == "markdown" and cell.source.startswith("## "):
-            title, _, cell.source = cell.source.partition("\n")
-            sections.append(Section(title.removeprefix("## "), "folded" in tags))
+        if pages and ("cellView" in cell.metadata or "injected-parameters" in tags):
+            continue
+        if cell.cell_type == "markdown":
+            cell.source = _joined(cell.source.replace(REPORTS, "](../../" if pages else "](../"))
+            if pages:
+                cell.source = LINK.sub(lambda found: f"]({pages.get(found[1], REPORT)})", cell.source)
+            if cell.source.startswith("## "):
+                title, _, cell.source = cell.source.partition("\n")
+                sections.append(Section(title.removeprefix("## "), "folded" in tags))
         elif cell.cell_type == "code":
             shown = [_shown(output, cell, sections[-1].title, folder) for output in cell.outputs]
             cell.shown = [output for output in shown if output]
@@ -155,6 +145,11 @@ def _sections(cells: list, folder: Path) -> list[Section]:
             cell.csv = [name for name in names if wanted and (folder / "tables" / f"{name}.csv").is_file()]
         sections[-1].cells.append(cell)
     return sections
+
+
+def _joined(text: str) -> str:
+    """No line ends between a number and its percent sign."""
+    return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text)
 
 
 def _shown(output: dict, cell: dict, title: str, folder: Path) -> dict | None:
@@ -173,24 +168,24 @@ def _shown(output: dict, cell: dict, title: str, folder: Path) -> dict | None:
     if WIDGET in data:  # a library's progress bar, saved as it began
         return None
     if "text/markdown" in data:
-        return {"kind": "markdown", "text": data["text/markdown"]}
+        return {"kind": "markdown", "text": _joined(data["text/markdown"])}
     if "image/png" in data:
-        return {"kind": "figure", **_figure(data["image/png"], cell, title, folder)}
+        return {"kind": "figure", **_figure(data, cell, title, folder)}
     return {"kind": "text", "text": data.get("text/plain", "")}
 
 
-def _figure(png: str, cell: dict, title: str, folder: Path) -> dict[str, str]:
+def _figure(data: dict[str, str], cell: dict, title: str, folder: Path) -> dict[str, str]:
     """The source of a figure's image, its caption, and its alternative text."""
     name = SHOWN.search(cell.source)
     path = folder / "figures" / f"{name[1]}.svg" if name else None
-    source, caption = "data:image/png;base64," + "".join(png.split()), ""
-    if path and path.is_file():
-        drawing, caption = style.parted(path.read_text(encoding="utf-8"))
-        if len(drawing) <= LARGEST:
-            # unlike base64 this keeps a small change of the drawing a small change of the page
-            source = "data:image/svg+xml," + quote(drawing, safe=" '()*+,-./:;=?@[]_~!$&")
+    kept = path and path.is_file()
+    drawing, caption = style.parted(path.read_text(encoding="utf-8") if kept else data.get("image/svg+xml", ""))
     alt = cell.metadata.get("alt") or f"Figure: {title or (name[1] if name else cell.id)}. {caption}".strip()
-    return {"source": source, "caption": caption if "svg" in source[:20] else "", "alt": alt}
+    if 0 < len(drawing) <= LARGEST:
+        # unlike base64 this keeps a small change of the drawing a small change of the page
+        source = "data:image/svg+xml," + quote(drawing, safe=" '()*+,-./:;=?@[]_~!$&")
+        return {"source": source, "caption": _joined(caption), "alt": alt}
+    return {"source": "data:image/png;base64," + "".join(data["image/png"].split()), "caption": "", "alt": alt}
 
 
 def _table(html: str) -> str:

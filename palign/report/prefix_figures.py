@@ -18,10 +18,9 @@ from ..analysis.style import caption, nothing, spread, theme
 from ..tasks.store import visible
 from ..traces import RULES
 from .figures import COLOURBLIND, COLOURS, OURS, TOP, WIDTH
+from .texts import LONGEST_QUESTION, MOST_LINES
 from .views import SEARCHES
 
-MOST_LINES = 45
-"""Sentences that are shown as text; of a longer trace there is only a bar."""
 MOST_NAMED = 12
 """Verdicts with their number and label beside them."""
 LONGEST = 54
@@ -188,7 +187,7 @@ def one_search(search: Mapping, rule: str = "released") -> plt.Figure | None:
     else:
         figure = _on_a_bar(search["of"], kept, oracle, probes)
     figure.tight_layout()
-    question = textwrap.fill(textwrap.shorten(visible(search["question"]), 170, placeholder=" ..."), 100)
+    question = textwrap.fill(textwrap.shorten(visible(search["question"]), LONGEST_QUESTION, placeholder=" ..."), 100)
     figure.text(0.01, 1.0, question, ha="left", va="bottom", fontsize="small", parse_math=False)
     ends = "Shaded: the kept prefix" if search["sufficient"] else "None was, so the whole trace is kept"
     dashed = f" Dashed: the oracle's end, {oracle:.0f} sentences." if pd.notna(oracle) else ""

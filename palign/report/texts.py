@@ -18,7 +18,7 @@ from ..arms import ARMS
 from ..engines.base import NEVER_ANSWERED
 from ..params import Params, is_pocket
 from ..tasks.store import visible
-from ..traces import REPEATED
+from ..traces import REPEATED, RULES
 from . import tables
 from .results import Results
 
@@ -123,7 +123,7 @@ def _reached(study: Results, accuracies: pd.DataFrame, arm: str = "p-align", oth
         if row.metric in less.index:
             difference = less.loc[row.metric]
             text += f", {100 * abs(difference['value']):.1f} points {'above' if difference['value'] > 0 else 'below'}"
-            text += "" if sentences else f" training on whole traces (`{other}`)"
+            text += f" `{other}`" if sentences else f" training on whole traces (`{other}`)"
             text += "" if difference["clear"] else ", which is not clear"
         sentences.append(f"{text}.")
     return " ".join(sentences)
@@ -167,8 +167,18 @@ def fallbacks(study: Results) -> str:
     shares = []
     for arm in (arm for arm in study.arms if ARMS[arm].fallback):
         facts = study.plan.finetuning(arm).require().manifest()
-        shares.append(f"`{arm}` {100 * facts['rows_fallback'] / facts['rows']:.0f}")
-    return f"Whole traces by fallback, % of an arm's training rows: {', '.join(shares)}." if shares else ""
+        shares.append(f"`{arm}` {100 * facts['rows_fallback'] / facts['rows']:.0f} %")
+    return f"Of an arm's training rows these are whole traces by fallback: {', '.join(shares)}." if shares else ""
+
+
+def choices(found: pd.DataFrame) -> str:
+    """What the table of :func:`palign.report.tables.choices` shows; empty where no arm chooses among responses."""
+    if found.empty:
+        return ""
+    return (
+        "What `select-likely` (`likely`) and `select-rsr` (`rsr`) chose from, and what they chose. Both scores depend on "
+        "a response's length and on who wrote it, so a gain may come from either."
+    )
 
 
 def successes(study: Results) -> str:
@@ -177,8 +187,9 @@ def successes(study: Results) -> str:
     if pairs.empty:
         return ""
     measured = pairs["success_rate"].notna().any()
-    text = "Sufficiency as the student sees it: its success rate over further continuations of the same prefix."
-    return text if measured else "How many pairs the filter kept, by the share of the trace that their prefix holds:"
+    if measured:
+        return "Success is the share of further continuations of the same prefix that reach the gold answer."
+    return "The table has the share of pairs that the filter kept, by the share of the trace that their prefix holds."
 
 
 def paragraph(text: str) -> Markdown | None:
@@ -269,17 +280,26 @@ def preferred(study: Results, table: pd.DataFrame) -> str:
         return ""
     rows = table[table["measure"] == "win less loss"]
     clear = rows[(rows["low"] > 0) | (rows["high"] < 0)]
-    parts = [
-        f"{r.arm if r.value > 0 else r.against} over {r.against if r.value > 0 else r.arm} "
-        f"({100 * abs(r.value):.0f} points more wins than losses)"
-        for r in clear.itertuples()
-    ]
     judge = preference.name_of(study.params.preference_judge)
-    text = f"Judge: {judge}; {int(rows['n'].iloc[0])} problems. "
-    return text + ("Preferred beyond chance: " + "; ".join(parts) + "." if parts else "No preference beyond chance.")
+    text = f"The judge ({judge}) saw each pair's responses to {int(rows['n'].iloc[0])} problems."
+    if clear.empty:
+        return f"{text} It has no preference beyond chance."
+    parts = []
+    for arm, own in clear.groupby("arm", sort=False):
+        for words, some in (("{} over {}", own[own["value"] > 0]), ("{1} over {0}", own[own["value"] < 0])):
+            ordered = some.loc[some["value"].abs().sort_values(ascending=False, kind="stable").index]
+            others = ", ".join(f"`{row.against}` ({100 * abs(row.value):.0f})" for row in ordered.itertuples())
+            parts += [words.format(f"`{arm}`", others)] if others else []
+    return f"{text} Beyond chance it prefers {'; '.join(parts)}. In brackets: wins minus losses, points."
 
 
 # Worked cases
+
+
+LONGEST_QUESTION = 170
+"""Characters; a picture shows the beginning of a longer one."""
+MOST_LINES = 45
+"""Sentences of a trace that a picture shows as text; of a longer trace there is only a bar."""
 
 
 def worked_case(study: Results) -> dict:
@@ -297,22 +317,22 @@ def worked_case(study: Results) -> dict:
 
 
 def case(study: Results) -> str:
-    """The worked case as Markdown; all data are in code blocks, so that nothing in them is read as markup. Empty where
-    no pair with one continuation of an adaptive prefix was kept.
+    """What the picture of the worked case (``prefix_figures.one_search``) has no place for, as Markdown: the student's
+    continuation and the gold answer, and of a long question or trace what the picture cuts. All data are in code
+    blocks, so that nothing in them is read as markup. Empty where no pair with one continuation of an adaptive prefix
+    was kept.
     """
     case = worked_case(study)
     if not case:
         return ""
-    probes = ", ".join(f"{p}: {label}" for p, label, _ in case["verdicts"])
-    oracle = f" (the oracle: {case['oracle_sentences']:.0f})" if pd.notna(case["oracle_sentences"]) else ""
-    parts = {
-        "Question": case["question"],
-        f"Trace ({case['of']} sentences, {case['trace_tokens']} tokens)": case["trace"],
-        "Verdicts (sentences: label)": probes,
-        f"Prefix kept: {case['sentences']} sentences{oracle}": case["prefix"],
-        "Gold answer": case["answer"],
-        "The student's continuation": case["continuation"],
-    }
+    parts = {}
+    if len(case["question"]) > LONGEST_QUESTION:
+        parts["Question"] = case["question"]
+    if case["of"] > MOST_LINES:
+        parts["The last sentences of the prefix"] = " ".join(
+            RULES[study.params.sentence_rule].split(case["prefix"])[-3:]
+        )
+    parts |= {"The student continues": case["continuation"], "Gold answer": case["answer"]}
     return "\n\n".join(f"**{title}**\n\n{_block(text)}" for title, text in parts.items())
 
 

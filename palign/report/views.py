@@ -215,17 +215,21 @@ def preferences(found: pd.DataFrame) -> Table:
     rows = found.assign(cell=cells, pair=found["arm"] + " over " + found["against"])
     order = list(dict.fromkeys(rows["pair"])), list(dict.fromkeys(rows["measure"]))
     wide = rows.pivot(index="pair", columns="measure", values="cell").reindex(index=order[0], columns=order[1])
-    return table(
-        wide.rename_axis(index="% of problems", columns=None), labels={"win less loss": "win minus loss, points"}
-    )
+    words = {"inconsistent": "order decides", "unparseable": "no verdict", "win less loss": "win minus loss, points"}
+    return table(wide.rename_axis(index="% of problems", columns=None), labels=words)
 
 
 # Prefixes and the judge
 
 FACTS = {
+    "judge errors": "traces on which the judge failed",
     "judge calls a trace, mean": "verdicts per trace, mean",
     "prefix ratio, median": "prefix, % of the trace's tokens, median",
-    "retention": "kept, % of the answered",
+    "whole trace, never enough": "traces kept whole, without an ENOUGH",
+    "never answered": "continuations never answered",
+    "right, but cut by the budget": "right continuations cut by the budget",
+    "kept by the filter": "pairs kept by the filter",
+    "retention": "pairs kept, % of the answered continuations",
     "share ENOUGH": "ENOUGH, % of the verdicts",
     "agrees with the oracle": "verdicts that agree with the oracle, %",
     "ENOUGH where the oracle says so": "ENOUGH where the oracle says so, %",
@@ -249,7 +253,7 @@ def facts(found: pd.DataFrame) -> Table:
     if found.empty:
         return table(found)
     rows = {FACTS.get(name, name): text(name, value) for name, value in found["value"].items()}
-    return table(pd.Series(rows, name="").to_frame())
+    return table(pd.Series(rows, name="value").to_frame())
 
 
 def strategies(found: pd.DataFrame) -> Table:
@@ -314,6 +318,18 @@ def success(found: pd.DataFrame) -> Table:
     return table(frame.rename_axis(found.index.name), labels=titles)
 
 
+MEASURES = {
+    "traces with any turn back": "traces in which a verdict turns back",
+    "pairs of prefixes that violate (share)": "pairs of prefixes of which only the shorter is judged ENOUGH (share)",
+    "AUC of the margin, oracle": "AUC of the margin against the oracle",
+    "judge agrees with success likelier than not": "prefixes whose verdict agrees that success is likelier than not",
+    "AUC of the margin, success of a continuation": "AUC of the margin against a continuation's success",
+    "success rate from ENOUGH": "success from prefixes judged ENOUGH",
+    "success rate from NOT_ENOUGH": "success from prefixes judged NOT_ENOUGH",
+}
+"""Rows of ``palign.analysis.sufficiency.summary`` -> what a reader sees."""
+
+
 def monotone(found: pd.DataFrame) -> Table:
     """Whether the judge is monotone, and right: percent, but for areas, errors and sentences."""
     if found.empty:
@@ -321,10 +337,12 @@ def monotone(found: pd.DataFrame) -> Table:
     rows = {}
     for name, row in zip(found.index, found.to_dict("records"), strict=True):
         plain = name.startswith("AUC") or "(sentences)" in name
+        name = MEASURES.get(name, name)
         title = re.sub(r" \((?:share )?(.*?)\)", r", % \1", name) if not plain else name.replace(" (", ", ").rstrip(")")
         unit = "points" if name.startswith("expected") else "%"
         title = title.replace("% share", "%").strip() + ("" if plain or "%" in title else f", {unit}")
-        title = re.sub(r"^(released|equation7|linear)\b", lambda found: SEARCHES[found[0]], title)
+        title = re.sub(r"^(released|equation7|linear)\b(?= (does|lands))", r"traces on which \1", title)
+        title = re.sub(r"\b(released|equation7|linear)\b", lambda found: SEARCHES[found[0]], title)
         title = re.sub(r"^(.* search)(?= from )", r"distance of \1", title)
         number, scale = ("{:.3f}" if name.startswith("AUC") else "{:.2f}", 1) if plain else ("{:.1f}", 100)
         rows[title] = {"value": _cells(pd.DataFrame([row]), scale, number)[0], "traces": int(row["n"])}
@@ -368,7 +386,7 @@ def setting(study: Results) -> Table:
         "seed of sampling": params.seed,
         "training seeds": ", ".join(map(str, params.training_seeds)),
     }
-    return table(pd.Series(rows, name="").to_frame())
+    return table(pd.Series(rows, name="value").to_frame())
 
 
 def power(found: pd.DataFrame) -> Table:
@@ -462,22 +480,22 @@ def rates(found: pd.DataFrame) -> Table:
 
 QUANTITIES = {
     "training_problems": "training problems",
-    "question_tokens": "tokens of a question",
-    "instruction_tokens": "tokens of an instruction",
+    "question_tokens": "tokens per question",
+    "instruction_tokens": "tokens per instruction",
     "verdict_tokens": "tokens read for one more verdict",
-    "trace_tokens": "tokens of a trace",
+    "trace_tokens": "tokens per trace",
     "trace_spread": "spread of the logarithm of a trace's tokens",
-    "sentence_tokens": "tokens of a sentence",
-    "judge_calls": "verdicts of a search",
+    "sentence_tokens": "tokens per sentence",
+    "judge_calls": "verdicts per search",
     "prefix_share": "prefix, share of the trace's tokens",
     "read_share": "share of the trace that a search reads",
-    "answer_tokens": "tokens of a boxed answer",
-    "marks_tokens": "tokens of the marks around a prefix",
-    "continuation_tokens": "tokens of a continuation",
+    "answer_tokens": "tokens per boxed answer",
+    "marks_tokens": "tokens of marks per prefix",
+    "continuation_tokens": "tokens per continuation",
     "retention": "share kept by the filter",
     "student_right": "share right without a prefix",
     "rewrite_right": "share of rewritten traces that are right",
-    "response_tokens": "tokens of a response",
+    "response_tokens": "tokens per response",
     "read_tokens_per_second": "tokens read per second",
     "generate_tokens_per_second": "tokens generated per second",
     "train_tokens_per_second": "tokens trained on per second",

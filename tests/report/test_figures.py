@@ -159,6 +159,12 @@ def test_no_two_arms_look_alike():
         assert mark != other_mark or apart > 0.04, f"{a} and {b}"
 
 
+def test_backoff_is_told_apart_from_p_align_backoff():
+    """Both were the same cross in nearly the same purple."""
+    own = {arm: figures.STYLES[arm][1] for arm in ARMS if arm.startswith("backoff")}
+    assert set(own.values()) == {"p"} and "p" not in [figures.STYLES[arm][1] for arm in ARMS if arm not in own]
+
+
 def test_the_arms_of_the_first_study_keep_their_colours():
     import seaborn as sns
 
@@ -301,9 +307,17 @@ def test_the_typical_search_keeps_the_median_share():
 def test_only_answered_responses_have_a_length(study):
     """Failed requests of no tokens drew the boxes down."""
     made = study({"set": 40}, {"sft-label": 0.5, "rft": 0.5}, missing={"rft": 60})
-    figure = figures.response_lengths(made.grades, [256])
+    figure = figures.response_lengths(made.grades, [256], pd.Series({"sft-label": 0.5, "rft": 0.4}))
     assert "n = 60 to 120 answered responses per arm" in figure.texts[0].get_text()
     assert min(line.get_xdata().min() for line in figure.axes[0].get_lines() if len(line.get_xdata())) >= 80
+
+
+def test_lengths_stand_in_the_order_of_accuracies(study):
+    """Arms stood by length in this figure, and by accuracy in all others."""
+    made = study({"set": 40}, {"zero-shot": 0.2, "sft-label": 0.4, "p-align": 0.6})
+    averages = pd.Series({"zero-shot": 0.2, "sft-label": 0.4, "p-align": 0.6})
+    figure = figures.response_lengths(made.grades.assign(new_tokens=made.grades["arm"].map(len)), [256], averages)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["p-align", "sft-label", "zero-shot"]
 
 
 def test_reads_of_whole_prompts_stand_beside_reads_of_whole_prompts():

@@ -1,7 +1,5 @@
 """The tables of 01 to 05: words for names, percent for fractions, and no number that the tables below do not have."""
 
-import pandas as pd
-
 from palign.report import notebook_tables, tables
 
 
@@ -30,20 +28,6 @@ def test_counts_stay_counts_and_shares_are_percent(study):
     assert grades["never answered"] == "12" and grades["answered"] == "108"
 
 
-def test_the_judges_measures_have_their_units():
-    index = ["traces with any turn back", "released from the first ENOUGH (share of the trace)"]
-    index += ["released from the first ENOUGH (sentences)", "AUC of the margin, oracle", "steps that turn back (share)"]
-    summary = pd.DataFrame({"value": 0.5, "low": 0.25, "high": 0.75, "n": 60}, index)
-    shown = notebook_tables.sufficiency(summary).frame["value"].to_dict()
-    assert shown == {
-        "traces with any turn back (%)": "50.0 [25.0, 75.0]",
-        "released from the first ENOUGH (% of the trace)": "50.0 [25.0, 75.0]",
-        "released from the first ENOUGH (sentences)": "0.50 [0.25, 0.75]",
-        "AUC of the margin, oracle": "0.500 [0.250, 0.750]",
-        "steps that turn back (%)": "50.0 [25.0, 75.0]",
-    }
-
-
 def test_one_search_is_in_the_order_asked():
     shown = notebook_tables.one_search({"verdicts": [(16, "ENOUGH", 5.031), (8, "NOT_ENOUGH", -1.68)]}).frame
     assert list(shown.index) == [1, 2] and list(shown.loc[2]) == ["8", "NOT_ENOUGH", "-1.68"]
@@ -52,12 +36,12 @@ def test_one_search_is_in_the_order_asked():
 def test_a_study_without_prefixes_has_empty_tables(study):
     made = study({"set": 2}, {"zero-shot": 0.5})
     assert notebook_tables.truncation(made).frame.empty and notebook_tables.judge(made).frame.empty
-    assert notebook_tables.one_search({}).frame.empty and notebook_tables.sufficiency(pd.DataFrame()).frame.empty
+    assert notebook_tables.one_search({}).frame.empty
 
 
 def test_a_finetuning_says_what_it_saw():
     names = ("trainer", "rows", "rows_left_out", "rows_cut", "updates", "epochs", "longest_row_tokens")
     facts = dict.fromkeys(names, 3) | {"tokens_trained": 117220, "last_loss": 0.06099, "train_seconds": 95.12}
     shown = notebook_tables.training(facts).frame["value"]
-    assert shown["tokens trained on"] == "117,220" and shown["last loss (nats a token)"] == "0.061"
+    assert shown["tokens trained on"] == "117,220" and shown["last loss (nats per token)"] == "0.061"
     assert shown["training (seconds)"] == "95.1"

@@ -10,6 +10,8 @@ import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from matplotlib_inline.config import InlineBackend
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from palign.analysis import style
@@ -136,6 +138,32 @@ def test_the_caption_of_a_figure_is_text_and_no_part_of_the_drawing(tmp_path):
     assert "metadata" not in drawing and "matplotlib.axis_2" in drawing
     html = rendered(tmp_path, drawn('shown["accuracy"] = figure'))
     assert "<figcaption>n = 3 &lt; 4 problems. Bars: none.</figcaption>" in html
+
+
+def test_a_notebooks_own_figure_is_a_drawing_with_its_caption_as_text(tmp_path):
+    """It was a picture with the caption baked in, since only a report's figures are saved."""
+    cell = drawn("plot()")
+    cell.outputs[0].data["image/svg+xml"] = saved(tmp_path)
+    html = rendered(tmp_path, cell)
+    (image,) = Page(html).all("img")
+    assert image["src"].startswith("data:image/svg+xml,")
+    assert "<figcaption>n = 3 &lt; 4 problems. Bars: none.</figcaption>" in html
+
+
+def test_a_kernel_keeps_a_figure_as_drawing_and_as_pixels(monkeypatch):
+    monkeypatch.setattr("IPython.get_ipython", InteractiveShell)
+    try:
+        style.theme()
+        style.theme()
+        assert InlineBackend.instance().figure_formats == {"png", "svg"}
+    finally:
+        InlineBackend.clear_instance()
+
+
+def test_no_line_ends_in_front_of_a_percent_sign(tmp_path):
+    answer = new_output("display_data", {"text/markdown": "It is 82.6 % right."})
+    html = rendered(tmp_path, new_markdown_cell("# Title\n\nIn 95 % of 3 cells."), new_code_cell("x", outputs=[answer]))
+    assert "82.6\N{NO-BREAK SPACE}% right" in html and "95\N{NO-BREAK SPACE}% of 3" in html
 
 
 def test_a_drawing_of_many_points_is_shown_as_pixels(tmp_path, monkeypatch):

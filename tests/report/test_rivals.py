@@ -137,7 +137,7 @@ def test_an_arm_pays_for_all_that_it_stands_on(rivals):
 
 def test_the_report_states_which_share_of_rows_is_whole_traces(rivals):
     study = rivals(["zero-shot", "p-align", "p-align-fallback", "self-rewrite"])
-    said = "Whole traces by fallback, % of an arm's training rows: `p-align-fallback` 25, `self-rewrite` 25."
+    said = "Of an arm's training rows these are whole traces by fallback: `p-align-fallback` 25 %, `self-rewrite` 25 %."
     assert texts.fallbacks(study) == said
     assert texts.fallbacks(rivals(["zero-shot", "p-align"])) == ""
     costs = tables.costs(study)

@@ -43,11 +43,28 @@ def test_a_study_of_the_pocket_world_says_what_it_varies(study):
 
 def test_a_preference_is_told_with_its_judge_and_its_problems(study):
     text = texts.preferred(study, preferences("win"))
-    assert text.startswith("Judge: scripted rubric, not a model; 8 problems.") and "p-align over sft-label" in text
+    assert text.startswith("The judge (scripted rubric, not a model) saw each pair's responses to 8 problems.")
+    assert "prefers `p-align` over `sft-label` (100)" in text
 
 
 def test_a_judge_that_always_prefers_the_first_prefers_no_arm(study):
-    assert "No preference beyond chance" in texts.preferred(study, preferences("inconsistent"))
+    assert "no preference beyond chance" in texts.preferred(study, preferences("inconsistent"))
+
+
+def test_the_worked_case_repeats_nothing_that_its_picture_shows(study, monkeypatch):
+    """Question, trace and prefix stood in the picture and once more below it."""
+    case = {
+        "question": "Which?",
+        "answer": "4",
+        "continuation": "So four.",
+        "prefix": "One. Two. Three. Four.",
+        "of": 9,
+    }
+    monkeypatch.setattr(texts, "worked_case", lambda _: case)
+    assert texts.case(study) == "**The student continues**\n\n    So four.\n\n**Gold answer**\n\n    4"
+    case |= {"question": "Which" * 40, "of": texts.MOST_LINES + 1}  # more than the picture has place for
+    long = texts.case(study)
+    assert case["question"] in long and "Two. Three. Four" in long and "One" not in long
 
 
 def test_a_rounded_zero_has_no_sign():

@@ -26,7 +26,7 @@ def lead(made):
 def test_the_finding_says_what_p_align_reaches_and_how_far_it_is_from_whole_traces(study):
     text = finding(study(SIZES, SKILLS))
     above = re.search(r"reaches a Pass@1 of \d+\.\d % \[[^]]*\], (\d+\.\d) points above training on whole traces", text)
-    assert re.search(r"Its Pass@3 is \d+\.\d % \[[^]]*\], \d+\.\d points above\.", text)
+    assert re.search(r"Its Pass@3 is \d+\.\d % \[[^]]*\], \d+\.\d points above `sft-long-cot`\.", text)
     assert 20 < float(above[1]) < 40
     assert text.count("is that of `p-align`") == 1
     assert "Clearly above zero-shot: `sft-long-cot`, `p-align`." in text
@@ -120,8 +120,8 @@ def test_shares_of_the_judge_are_percent_and_areas_are_not():
     shown = views.monotone(found).frame["value"]
     assert shown.to_dict() == {
         "steps that turn back, %": "5.0 [1.0, 10.0]",
-        "Equation 7's search lands on the oracle, %": "50.0 [40.0, 60.0]",
-        "AUC of the margin, oracle": "0.990 [0.900, 1.000]",
+        "traces on which Equation 7's search lands on the oracle, %": "50.0 [40.0, 60.0]",
+        "AUC of the margin against the oracle": "0.990 [0.900, 1.000]",
         "distance of the released search from the first ENOUGH, sentences": "0.10",
     }
 
@@ -186,7 +186,7 @@ def test_the_rates_furthest_from_what_was_expected_stand_open():
     ratio[["hours", names[-1]]] = 0.3, 3.0
     found = pd.DataFrame({"predicted": ratio, "measured": 1.0, "ratio": ratio})
     open_ = views.rates(found).html.partition("<details>")[0]
-    assert ">hours<" in open_ and f">tokens of a {names[-1].replace('_tokens', '')}<" in open_
+    assert ">hours<" in open_ and f">{names[-1].replace('response_tokens', 'tokens per response')}<" in open_
 
 
 def test_every_length_and_rate_that_a_report_measures_has_a_name():
