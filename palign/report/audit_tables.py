@@ -46,7 +46,7 @@ def unattainable(found: pd.DataFrame) -> Table:
             "nearest k/(3n)": found["nearest k/(3n)"],
             "off, points": found["off"].map("{:.3f}".format),
             "attainable as": found["attainable"],
-            "samples per problem, fewest": found["samples"],
+            "fewest samples": found["samples"],
         }
     )
     return table(frame)
@@ -76,7 +76,7 @@ def repeats(found: pd.DataFrame) -> Table:
             ("repeats", ""): rows["repeats"].map(_places),
             ("apart", ""): rows["apart"],
             ("by chance once in", "problems alike"): rows["one_in"],
-            ("by chance once in", "some always or never solved, at least"): rows["one_in_at_least"],
+            ("by chance once in", "problems unlike, at least"): rows["one_in_at_least"],
         }
     )
     return table(frame.set_index([rows["student"], rows["metric"].map(metric_name)]))

@@ -61,11 +61,12 @@ class Section:
         return bool(code) and not any(cell.shown for cell in code)
 
 
-def render(notebook: Path, target: Path, pages: Sequence[tuple[str, str]] = ()) -> None:
+def render(notebook: Path, target: Path, pages: Sequence[tuple[str, str]] = (), title: str = "") -> None:
     """Render the executed ``notebook`` to ``target``. Sections that show nothing are left out and named at the end.
 
     A report's tables and figures are to be in the folder of ``target`` already. ``pages``: the titles and addresses of
     a study's notebooks, of which this is one; its page lies in a folder of the report's, has the code, and links them.
+    ``title``: in place of the notebook's own.
     """
     import nbformat
     from nbconvert import HTMLExporter
@@ -73,10 +74,11 @@ def render(notebook: Path, target: Path, pages: Sequence[tuple[str, str]] = ()) 
     executed = nbformat.read(notebook, as_version=4)
     report = target.parent.parent if pages else target.parent
     lead, *sections = _sections(executed.cells, report, {Path(address).stem: address for _, address in pages})
+    own = _title(lead.cells, whole=bool(pages))
     page = {
         **_made(executed.metadata, report, within=bool(pages)),
-        "pages": [(title, "" if address == target.name else address) for title, address in pages],
-        "title": _title(lead.cells, whole=bool(pages)),
+        "pages": [(name, "" if address == target.name else address) for name, address in pages],
+        "title": title or own,
         "lead": lead,
         "sections": [section for section in sections if not section.empty],
         "absent": [section.title.rstrip("?") for section in sections if section.empty],

@@ -176,8 +176,8 @@ def choices(found: pd.DataFrame) -> str:
     if found.empty:
         return ""
     return (
-        "What `select-likely` (`likely`) and `select-rsr` (`rsr`) chose from, and what they chose. Both scores depend on "
-        "a response's length and on who wrote it, so a gain may come from either."
+        "What `select-likely` (`likely`) and `select-rsr` (`rsr`) chose from, and what they chose. Both scores depend "
+        "on a response's length and on who wrote it, so a gain may come from either."
     )
 
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from ..paper import released
 from ..paper.printed import SIZES, Audit
-from ..params import ParamsError, near, root, validate
-from ..report import page
+from ..params import ParamsError, near, validate
 from . import single
 
 TITLE = "The paper audit with released outputs: do their labels hold, and what do the printed numbers support?"
@@ -34,19 +33,4 @@ def run(**values: str) -> Path:
     audit = validate(values, "audit", Audit)
     if audit.released is not None:
         released.read(audit)  # a file that cannot be read stops here, before the notebook starts
-    target = single.report("paper_audit", values, audit.folder)
-    if audit.released is not None:
-        executed = root() / "runs" / audit.folder.name / "paper_audit.ipynb"
-        _retitle(executed)
-        page.render(executed, target)
-    return target
-
-
-def _retitle(executed: Path) -> None:
-    """Give an executed notebook :data:`TITLE`: a notebook's title does not depend on its parameters."""
-    import nbformat
-
-    notebook = nbformat.read(executed, as_version=4)
-    _, _, text = notebook.cells[0].source.partition("\n")
-    notebook.cells[0].source = f"# {TITLE}\n{text}"
-    nbformat.write(notebook, executed)
+    return single.report("paper_audit", values, audit.folder, TITLE if audit.released else "")

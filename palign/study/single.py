@@ -13,8 +13,10 @@ from ..report import page
 from .run import execute
 
 
-def report(notebook: str, values: dict[str, str], folder: Path) -> Path:
+def report(notebook: str, values: dict[str, str], folder: Path, title: str = "") -> Path:
     """Execute ``notebooks/<notebook>.ipynb`` with these parameters; returns the path of the page in ``folder``.
+
+    ``title``: the page's, where it is not the notebook's.
 
     The notebook itself writes its tables and figures to ``folder``. The executed copy is kept in ``runs/``. Raises
     :class:`palign.study.run.StudyError` where the notebook fails.
@@ -22,5 +24,5 @@ def report(notebook: str, values: dict[str, str], folder: Path) -> Path:
     executed = root() / "runs" / folder.name / f"{notebook}.ipynb"
     execute(root() / "notebooks" / f"{notebook}.ipynb", executed, values, notebook)
     target = folder / "report.html"
-    page.render(executed, target)
+    page.render(executed, target, title=title)
     return target
