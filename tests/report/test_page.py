@@ -82,7 +82,7 @@ def test_a_section_without_results_is_left_out_and_named(tmp_path):
         printed("50%|#####", "stderr"),
     )
     assert "a number" in shown and "<title>palign: study</title>" in shown
-    assert "Left out, for want of such data: Absent." in shown
+    assert "Left out, since there is no such data: Absent." in shown
     assert not any(words in shown for words in ("secret_code", NOTHING, "50%|", ">Absent?<", "#absent"))
 
 

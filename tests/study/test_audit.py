@@ -52,7 +52,7 @@ def test_an_audit_without_released_outputs_says_only_that_it_has_none(audited):
     """It had a heading, an entry of the contents and a sentence for a part that was empty."""
     page = BeautifulSoup((audited / "report.html").read_text(encoding="utf-8"), "html.parser")
     assert [p.text for p in page.select("p") if "released" in p.text.lower()] == [
-        "Left out, for want of such data: The released outputs."
+        "Left out, since there is no such data: The released outputs."
     ]
     assert not any("released" in part.text for part in page.select("h2, nav"))
 

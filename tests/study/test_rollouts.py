@@ -78,7 +78,7 @@ def test_traces_with_gaps_get_the_parts_that_need_no_whole_curve(folder, monkeyp
     (folder / "gaps.csv").write_text(HEADER + "\n".join(rows) + "\n")
     assert main(["rollouts", "gaps.csv"]) == 0
     report = folder / "reports" / "rollouts-gaps"
-    assert "Left out, for want of such data: Where does a search end" in (
+    assert "Left out, since there is no such data: Where does a search end" in (
         (report / "report.html").read_text(encoding="utf-8")
     )
     assert {path.stem for path in report.glob("tables/*.csv")} == {"falls", "falls-by-answer"}

@@ -276,7 +276,7 @@ def test_a_study_of_the_untrained_student_alone_has_a_report(small, project, cap
 
     # what it has no data for is named once, not shown as an empty frame
     assert "nothing to show" not in page and "<tbody>\n  </tbody>" not in page
-    _, _, left_out = page.partition("Left out, for want of such data: ")
+    _, _, left_out = page.partition("Left out, since there is no such data: ")
     for title in ("Variation between training seeds", "The prefixes and the filter", "The judge against the oracle"):
         assert page.count(title) == left_out.count(title) == 1
     assert "Accuracy" not in left_out
