@@ -509,13 +509,13 @@ def verdict(table: pd.DataFrame, rows: pd.DataFrame) -> str:
 
 
 def as_good(beside: pd.DataFrame, leads: pd.DataFrame) -> str:
-    """Which arms of :func:`curve` beside :data:`LEADER` cannot be told from it at some number of updates, in a
-    sentence; those that lead themselves are left out. Empty where there are none, or where it does not lead.
+    """Of which arms of :func:`curve` the interval of the difference to :data:`LEADER` holds 0 at some number of
+    updates, in a sentence; those that lead themselves are left out. Empty where there are none, or it does not lead.
     """
     if leads.empty or not leads["leads"].get(LEADER, False):
         return ""
-    rows = beside[beside["clear"] == False]  # noqa: E712  it has no difference to itself
+    rows = beside[(beside["over_low"] <= 0) & (beside["over_high"] >= 0)]  # the rule for the lead, before Holm
     found = rows[~rows["arm"].isin(leads.index[leads["leads"]])].groupby("arm", sort=False).size()
     numbers = beside["updates"].nunique()
     named = [f"{arm} (at {count} of {numbers} numbers of updates)" for arm, count in found.items()]
-    return f"Not distinguishable from {LEADER}: {', '.join(named)}." if named else ""
+    return f"As good as {LEADER}, with 0 in the interval of the difference: {', '.join(named)}." if named else ""
