@@ -19,6 +19,7 @@ class Arm:
     ``fallback``: what a problem without a right pair is trained on: nothing, the whole ``trace`` under the same prompt,
     the trace under a prompt of its own (``prompted``), or nothing, and the traces of as many problems that have a pair
     are added instead (``random``, the control).
+    ``ends``: whether its rows end the turn; if rows that stop in the middle do, the student learns to stop there.
     ``weight``: whose rows count several times: nobody's, those of problems without an own right answer (``hard``), or
     those of as many random ones (``random``, the control).
     """
@@ -31,6 +32,7 @@ class Arm:
     pick: Literal["first", "all", "shortest"] = "first"
     fallback: Literal["trace", "prompted", "random"] | None = None
     weight: Literal["hard", "random"] | None = None
+    ends: bool = True
 
     @property
     def continued(self) -> tuple[str, ...]:
@@ -63,7 +65,7 @@ ARMS = {
             "prefix",
             "adaptive",
             "the adaptive prefix alone",
-            "no markers; the rows of p-align, so that only the target differs",
+            "no markers; the rows of p-align, so that only the target differs; they end the turn, as trainers do",
         ),
         Arm(
             "sft-student-cot",
@@ -145,6 +147,14 @@ ARMS |= {
             "control: as p-align-fallback, without the marks",
             OURS,
             fallback="trace",
+        ),
+        Arm(
+            "sft-teacher-prefix-open",
+            "prefix",
+            "adaptive",
+            "control: as sft-teacher-prefix, in rows that do not end the turn",
+            OURS,
+            ends=False,
         ),
         Arm(
             "p-align-k",
@@ -257,6 +267,7 @@ ARMS |= {
             "tokens-50",
             "the first half of the trace's tokens",
             "its rows do not end the turn, as in the authors' code",
+            ends=False,
         ),
         Arm(
             "mix-long",

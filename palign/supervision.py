@@ -82,12 +82,10 @@ def problem(record: dict) -> str:
 def of_texts(spec: Arm, recipe: FineTuning, records: Iterable[dict]) -> list[dict]:
     """Rows of the texts that truncation left; where it found none, there is no row.
 
-    All of them end where the trace states an answer, but for the first half of the tokens: it may be cut, and its row
-    does not end the turn, or the student would learn to stop in mid-sentence.
+    All of them end where the trace states an answer, but for the first half of the tokens: its rows may be cut.
     """
-    whole = spec.strategy != "tokens-50"
     return [
-        _row(recipe.answer_prompt, record, record["prefix"], answers=whole, ends=whole)
+        _row(recipe.answer_prompt, record, record["prefix"], answers=spec.ends, ends=spec.ends)
         for record in records
         if record["status"] == "ok"
     ]
@@ -116,7 +114,7 @@ def of_pairs(
     for trace in traces:
         for pair in PICKS[spec.pick](right.get(trace["id"], [])):
             completion = OF_PAIRS[spec.target](pair)
-            row = _row(recipe.answer_prompt, pair, completion, answers=spec.target != "prefix")
+            row = _row(recipe.answer_prompt, pair, completion, answers=spec.target != "prefix", ends=spec.ends)
             rows += _copies(row, weights.get(trace["id"], 1))
         if trace["id"] in added:
             instruction = recipe.fallback_prompt if spec.fallback == "prompted" else recipe.answer_prompt

@@ -399,6 +399,17 @@ def test_the_first_half_of_the_tokens_does_not_end_the_turn():
     assert not half["ends"] and solution["ends"]
 
 
+def test_the_open_prefix_has_the_rows_of_the_prefix_arm_without_their_end():
+    """That one gave no right answer, and the end of turn behind half a solution was the reason."""
+    pair = {"id": "1", "question": "?", "prefix": "A.", "continuation": "B.", "finish": "stop", "outcome": "right"}
+    traces = [{"id": "1", "question": "?", "answer": "1", "trace": "A. C."}]
+    (closed,), (opened,) = (
+        supervision.of_pairs(ARMS[arm], FineTuning(), False, 0, traces, [pair])
+        for arm in ("sft-teacher-prefix", "sft-teacher-prefix-open")
+    )
+    assert closed["ends"] and not opened["ends"] and closed | {"ends": False} == opened
+
+
 @pytest.fixture
 def finished(params, collected):
     """A study that has traces, and pairs of them as a test gives them."""

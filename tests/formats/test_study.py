@@ -100,5 +100,5 @@ def test_every_rival_makes_rows_that_end_their_turn(params, tokenizer, monkeypat
         for row, example in zip(rows, finetuning.encode(rows, tokenizer, study.chat_template_kwargs), strict=True):
             tail = tokenizer.decode(example["input_ids"][example["prompt_tokens"] :])
             assert row["completion"].strip()[:20] in tail, (arm, row["id"])
-            assert (tokenizer.eos_token in tail) == (arm != "essence-50"), (arm, row["id"])
+            assert (tokenizer.eos_token in tail) == arms.ARMS[arm].ends, (arm, row["id"])
     assert finetuning.finetune(study, "p-align-fallback")["rows"] == 3
