@@ -15,6 +15,7 @@ import seaborn as sns
 
 from ..analysis.style import caption, spread, theme
 from ..arms import ARMS, PAPER_ARMS
+from ..tasks.plan import SELECTED
 from .figures import COLOURS, STYLES, TOP
 from .rivals import CHEAPEST, PALIGN
 
@@ -28,8 +29,8 @@ NOTES = {
     "p-align-fallback-prompt": "the trace under another prompt",
     "p-align-backoff": "dropped problems: a longer prefix",
     CHEAPEST: "own right answer, else the trace",
-    "backoff": "a longer and longer prefix",
-    "backoff-30": "the same, from 30 % on",
+    "backoff": "longer and longer, from 10 %",
+    "backoff-30": "longer and longer, from 30 %",
     "select-likely": "the likeliest of right responses",
 }
 """What the arms of the curve are, in a few words."""
@@ -90,7 +91,7 @@ def curve(rows: pd.DataFrame, samples: str) -> plt.Figure | None:
     if rows.empty or rows["updates"].nunique() < 2:
         return None
     theme()
-    figure, axis = plt.subplots(figsize=(8, 4))
+    figure, axis = plt.subplots(figsize=(8, 4.6))
     updates, arms = sorted(rows["updates"].unique()), list(rows["arm"].unique())
     ends = {}
     for k, arm in enumerate(arms):
@@ -105,12 +106,14 @@ def curve(rows: pd.DataFrame, samples: str) -> plt.Figure | None:
     axis.minorticks_off()
     order = sorted(arms, key=lambda arm: ends[arm][1])
     low, high = axis.get_ylim()
-    apart = pd.Series(range(len(order))) * 0.062 * (high - low)  # names must not lie on each other
+    apart = pd.Series(range(len(order))) * 0.052 * (high - low)  # names must not lie on each other
     heights = isotonic_regression(pd.Series([ends[arm][1] for arm in order]) - apart).x + apart
     for arm, height in zip(order, heights, strict=True):
         line = {"arrowstyle": "-", "color": COLOURS[arm], "shrinkA": 1, "shrinkB": 5}
-        place = {"xytext": (1.05, height), "textcoords": axis.get_yaxis_transform(), "arrowprops": line}
-        name = axis.annotate(arm, ends[arm], **place, va="center", fontsize=10, fontweight="bold")
+        side = axis.get_yaxis_transform()
+        axis.annotate("", ends[arm], (1.045, height), textcoords=side, arrowprops=line)
+        # by itself: the box of a name with its line holds both, and the note beside it would hang between
+        name = axis.text(1.05, height, arm, transform=side, va="center", fontsize=10, fontweight="bold")
         beside = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
         axis.annotate(NOTES.get(arm, ""), (1, 0.5), xycoords=name, **beside, fontsize=9, color="0.35")
     figure.tight_layout()
@@ -119,8 +122,9 @@ def curve(rows: pd.DataFrame, samples: str) -> plt.Figure | None:
 
 
 def _judged(arm: str) -> bool:
-    """Whether the student's verdicts find the arm's prefixes."""
-    return (ARMS[arm].strategy or "").startswith("adaptive")
+    """Whether the student's verdicts find the arm's prefixes, or some of those that it chooses among."""
+    strategy = ARMS[arm].strategy or ""
+    return strategy.startswith("adaptive") or strategy in SELECTED
 
 
 def worlds(rows: pd.DataFrame, samples: str) -> plt.Figure | None:
