@@ -102,7 +102,7 @@ def test_a_question_that_stands_in_a_benchmark_is_counted_and_no_arm_learns_it(t
     results = Results(twin)
     assert tables.account(results).loc[("in a benchmark, never trained on", "b"), "count"] == 1
     assert (
-        setting(results).frame.loc["training questions left out", ""]
+        setting(results).frame.loc["training questions left out", "value"]
         == "0 repeat an earlier one, 1 stand in a benchmark (b 1)"
     )
 

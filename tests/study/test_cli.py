@@ -218,7 +218,7 @@ def test_the_audit_is_told_which_benchmark_the_outputs_answer(tmp_path, monkeypa
     path = str(write_jsonl(tmp_path / "outputs.jsonl", [{"answer": "1", "output": ["\\boxed{1}"], "label": [1]}]))
     told = {}
     monkeypatch.setattr(single, "execute", lambda notebook, executed, values, title: told.update(values))
-    monkeypatch.setattr(single.page, "render", lambda *_: None)
+    monkeypatch.setattr(single.page, "render", lambda *_, **__: None)
     assert main(["audit", "--released", path, "--benchmark", "AMC12"]) == 0
     assert told == {"released": path, "released_benchmark": "AMC12"}
     capsys.readouterr()
