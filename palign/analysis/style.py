@@ -36,8 +36,14 @@ def theme() -> None:
     sns.set_theme(context="notebook", style="whitegrid", font_scale=0.9)
     # matplotlib makes the ids in an SVG from this salt, otherwise from a random number
     plt.rcParams.update({"svg.hashsalt": "palign", "figure.dpi": 100, "savefig.dpi": 200})
+
+
+def keep_drawings() -> None:
+    """Let the kernel keep each figure as SVG beside its pixels, for the notebook's page (``palign pages``). A report
+    does not need it: it saves its figures itself. Outside a kernel nothing happens.
+    """
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    if shell:  # a notebook keeps each figure as SVG, too, of which a page is made
+    if shell:
         from matplotlib_inline.config import InlineBackend
 
         backend = InlineBackend.instance(parent=shell)

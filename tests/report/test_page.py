@@ -17,6 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from palign.analysis import style
 from palign.analysis.style import NOTHING
 from palign.report import display, page
+from palign.tasks.plan import NOTEBOOKS
 from tests.conftest import PROJECT
 
 PAGES = ("06_report", "recorded_rollouts", "paper_audit")
@@ -153,11 +154,16 @@ def test_a_notebooks_own_figure_is_a_drawing_with_its_caption_as_text(tmp_path):
 def test_a_kernel_keeps_a_figure_as_drawing_and_as_pixels(monkeypatch):
     monkeypatch.setattr("IPython.get_ipython", InteractiveShell)
     try:
-        style.theme()
-        style.theme()
+        style.keep_drawings()
+        style.keep_drawings()
         assert InlineBackend.instance().figure_formats == {"png", "svg"}
     finally:
         InlineBackend.clear_instance()
+
+
+@pytest.mark.parametrize("name", sorted({*NOTEBOOKS.values()} - {"06_report"}))
+def test_every_notebook_that_becomes_a_page_keeps_its_drawings(name):
+    assert "keep_drawings()" in (PROJECT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
 
 
 def test_no_line_ends_in_front_of_a_percent_sign(tmp_path):
