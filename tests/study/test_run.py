@@ -225,19 +225,6 @@ def test_two_runs_of_one_study_do_not_write_beside_each_other(small, project, ca
     assert "already running" in capsys.readouterr().err
 
 
-def test_notebooks_run_with_plain_papermill_and_a_params_file(small, project):
-    """As a reader without the command line tool would run it."""
-    for name in ("01_generation", "02_truncation", "03_alignment"):
-        subprocess.run(
-            [sys.executable, "-m", "papermill", f"notebooks/{name}.ipynb", f"{name}.ipynb", "-f", "params/small.yaml"],
-            cwd=project,
-            check=True,
-            capture_output=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "JUPYTER_PREFER_ENV_PATH": "1"},
-        )
-    assert Plan(params.load(project / "params" / "small.yaml")).alignment("adaptive").folder.done
-
-
 def test_a_notebook_opened_too_early_says_what_to_run_first(small, project):
     with pytest.raises(papermill.PapermillExecutionError, match="run notebook 01_generation"):
         papermill.execute_notebook(
