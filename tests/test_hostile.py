@@ -295,7 +295,7 @@ def test_tables_with_a_style_of_their_own_escape_their_cells():
     """pandas escapes a table, but not one that goes through its Styler."""
     for path in (PROJECT / "notebooks").glob("0*.ipynb"):
         for cell in nbformat.read(path, as_version=4).cells:
-            if ".style" in cell.source:
+            if ".style." in cell.source:
                 assert 'escape="html"' in cell.source, f"{path.name}: {cell.source}"
     shown = pd.DataFrame({"question": ["<script>x</script>"]}).style.format(escape="html").hide(axis="index")
     assert "<script>" not in shown.to_html()
