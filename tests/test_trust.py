@@ -137,7 +137,7 @@ def test_a_secret_of_the_environment_is_written_nowhere(small, project):
     command = (
         "from palign import params; from palign.study import run; from palign.tasks.plan import Plan;"
         "plan = Plan(params.load('params/small.yaml'));"
-        "[run._execute(step) for step in plan.steps()[:2]]"
+        "run._execute(plan.steps()[0])"
     )
     environment = os.environ | SECRETS | {"PYTHONPATH": str(PROJECT), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True, timeout=300)
