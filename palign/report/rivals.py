@@ -509,13 +509,13 @@ def verdict(table: pd.DataFrame, rows: pd.DataFrame) -> str:
 
 
 def as_good(beside: pd.DataFrame, leads: pd.DataFrame) -> str:
-    """Of which arms of :func:`curve` the interval of the difference to :data:`LEADER` holds 0 at some number of
+    """Which arms of :func:`curve` the interval of the difference does not put below :data:`LEADER` at some number of
     updates, in a sentence; those that lead themselves are left out. Empty where there are none, or it does not lead.
     """
     if leads.empty or not leads["leads"].get(LEADER, False):
         return ""
-    rows = beside[(beside["over_low"] <= 0) & (beside["over_high"] >= 0)]  # the rule for the lead, before Holm
+    rows = beside[beside["over_high"] >= 0]  # the rule for the lead, before Holm
     found = rows[~rows["arm"].isin(leads.index[leads["leads"]])].groupby("arm", sort=False).size()
     numbers = beside["updates"].nunique()
     named = [f"{arm} (at {count} of {numbers} numbers of updates)" for arm, count in found.items()]
-    return f"As good as {LEADER}, with 0 in the interval of the difference: {', '.join(named)}." if named else ""
+    return f"Not below {LEADER} by the interval of the difference: {', '.join(named)}." if named else ""
